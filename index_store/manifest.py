@@ -1,0 +1,126 @@
+"""manifest.json: which generation of the index serves, how it was made, what its files are.
+
+Owns the form of the manifest, the checks on reading it, and replacing it in one step, which
+is what commits a build. Does not know what is inside the files it lists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from index_store import PERSISTED
+from index_store.cleaning import Cleaning
+from index_store.errors import StoreError
+
+SCHEMA_VERSION = 1
+NAME = "manifest.json"
+
+
+class FileRecord(BaseModel):
+    """A file's size in bytes and its SHA-256, by which it is known again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileRecord:
+        """Measure a file. Raises OSError."""
+        with path.open("rb") as file:
+            return cls(
+                bytes=os.fstat(file.fileno()).st_size,
+                sha256=hashlib.file_digest(file, "sha256").hexdigest(),
+            )
+
+
+class Manifest(BaseModel):
+    """What is known of an index without opening it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int
+    embed_model: str
+    dimension: int
+    source: str
+    limit: int | None
+    built_at: datetime
+    rows: int
+    cleaning: Cleaning
+    generation: str = Field(pattern=r"^generation-[\w-]+$")
+    files: dict[str, FileRecord]
+
+
+def read(directory: Path, embed_model: str | None = None) -> Manifest:
+    """Read the manifest in `directory`; `embed_model` is the identity it must have, if any.
+
+    Raises StoreError if it is missing, damaged, of another schema or of another model.
+    """
+    try:
+        content = json.loads((directory / NAME).read_bytes())
+        version = content["schema_version"]
+        manifest = Manifest.model_validate(content) if version == SCHEMA_VERSION else None
+    except FileNotFoundError:
+        raise StoreError(
+            f"There is no index in {directory}: run {build_command(directory)}."
+        ) from None
+    except OSError as error:
+        raise StoreError(f"The index in {directory} cannot be read: {error.strerror}.") from None
+    except (ValidationError, ValueError, KeyError, TypeError):
+        raise damaged(directory, f"{NAME} is not what was written") from None
+    if manifest is None:
+        raise StoreError(
+            f"The index in {directory} has the format {version}, and this medraft reads "
+            f"{SCHEMA_VERSION}: run {build_command(directory)}."
+        )
+    if embed_model not in (None, manifest.embed_model):
+        raise StoreError(
+            f"The index in {directory} was built with the embedding model {manifest.embed_model}, "
+            f"and {embed_model} is set: run {build_command(directory, manifest)}, or set "
+            "MEDRAFT_EMBED_MODEL to the model that it was built with."
+        )
+    return manifest
+
+
+def write(directory: Path, manifest: Manifest) -> None:
+    """Replace the manifest in one step, on the disk when this returns. Raises OSError."""
+    temporary = directory / f"building-{NAME}"
+    temporary.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    sync(temporary)
+    temporary.replace(directory / NAME)
+    sync(directory)
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or a folder's list of names, to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def damaged(directory: Path, what: str, manifest: Manifest | None = None) -> StoreError:
+    """The error for an index that does not open; `manifest` says how it had been built."""
+    return StoreError(
+        f"The index in {directory} is damaged ({what}): run {build_command(directory, manifest)}."
+    )
+
+
+def build_command(directory: Path, manifest: Manifest | None = None) -> str:
+    """The command that builds this index again, as people type it."""
+    words = ["medraft", "index", "build"]
+    if manifest is not None and manifest.source != "sample":
+        words += ["--source", manifest.source]
+    if manifest is not None and manifest.limit is not None:
+        words += ["--limit", str(manifest.limit)]
+    if directory.resolve() != PERSISTED:
+        words += ["--dir", str(directory)]
+    return f"`{shlex.join(words)}`"

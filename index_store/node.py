@@ -1,0 +1,29 @@
+"""What a doctor's reply is to LlamaIndex: the text an LLM sees, and the text that is searched.
+
+Owns the template of the searched text; a change to it needs a new schema version. Does not
+know how either text is used.
+"""
+
+from __future__ import annotations
+
+from llama_index.core.schema import MetadataMode, TextNode
+
+from index_store.dataset import Dialogue
+
+
+def reply_node(dialogue: Dialogue) -> TextNode:
+    """A node whose text is the reply; title and patient are metadata that no LLM sees."""
+    return TextNode(
+        id_=dialogue.id,
+        text=dialogue.doctor,
+        metadata={"title": dialogue.title, "patient": dialogue.patient},
+        excluded_llm_metadata_keys=["title", "patient", "rank"],
+        excluded_embed_metadata_keys=["rank"],
+        metadata_template="{value}",
+        text_template="{metadata_str}\n{content}",
+    )
+
+
+def searched_text(dialogue: Dialogue) -> str:
+    """Title, question and reply, one after the other: what is embedded and indexed."""
+    return reply_node(dialogue).get_content(MetadataMode.EMBED)

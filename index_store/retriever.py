@@ -1,0 +1,58 @@
+"""Doctors' replies as LlamaIndex retrieves them.
+
+Owns the way from a query bundle to nodes, and the cut below which a reply is not close enough.
+Does not know when to retrieve, nor what is done with the nodes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+
+from index_store.dataset import Dialogue
+from index_store.embedding import embed_queries
+from index_store.node import reply_node
+from index_store.store import Hit, IndexStore
+
+
+class DoctorReplyRetriever(BaseRetriever):
+    """The `k` best replies whose cosine reaches `cut`: at most `k`, perhaps none.
+
+    A bundle's own embedding, a unit vector (d,), searches if there is one; otherwise its text
+    is embedded. A node's text is the reply; its metadata are `title`, `patient` and `rank`, the
+    place in the search before the cut, from 1.
+    """
+
+    def __init__(
+        self, store: IndexStore, embedding: HuggingFaceEmbedding, k: int, cut: float
+    ) -> None:
+        """`cut` is a cosine, -1 to 1."""
+        super().__init__(callback_manager=CallbackManager([]))
+        self._store = store
+        self._embedding = embedding
+        self._k = k
+        self._cut = cut
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        text = query_bundle.query_str
+        vector = (
+            embed_queries(self._embedding, [text])[0]
+            if query_bundle.embedding is None
+            else np.asarray(query_bundle.embedding, dtype=np.float32)
+        )
+        hits = self._store.search(text, vector, self._k)
+        return [_node(hit) for hit in hits if hit.score >= self._cut]
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return await asyncio.to_thread(self._retrieve, query_bundle)
+
+
+def _node(hit: Hit) -> NodeWithScore:
+    node = reply_node(Dialogue(hit.title, hit.patient, hit.doctor))
+    node.metadata["rank"] = hit.rank
+    return NodeWithScore(node=node, score=hit.score)
