@@ -1,0 +1,19 @@
+"""What the patient chooses, and the behaviour that results: LLM x retrieval."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+LLMChoice = Literal["base", "fine-tuned"]
+Retrieval = Literal["auto", "always", "never"]
+Behaviour = Literal["base", "RAG", "fine-tuned", "RAFT"]
+
+
+def behaviour(llm: LLMChoice, retrieve: bool) -> Behaviour:
+    """The behaviour of one answer.
+
+    "Retrieve" is the decision, not its success: RAG that found nothing close enough is RAG.
+    """
+    if llm == "base":
+        return "RAG" if retrieve else "base"
+    return "RAFT" if retrieve else "fine-tuned"

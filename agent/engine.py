@@ -1,0 +1,232 @@
+"""The chat engine, one per conversation: triage, route, retrieve, prompt, stream, remember.
+
+Owns the order of a turn and the memory, which holds what the patient saw, no more and no less:
+a stopped answer as far as it came. Does not know how engines, index or router do their part,
+nor who shows the events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import aclosing
+
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
+from llama_index.core.chat_engine.types import (
+    AgentChatResponse,
+    BaseChatEngine,
+    StreamingAgentChatResponse,
+)
+from llama_index.core.memory import ChatMemoryBuffer
+from llama_index.core.schema import NodeWithScore, QueryBundle
+
+from agent.behaviour import LLMChoice, Retrieval, behaviour
+from agent.events import Delta, Emergency, Event, Finished, Retrieved, Routed, Timing
+from agent.llms import Engine
+from agent.prompting import prompt, render
+from agent.router import Query, Route, Router, TurnEmbedding
+from agent.settings import Settings
+from agent.triage import triage
+from index_store.retriever import DoctorReplyRetriever
+
+
+class PatientChatEngine(BaseChatEngine):
+    """A conversation. `llm` and `retrieval` may be set between turns; the next one heeds them.
+
+    `turn` is the whole of it; the methods of LlamaIndex's BaseChatEngine are views of it. The
+    synchronous ones must not be called where an event loop runs. All raise AgentError, whose
+    text is for the patient; what was already said is remembered.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        embedding: TurnEmbedding,
+        router: Router,
+        retriever: DoctorReplyRetriever,
+        history: Sequence[ChatMessage] = (),
+    ) -> None:
+        self.llm: LLMChoice = settings.llm
+        self.retrieval: Retrieval = settings.retrieval
+        self._settings = settings
+        self._engine = engine
+        self._embedding = embedding
+        self._router = router
+        self._retriever = retriever
+        # Cutting to the window is the prompt's task, by the model's own tokenizer; this keeps all.
+        self._memory = ChatMemoryBuffer.from_defaults(
+            chat_history=list(history), token_limit=settings.context_window, tokenizer_fn=str.split
+        )
+        self._one_turn_at_a_time = asyncio.Lock()
+
+    async def turn(self, message: str) -> AsyncGenerator[Event, None]:
+        """Answer `message`; closing the generator stops the engine and keeps what was said."""
+        async with self._one_turn_at_a_time:
+            start = time.perf_counter()
+            timing = Timing()
+            said = ""
+            if kind := triage(message):
+                emergency = Emergency(kind, render("emergency", kind=kind))
+                said = f"{emergency.notice}\n\n"
+                yield emergency
+
+            llm = self._engine.llm(self.llm)
+            route, query = await self._route(message)
+            timing.route_ms = _since(start)
+            yield Routed(route, behaviour(self.llm, route.retrieve))
+
+            found: list[NodeWithScore] = []
+            if route.retrieve and query is not None:
+                asked = time.perf_counter()
+                found = await self._retriever.aretrieve(query)
+                timing.retrieve_ms = _since(asked)
+            texts = [node.get_content() for node in found]
+            messages, used = await prompt(
+                llm, self.chat_history, message, texts, self._settings.max_tokens
+            )
+            if route.retrieve:
+                yield Retrieved(found[:used])
+
+            answer = ""
+            self._memory.put(ChatMessage(role=MessageRole.USER, content=message))
+            try:
+                stream = await llm.astream_chat(
+                    messages,
+                    max_tokens=self._settings.max_tokens,
+                    temperature=self._settings.temperature,
+                    top_p=self._settings.top_p,
+                )
+                async with aclosing(stream):
+                    async for response in stream:
+                        timing.tokens = (response.raw or {})["tokens"]
+                        timing.first_token_ms = timing.first_token_ms or _since(start)
+                        answer += response.delta or ""
+                        yield Delta(response.delta or "")
+            finally:
+                if said or answer:
+                    self._memory.put(
+                        ChatMessage(role=MessageRole.ASSISTANT, content=(said + answer).strip())
+                    )
+            timing.total_ms = _since(start)
+            yield Finished(answer.strip(), timing)
+
+    async def _route(self, message: str) -> tuple[Route, QueryBundle | None]:
+        if self.retrieval == "never":
+            return Route(False, None, "retrieval is set to never"), None
+        asked = [m.content or "" for m in self.chat_history if m.role == MessageRole.USER]
+        turns = [*asked, message]
+        route, query = self._router.route(await self._embedding.turns(turns))
+        if self.retrieval == "always":
+            route = Route(True, route.score, "retrieval is set to always")
+        return route, _bundle(query, turns)
+
+    def reset(self) -> None:
+        """Forget the conversation."""
+        self._memory.reset()
+
+    @property
+    def chat_history(self) -> list[ChatMessage]:
+        """What was said, oldest first."""
+        return self._memory.get_all()
+
+    async def astream_chat(
+        self, message: str, chat_history: list[ChatMessage] | None = None
+    ) -> StreamingAgentChatResponse:
+        """Returns once the sources are known; `async_response_gen` then streams the answer."""
+        self._recall(chat_history)
+        events = self.turn(message)
+        sources: list[NodeWithScore] = []
+        first: Event | None = None
+        async for event in events:
+            if isinstance(event, Retrieved):
+                sources = event.sources
+            if isinstance(event, Delta | Finished):
+                first = event
+                break
+
+        async def deltas() -> AsyncGenerator[ChatResponse, None]:
+            async with aclosing(events):
+                if isinstance(first, Delta):
+                    yield _response(first)
+                    async for event in events:
+                        if isinstance(event, Delta):
+                            yield _response(event)
+
+        return StreamingAgentChatResponse(
+            achat_stream=deltas(), source_nodes=sources, is_writing_to_memory=False
+        )
+
+    async def achat(
+        self, message: str, chat_history: list[ChatMessage] | None = None
+    ) -> AgentChatResponse:
+        """The whole answer; `metadata` holds the turn's other events."""
+        self._recall(chat_history)
+        response = AgentChatResponse(metadata={})
+        async with aclosing(self.turn(message)) as events:
+            async for event in events:
+                match event:
+                    case Retrieved(sources):
+                        response.source_nodes = sources
+                    case Finished(answer, timing):
+                        response.response = answer
+                        response.metadata = {**(response.metadata or {}), "timing": timing}
+                    case Emergency(kind, _):
+                        response.metadata = {"emergency": kind}
+                    case Routed(route, name):
+                        response.metadata = {
+                            **(response.metadata or {}),
+                            "route": route,
+                            "behaviour": name,
+                        }
+        return response
+
+    def chat(
+        self, message: str, chat_history: list[ChatMessage] | None = None
+    ) -> AgentChatResponse:
+        """`achat`, for code without an event loop."""
+        return asyncio.run(self.achat(message, chat_history))
+
+    def stream_chat(
+        self, message: str, chat_history: list[ChatMessage] | None = None
+    ) -> StreamingAgentChatResponse:
+        """`astream_chat`, for code without an event loop; `response_gen` streams the answer."""
+        runner = asyncio.Runner()
+        response = runner.run(self.astream_chat(message, chat_history))
+
+        def deltas() -> Generator[ChatResponse, None, None]:
+            stream = response.achat_stream
+            assert stream is not None
+            with runner:
+                try:
+                    while (item := runner.run(_next(stream))) is not None:
+                        yield item
+                finally:
+                    runner.run(stream.aclose())
+
+        return StreamingAgentChatResponse(
+            chat_stream=deltas(), source_nodes=response.source_nodes, is_writing_to_memory=False
+        )
+
+    def _recall(self, chat_history: list[ChatMessage] | None) -> None:
+        if chat_history is not None:
+            self._memory.set(chat_history)
+
+
+def _bundle(query: Query, turns: Sequence[str]) -> QueryBundle:
+    text = "\n".join(turns[position] for position in query.turns)
+    return QueryBundle(query_str=text, embedding=query.vector.tolist())
+
+
+def _response(delta: Delta) -> ChatResponse:
+    message = ChatMessage(role=MessageRole.ASSISTANT, content=delta.text)
+    return ChatResponse(message=message, delta=delta.text)
+
+
+async def _next(stream: AsyncGenerator[ChatResponse, None]) -> ChatResponse | None:
+    return await anext(stream, None)
+
+
+def _since(start: float) -> float:
+    return round((time.perf_counter() - start) * 1000, 1)

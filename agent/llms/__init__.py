@@ -1,0 +1,96 @@
+"""Inference engines: one set of weights in, a base and a fine-tuned LLM out.
+
+Owns what every engine must offer and which engine a machine gets. Each engine has a module
+of its own and nobody else knows that they differ. Knows nothing of retrieval or conversations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from llama_index.core.base.llms.types import ChatMessage, ChatResponseAsyncGen, LLMMetadata
+
+from agent.behaviour import LLMChoice
+from agent.errors import AgentError
+from agent.settings import Settings
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an answer is drawn; the same numbers mean the same on every engine."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 40
+    min_p: float = 0.05
+    repetition_penalty: float = 1.1
+
+
+class ChatLLM(Protocol):
+    """A LlamaIndex chat LLM whose stream can be stopped, and which can count its own prompt."""
+
+    @property
+    def metadata(self) -> LLMMetadata: ...
+
+    async def astream_chat(
+        self, messages: Sequence[ChatMessage], **sampling: Any
+    ) -> ChatResponseAsyncGen:
+        """Stream one answer. `sampling` are the fields of `Sampling`.
+
+        `raw["tokens"]` counts the answer's tokens so far. Closing the generator stops the
+        engine. Raises AgentError if the engine fails.
+        """
+        ...
+
+    async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
+        """Tokens of the whole prompt, as the model's chat template renders it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A loaded inference engine."""
+
+    name: str
+    model: str
+    base: ChatLLM
+    fine_tuned: ChatLLM | None
+
+    def llm(self, choice: LLMChoice) -> ChatLLM:
+        """The LLM of a choice. Raises AgentError if it is fine-tuned and there is no adapter."""
+        if choice == "base":
+            return self.base
+        if self.fine_tuned is None:
+            raise AgentError(
+                f"There is no fine-tuned LLM here yet: train a LoRA adapter for {self.model} and "
+                "set MEDRAFT_ADAPTER to its folder (docs/engines.md says how), "
+                "or choose the base LLM."
+            )
+        return self.fine_tuned
+
+
+def choose(settings: Settings) -> str:
+    """The engine that `settings` mean on this machine: "llama_cpp" or "huggingface"."""
+    if settings.engine != "auto":
+        return settings.engine
+    import torch
+
+    return "huggingface" if torch.cuda.is_available() else "llama_cpp"
+
+
+def load(settings: Settings) -> Engine:
+    """Load the weights; seconds on a CPU, a minute for 8B on a GPU. Raises AgentError."""
+    if settings.adapter is not None and not settings.adapter.exists():
+        raise AgentError(
+            f"There is no adapter at {settings.adapter}: correct MEDRAFT_ADAPTER or unset it."
+        )
+    if choose(settings) == "huggingface":
+        from agent.llms import huggingface
+
+        return huggingface.load(settings)
+    from agent.llms import llama_cpp
+
+    return llama_cpp.load(settings)

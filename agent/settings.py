@@ -1,0 +1,80 @@
+"""Every setting, in one frozen object: defaults, then `.env`, then MEDRAFT_* variables.
+
+Owns names, types, defaults and the refusal of unknown names. Knows nothing of what the
+settings are used for, and imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from agent.behaviour import LLMChoice, Retrieval
+from agent.errors import AgentError
+
+PREFIX = "MEDRAFT_"
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """What a run needs to know. Field `x` is read from MEDRAFT_X."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    home: Path = Field(ROOT / ".medraft", description="where a run writes what is not the index")
+    index_dir: Path = Field(ROOT / "index_store" / "persisted", description="the persisted index")
+    embed_model: str = Field(
+        "embedded", description="embedding model: embedded, a directory, or a Hub name"
+    )
+
+    engine: Literal["auto", "llama_cpp", "huggingface"] = Field(
+        "auto", description="inference engine; auto: huggingface on CUDA, llama_cpp elsewhere"
+    )
+    model: str = Field(
+        "auto",
+        description="the LLM: auto (Llama 3 8B Instruct on CUDA, embedded elsewhere), embedded, "
+        "a .gguf file (llama_cpp), a checkpoint directory or a Hub name (huggingface)",
+    )
+    adapter: Path | None = Field(
+        None, description="LoRA adapter of the fine-tuned LLM: a PEFT directory, or a .gguf file"
+    )
+    context_window: int = Field(4096, ge=512, description="tokens of prompt and answer together")
+    threads: int = Field(0, ge=0, description="CPU threads of llama_cpp; 0: every core")
+    slots: int = Field(4, ge=1, le=64, description="chats that llama_cpp answers at once")
+
+    llm: LLMChoice = Field("base", description="which LLM a new conversation starts with")
+    retrieval: Retrieval = Field("auto", description="which retrieval it starts with")
+    sources: int = Field(2, ge=1, le=20, description="doctors' replies in a prompt")
+    min_score: float = Field(
+        0.4, ge=-1, le=1, description="cosine below which a reply is not close enough to be used"
+    )
+    max_tokens: int = Field(320, ge=1, description="longest answer, in tokens")
+    temperature: float = Field(0.3, ge=0, le=2, description="0 is greedy")
+    top_p: float = Field(0.9, gt=0, le=1)
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the settings. Raises AgentError for an unknown name or a value out of range."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    given = [name.upper() for name in (*os.environ, *dotenv_values(".env"))]
+    for name in given:
+        if name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "`.env.example` lists them all."
+            raise AgentError(f"Unknown setting {name}: {hint}")
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = PREFIX + str(first["loc"][0]).upper()
+        raise AgentError(
+            f"Setting {name} does not take {first['input']!r}: {first['msg'].lower()}."
+        ) from None
