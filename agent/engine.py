@@ -8,6 +8,7 @@ nor who shows the events.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing
@@ -29,6 +30,11 @@ from agent.router import Query, Route, Router, TurnEmbedding
 from agent.settings import Settings
 from agent.triage import triage
 from index_store.retriever import DoctorReplyRetriever
+
+# An answer that has used up so much of its tokens ends with the sentence: a model that does not
+# come to an end by itself is not cut off in the middle of a word.
+ENOUGH = 0.75
+SENTENCE_END = re.compile(r"[^\W\d_]{2,}[.!?][\"')\]]*\s*$")
 
 
 class PatientChatEngine(BaseChatEngine):
@@ -90,6 +96,7 @@ class PatientChatEngine(BaseChatEngine):
                 yield Retrieved(found[:used])
 
             answer = ""
+            enough = ENOUGH * self._settings.max_tokens
             self._memory.put(ChatMessage(role=MessageRole.USER, content=message))
             try:
                 stream = await llm.astream_chat(
@@ -104,6 +111,8 @@ class PatientChatEngine(BaseChatEngine):
                         timing.first_token_ms = timing.first_token_ms or _since(start)
                         answer += response.delta or ""
                         yield Delta(response.delta or "")
+                        if timing.tokens >= enough and SENTENCE_END.search(answer):
+                            break
             finally:
                 if said or answer:
                     self._memory.put(

@@ -48,19 +48,21 @@ class Query:
 
 @dataclass(frozen=True)
 class Router:
-    """A trained head: weights of shape (d,) for the message and (d,) for its context."""
+    """A trained head: weights of shape (d,) and a bias for a message that opens a subject,
+    and what is added to both when it follows a health turn ("yes, for three days")."""
 
     embed_model: str
-    message: np.ndarray
-    context: np.ndarray
-    bias: float
+    opening: np.ndarray
+    opening_bias: float
+    following: np.ndarray
+    following_bias: float
     threshold: float
 
-    def score(self, vector: np.ndarray, context: np.ndarray | None) -> float:
-        """Probability that this is a health question; both are unit vectors of shape (d,)."""
-        logit = float(self.message @ vector) + self.bias
-        if context is not None:
-            logit += float(self.context @ context)
+    def score(self, vector: np.ndarray, follows: bool) -> float:
+        """Probability that a unit vector of shape (d,) is a health question."""
+        logit = float(self.opening @ vector) + self.opening_bias
+        if follows:
+            logit += float(self.following @ vector) + self.following_bias
         return float(1 / (1 + np.exp(-logit)))
 
     def route(self, turns: np.ndarray) -> tuple[Route, Query]:
@@ -72,10 +74,10 @@ class Router:
         context: np.ndarray | None = None
         about: tuple[int, ...] = ()
         for position, vector in enumerate(turns[:-1]):
-            if self.score(vector, context) >= self.threshold:
+            if self.score(vector, context is not None) >= self.threshold:
                 context = _blend(vector, context)
                 about = (*about[-1:], position)
-        score = self.score(turns[-1], context)
+        score = self.score(turns[-1], context is not None)
         retrieve = score >= self.threshold
         query = Query(_blend(turns[-1], context), (*about, len(turns) - 1))
         return Route(retrieve, score, self._reason(score, context is not None)), query
@@ -128,9 +130,10 @@ def load(embed_model: str, home: Path) -> Router:
         if head["embed_model"] == embed_model:
             return Router(
                 embed_model,
-                np.asarray(head["message"], dtype=np.float32),
-                np.asarray(head["context"], dtype=np.float32),
-                head["bias"],
+                np.asarray(head["opening"], dtype=np.float32),
+                head["opening_bias"],
+                np.asarray(head["following"], dtype=np.float32),
+                head["following_bias"],
                 head["threshold"],
             )
     raise AgentError(

@@ -19,6 +19,8 @@ from index_store.embedding import embed_queries
 from index_store.node import reply_node
 from index_store.store import Hit, IndexStore
 
+SPARE = 5  # searched for each one wanted, because the cut takes some away
+
 
 class DoctorReplyRetriever(BaseRetriever):
     """The `k` best replies whose cosine reaches `cut`: at most `k`, perhaps none.
@@ -45,8 +47,8 @@ class DoctorReplyRetriever(BaseRetriever):
             if query_bundle.embedding is None
             else np.asarray(query_bundle.embedding, dtype=np.float32)
         )
-        hits = self._store.search(text, vector, self._k)
-        return [_node(hit) for hit in hits if hit.score >= self._cut]
+        hits = self._store.search(text, vector, self._k * SPARE)
+        return [_node(hit) for hit in hits if hit.score >= self._cut][: self._k]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await asyncio.to_thread(self._retrieve, query_bundle)

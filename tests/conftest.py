@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.llms.weights import llama_cpp_file, transformers_directory
+from agent.settings import ROOT
 from index_store.build import Built, build
 from index_store.cleaning import clean
 from index_store.dataset import Dialogue
@@ -113,4 +115,34 @@ def sample_index(
     """The directory of an index of `dialogues`. Read it; copy it to change it."""
     directory = tmp_path_factory.mktemp("index")
     build_index(DIALOGUES, directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def models_home() -> Path:
+    """The MEDRAFT_HOME of this checkout, where the embedded weights are converted only once."""
+    home = ROOT / ".medraft"
+    llama_cpp_file(home / "models")
+    transformers_directory(home / "models")
+    return home
+
+
+@pytest.fixture(scope="session")
+def adapter(models_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter of the embedded model with random weights, as PEFT saves one."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(transformers_directory(models_home / "models"))
+    config = LoraConfig(
+        r=8,
+        lora_alpha=16,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+        init_lora_weights=False,
+    )
+    directory = tmp_path_factory.mktemp("adapter")
+    get_peft_model(model, config).save_pretrained(directory)
     return directory

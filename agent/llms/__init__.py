@@ -6,15 +6,20 @@ of its own and nobody else knows that they differ. Knows nothing of retrieval or
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-from llama_index.core.base.llms.types import ChatMessage, ChatResponseAsyncGen, LLMMetadata
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.behaviour import LLMChoice
 from agent.errors import AgentError
 from agent.settings import Settings
+
+if TYPE_CHECKING:
+    from llama_index.core.base.llms.types import ChatMessage, ChatResponseAsyncGen, LLMMetadata
+
+
+PENALTY_WINDOW = 64  # tokens that the repetition penalty looks back on
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 40
     min_p: float = 0.05
-    repetition_penalty: float = 1.1
+    repetition_penalty: float = 1.05
 
 
 class ChatLLM(Protocol):
@@ -76,6 +81,8 @@ def choose(settings: Settings) -> str:
     """The engine that `settings` mean on this machine: "llama_cpp" or "huggingface"."""
     if settings.engine != "auto":
         return settings.engine
+    if shutil.which("nvidia-smi") is None:  # spares the seconds that importing torch takes
+        return "llama_cpp"
     import torch
 
     return "huggingface" if torch.cuda.is_available() else "llama_cpp"

@@ -28,10 +28,16 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.llms.huggingface import HuggingFaceLLM
-from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LogitsProcessor,
+    LogitsProcessorList,
+    TextStreamer,
+)
 
 from agent.errors import AgentError
-from agent.llms import Engine, Sampling, weights
+from agent.llms import PENALTY_WINDOW, Engine, Sampling, weights
 from agent.settings import Settings
 
 CUDA_MODEL = "meta-llama/Meta-Llama-3-8B-Instruct"
@@ -74,6 +80,19 @@ class _Model:
             dicts, add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
         return encoded["input_ids"]
+
+
+class _RepetitionPenalty(LogitsProcessor):
+    """The penalty of Keskar et al. 2019 over the last tokens only, as llama.cpp has it."""
+
+    def __init__(self, penalty: float) -> None:
+        self.penalty = penalty
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        recent = input_ids[:, -PENALTY_WINDOW:]
+        score = scores.gather(1, recent)
+        score = torch.where(score < 0, score * self.penalty, score / self.penalty)
+        return scores.scatter(1, recent, score)
 
 
 class _Words(TextStreamer):
@@ -152,6 +171,7 @@ class HuggingFaceChatLLM(HuggingFaceLLM):
         shared = self._shared
         shared.stop = stop
         adapter = {} if self._adapter is None else {"adapter_names": [self._adapter]}
+        penalty = sampling.repetition_penalty
         drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p}
         drawn |= {"top_k": sampling.top_k, "min_p": sampling.min_p}
         try:
@@ -163,6 +183,7 @@ class HuggingFaceChatLLM(HuggingFaceLLM):
                 max_new_tokens=sampling.max_tokens,
                 do_sample=sampling.temperature > 0,
                 eos_token_id=shared.end_ids(),
+                logits_processor=LogitsProcessorList([_RepetitionPenalty(penalty)]),
                 **(drawn if sampling.temperature > 0 else {}),
                 **adapter,
             )

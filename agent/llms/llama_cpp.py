@@ -25,7 +25,7 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.llms.openai_like import OpenAILike
 
 from agent.errors import AgentError
-from agent.llms import Engine, Sampling, weights
+from agent.llms import PENALTY_WINDOW, Engine, Sampling, weights
 from agent.settings import Settings
 
 # A batch of the prompt cannot be interrupted: in batches of 64 tokens Stop is heard within
@@ -76,6 +76,7 @@ class LlamaCppLLM(OpenAILike):
             "top_k": wanted.top_k,
             "min_p": wanted.min_p,
             "repeat_penalty": wanted.repetition_penalty,
+            "repeat_last_n": PENALTY_WINDOW,
             "cache_prompt": True,
         }
         if self.lora_scale is not None:

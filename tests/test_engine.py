@@ -1,0 +1,279 @@
+"""The turn: its order, its memory, its choices, with an LLM that says what the test tells it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    LLMMetadata,
+    MessageRole,
+)
+
+from agent import router, settings
+from agent.engine import PatientChatEngine
+from agent.errors import AgentError
+from agent.events import Delta, Emergency, Event, Finished, Retrieved, Routed
+from agent.llms import Engine
+from index_store.embedding import EMBEDDED, identity
+from index_store.retriever import DoctorReplyRetriever
+from index_store.store import IndexStore
+
+if TYPE_CHECKING:
+    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+
+COMPLAINT = "What helps against my migraine?"
+
+
+class ScriptedLLM:
+    """Says the words it was given, one a token; an exception among them is raised there."""
+
+    def __init__(self, window: int = 4096) -> None:
+        self.script: list[str | Exception] = ["Rest ", "in ", "the ", "dark."]
+        self.prompts: list[list[ChatMessage]] = []
+        self.closed = False
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self._window = window
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        return LLMMetadata(context_window=self._window)
+
+    async def astream_chat(
+        self, messages: Sequence[ChatMessage], **sampling: Any
+    ) -> ChatResponseAsyncGen:
+        self.prompts.append(list(messages))
+        return self._stream()
+
+    async def _stream(self) -> ChatResponseAsyncGen:
+        text = ""
+        try:
+            for tokens, word in enumerate(self.script, start=1):
+                await self.hold.wait()
+                if isinstance(word, Exception):
+                    raise word
+                text += word
+                message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
+                yield ChatResponse(message=message, delta=word, raw={"tokens": tokens})
+        finally:
+            self.closed = True
+
+    async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
+        return sum(len((m.content or "").split()) for m in messages)
+
+
+Talk = Callable[..., PatientChatEngine]
+
+
+@pytest.fixture
+def base() -> ScriptedLLM:
+    return ScriptedLLM()
+
+
+@pytest.fixture
+def talk(base: ScriptedLLM, embedding: HuggingFaceEmbedding, sample_index: Path) -> Talk:
+    """A conversation over the small index, with a scripted base LLM and no adapter."""
+    store = IndexStore.open(sample_index, EMBEDDED)
+
+    def start(**values: Any) -> PatientChatEngine:
+        chosen = settings.load(**{"max_tokens": 100} | values)
+        retriever = DoctorReplyRetriever(store, embedding, chosen.sources, chosen.min_score)
+        head = router.load(identity(EMBEDDED), chosen.home)
+        engine = Engine("scripted", "scripted", base=base, fine_tuned=None)
+        return PatientChatEngine(chosen, engine, router.TurnEmbedding(embedding), head, retriever)
+
+    return start
+
+
+async def events_of(engine: PatientChatEngine, message: str) -> list[Event]:
+    async with aclosing(engine.turn(message)) as events:
+        return [event async for event in events]
+
+
+def history(engine: PatientChatEngine) -> list[tuple[str, str]]:
+    return [(m.role.value, m.content or "") for m in engine.chat_history]
+
+
+async def test_a_complaint_is_routed_retrieved_and_answered(talk: Talk, base: ScriptedLLM) -> None:
+    routed, retrieved, *deltas, finished = await events_of(engine := talk(), COMPLAINT)
+    assert isinstance(routed, Routed) and routed.behaviour == "RAG"
+    assert isinstance(retrieved, Retrieved)
+    assert "migraine" in retrieved.sources[0].get_content()
+    assert [delta.text for delta in deltas if isinstance(delta, Delta)] == base.script
+    assert isinstance(finished, Finished) and finished.answer == "Rest in the dark."
+    assert finished.timing.tokens == 4
+    assert 0 < finished.timing.route_ms < finished.timing.first_token_ms  # type: ignore[operator]
+    assert history(engine) == [("user", COMPLAINT), ("assistant", "Rest in the dark.")]
+
+
+async def test_sources_stand_in_the_last_message_only(talk: Talk, base: ScriptedLLM) -> None:
+    engine = talk()
+    await events_of(engine, COMPLAINT)
+    await events_of(engine, "And if the pain comes back at night?")
+    system, question, reply, last = base.prompts[1]
+    assert system.role == MessageRole.SYSTEM
+    assert (question.content, reply.content) == (COMPLAINT, "Rest in the dark.")
+    assert "dark room" in (last.content or "")
+    assert base.prompts[0][0] == system
+
+
+async def test_thanks_are_not_retrieved(talk: Talk, base: ScriptedLLM) -> None:
+    engine = talk()
+    await events_of(engine, COMPLAINT)
+    routed, *rest = await events_of(engine, "thank you doctor")
+    assert isinstance(routed, Routed) and routed.behaviour == "base"
+    assert not any(isinstance(event, Retrieved) for event in rest)
+    assert base.prompts[1][-1].content == "thank you doctor"
+
+
+async def test_a_follow_up_searches_with_the_turn_before(talk: Talk) -> None:
+    engine = talk(sources=1, min_score=0.2)
+    await events_of(engine, "I get migraine twice a month and light hurts my eyes.")
+    events = await events_of(engine, "It gets worse when I look at a screen. What should I take?")
+    sources = next(event.sources for event in events if isinstance(event, Retrieved))
+    assert "migraine" in sources[0].get_content()
+
+
+async def test_never_and_always_are_obeyed(talk: Talk) -> None:
+    engine = talk()
+    engine.retrieval = "never"
+    routed, *rest = await events_of(engine, COMPLAINT)
+    assert isinstance(routed, Routed) and routed.behaviour == "base"
+    assert routed.route.score is None
+    assert not any(isinstance(event, Retrieved) for event in rest)
+    engine.retrieval = "always"
+    routed, retrieved, *_ = await events_of(engine, "thank you doctor")
+    assert isinstance(routed, Routed) and routed.behaviour == "RAG"
+    assert isinstance(retrieved, Retrieved)
+
+
+async def test_nothing_close_enough_is_answered_without_sources(
+    talk: Talk, base: ScriptedLLM
+) -> None:
+    events = await events_of(talk(min_score=0.99), COMPLAINT)
+    assert next(e for e in events if isinstance(e, Retrieved)).sources == []
+    assert base.prompts[0][-1].content == COMPLAINT
+
+
+async def test_fine_tuned_without_an_adapter_is_refused_and_forgotten(talk: Talk) -> None:
+    engine = talk()
+    engine.llm = "fine-tuned"
+    with pytest.raises(AgentError, match="MEDRAFT_ADAPTER"):
+        await events_of(engine, COMPLAINT)
+    assert engine.chat_history == []
+
+
+async def test_an_emergency_is_told_first_and_the_conversation_goes_on(
+    talk: Talk, base: ScriptedLLM
+) -> None:
+    base.hold.clear()
+    engine = talk()
+    async with aclosing(engine.turn("I have crushing chest pain and my left arm is numb")) as turn:
+        first = await anext(turn)
+        assert isinstance(first, Emergency) and first.kind == "cardiac"
+        assert base.prompts == []
+        base.hold.set()
+        rest = [event async for event in turn]
+    assert isinstance(rest[-1], Finished)
+    assert history(engine)[1] == ("assistant", f"{first.notice}\n\nRest in the dark.")
+
+
+async def test_stop_remembers_what_was_seen_and_closes_the_engine(
+    talk: Talk, base: ScriptedLLM
+) -> None:
+    engine = talk()
+    async with aclosing(engine.turn(COMPLAINT)) as turn:
+        async for event in turn:
+            if isinstance(event, Delta):
+                break
+    assert base.closed
+    assert history(engine) == [("user", COMPLAINT), ("assistant", "Rest")]
+
+
+async def test_a_cancelled_task_remembers_too(talk: Talk, base: ScriptedLLM) -> None:
+    engine = talk()
+    seen: list[str] = []
+
+    async def patient() -> None:
+        async with aclosing(engine.turn(COMPLAINT)) as turn:
+            async for event in turn:
+                if isinstance(event, Delta):
+                    seen.append(event.text)
+                    base.hold.clear()
+
+    task = asyncio.create_task(patient())
+    while not seen:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert base.closed
+    assert history(engine)[-1] == ("assistant", "Rest")
+    base.hold.set()
+    assert isinstance((await events_of(engine, "And then?"))[-1], Finished)
+
+
+async def test_an_engine_that_fails_in_mid_answer_keeps_what_was_said(
+    talk: Talk, base: ScriptedLLM
+) -> None:
+    base.script = ["Rest ", "now", AgentError("The engine failed.")]
+    engine = talk()
+    with pytest.raises(AgentError, match="engine failed"):
+        await events_of(engine, COMPLAINT)
+    assert history(engine)[-1] == ("assistant", "Rest now")
+
+
+async def test_a_model_that_does_not_end_is_ended_with_a_sentence(
+    talk: Talk, base: ScriptedLLM
+) -> None:
+    base.script = ["Drink ", "water. "] * 50
+    finished = (await events_of(talk(max_tokens=21), COMPLAINT))[-1]
+    assert isinstance(finished, Finished)
+    assert finished.timing.tokens == 16
+    assert finished.answer.endswith("water.")
+
+
+async def test_one_turn_at_a_time(talk: Talk, base: ScriptedLLM) -> None:
+    engine = talk()
+    await asyncio.gather(events_of(engine, "First?"), events_of(engine, "Second?"))
+    assert [role for role, _ in history(engine)] == ["user", "assistant"] * 2
+
+
+async def test_too_long_a_message_is_refused_and_forgotten(
+    embedding: HuggingFaceEmbedding, sample_index: Path, talk: Talk, base: ScriptedLLM
+) -> None:
+    engine = talk()
+    with pytest.raises(AgentError, match="shorter"):
+        await events_of(engine, "It hurts. " * 20_000)
+    assert engine.chat_history == []
+
+
+async def test_the_views_of_llama_index(talk: Talk) -> None:
+    engine = talk()
+    whole = await engine.achat(COMPLAINT)
+    assert whole.response == "Rest in the dark."
+    assert whole.source_nodes
+    assert whole.metadata is not None and whole.metadata["behaviour"] == "RAG"
+    streamed = await engine.astream_chat("Why do my knees hurt?", chat_history=[])
+    assert streamed.source_nodes
+    assert "".join([text async for text in streamed.async_response_gen()]) == "Rest in the dark."
+    assert [role for role, _ in history(engine)] == ["user", "assistant"]
+    engine.reset()
+    assert engine.chat_history == []
+
+
+def test_the_synchronous_views(talk: Talk) -> None:
+    engine = talk()
+    assert engine.chat(COMPLAINT).response == "Rest in the dark."
+    streamed = engine.stream_chat("Why do my knees hurt?")
+    assert streamed.source_nodes
+    assert "".join(streamed.response_gen) == "Rest in the dark."
+    assert len(engine.chat_history) == 4
