@@ -200,18 +200,17 @@ async def test_stop_remembers_what_was_seen_and_closes_the_engine(
 
 async def test_a_cancelled_task_remembers_too(talk: Talk, base: ScriptedLLM) -> None:
     engine = talk()
-    seen: list[str] = []
+    seen = asyncio.Event()
 
     async def patient() -> None:
         async with aclosing(engine.turn(COMPLAINT)) as turn:
             async for event in turn:
                 if isinstance(event, Delta):
-                    seen.append(event.text)
                     base.hold.clear()
+                    seen.set()
 
     task = asyncio.create_task(patient())
-    while not seen:
-        await asyncio.sleep(0.01)
+    await seen.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -103,9 +103,7 @@ async def test_sampling_is_per_call(engine: Engine) -> None:
         stream = await engine.base.astream_chat(
             PROMPT, max_tokens=12, temperature=1.5, top_p=1.0, min_p=0.0, top_k=1000
         )
-        async for response in stream:
-            pass
-        drawn.add(response.message.content)
+        drawn.add("".join([response.delta or "" async for response in stream]))
     assert len(drawn) > 1
 
 

@@ -1,0 +1,57 @@
+"""Settings: every one documented, unknown ones refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from agent import settings
+from agent.behaviour import behaviour
+from agent.errors import AgentError
+from agent.settings import PREFIX, ROOT, Settings
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_example_lists_every_setting_with_its_default() -> None:
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^# (MEDRAFT_\w+)=(.*)$", text, re.MULTILINE))
+    assert set(listed) == {PREFIX + name.upper() for name in Settings.model_fields}
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        if isinstance(default, Path):
+            default = default.relative_to(ROOT)
+        assert listed[PREFIX + name.upper()] == ("" if default is None else str(default))
+
+
+def test_a_variable_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("MEDRAFT_SOURCES=3\nMEDRAFT_SLOTS=2\nHF_TOKEN=x\n")
+    monkeypatch.setenv("MEDRAFT_SOURCES", "5")
+    loaded = settings.load()
+    assert (loaded.sources, loaded.slots) == (5, 2)
+
+
+def test_an_unknown_name_is_refused_wherever_it_stands(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("MEDRAFT_SOURCE=3\n")
+    with pytest.raises(AgentError, match="did you mean MEDRAFT_SOURCES"):
+        settings.load()
+
+
+def test_a_value_out_of_range_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDRAFT_TEMPERATURE", "9")
+    with pytest.raises(AgentError, match="MEDRAFT_TEMPERATURE"):
+        settings.load()
+
+
+def test_the_four_behaviours() -> None:
+    assert [
+        behaviour("base", False),
+        behaviour("base", True),
+        behaviour("fine-tuned", False),
+        behaviour("fine-tuned", True),
+    ] == ["base", "RAG", "fine-tuned", "RAFT"]
