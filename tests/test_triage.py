@@ -1,0 +1,207 @@
+"""Emergencies: every case of the development set, the time it takes, and the notice of each kind.
+
+`tests/data/triage_test.jsonl` is held out: nothing is tuned on it, and nothing of it is read here.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import get_args
+
+import pytest
+
+from agent.prompting import render
+from agent.red_flags import RED_FLAGS
+from agent.settings import ROOT
+from agent.triage import Kind, triage
+from agent.wording import compiled, fold, openers
+
+KINDS = get_args(Kind)
+CASES = [
+    json.loads(line)
+    for line in (ROOT / "tests" / "data" / "triage_dev.jsonl").read_text("utf-8").splitlines()
+]
+EMERGENCIES = [case["text"] for case in CASES if case["emergency"]]
+LOOK_ALIKES = [case["text"] for case in CASES if not case["emergency"]]
+
+
+def test_the_development_set_is_large_and_covers_every_kind() -> None:
+    assert len(EMERGENCIES) >= 120
+    assert len(LOOK_ALIKES) >= 150
+    assert {case["kind"] for case in CASES} == {*KINDS, None}
+    assert set(RED_FLAGS) == set(KINDS)
+
+
+def test_no_emergency_is_missed() -> None:
+    assert [text for text in EMERGENCIES if triage(text) is None] == []
+
+
+def test_no_look_alike_raises_an_alarm() -> None:
+    assert [(kind, text) for text in LOOK_ALIKES if (kind := triage(text))] == []
+
+
+def test_the_kind_is_the_expected_one_but_for_true_overlaps() -> None:
+    # "limp and will not wake for feeds" is an infant's emergency as well as unconsciousness.
+    right = sum(triage(case["text"]) == case["kind"] for case in CASES if case["emergency"])
+    assert right / len(EMERGENCIES) > 0.95
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        "I am 45, with a history of asthma and high blood pressure. {}",
+        "no fever but {}",
+        "I looked it up online and got worried. {}",
+        "My father died of a heart attack in 2010. {}",
+        "We were watching a film on tv. {}",
+        "My neighbour says {}",
+        "Sorry to bother you, probably nothing, but {}",
+        "{}, what should I do?",
+        "{}. Is this normal or should I go to hospital?",
+    ],
+)
+def test_what_is_said_around_an_emergency_does_not_hide_it(around: str) -> None:
+    told = [around.format(text.rstrip(".!?")) for text in EMERGENCIES]
+    missed = [text for text in told if triage(text) is None]
+    # "can you die from 40 tablets" becomes a question of knowledge when something precedes it.
+    assert len(missed) <= 1, missed
+
+
+def test_capitals_do_not_matter() -> None:
+    assert [text for text in EMERGENCIES if triage(text.upper()) is None] == []
+    assert [text for text in LOOK_ALIKES if triage(text.upper())] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("no fever but crushing chest pain", "cardiac"),
+        ("No chest pain, no sweating", None),
+        ("No fever, chest pain or shortness of breath", None),
+        ("I don’t want to live", "suicide"),  # noqa: RUF001
+        ("I'm not able to move my left arm", "stroke"),
+        ("i had a stroke in 2015", None),
+        ("i had a stroke in 2015 and now my face is drooping again", "stroke"),
+        ("never felt such crushing chest pain like this", "cardiac"),
+        ("MY SON SWALLOWED BLEACH!!!", "overdose"),
+        ("no puedo respirar", "breathing"),
+        ("mi hijo se tragó una pila", "overdose"),
+        ("quiero morir", "suicide"),
+        ("me duele el pecho", "cardiac"),
+        ("I have a crushing\x00 pain\u200b in my chest \U0001f62d", "cardiac"),
+        ("\x07\x1b[31m", None),
+        ("😀👍🏽", None),
+        ("", None),
+        (" \n\t ", None),
+        ("胸が痛い", None),
+    ],
+)
+def test_single_messages(text: str, kind: Kind | None) -> None:
+    assert triage(text) == kind
+
+
+@pytest.mark.parametrize("far", [0, 500, 50_000])
+def test_a_red_flag_is_found_however_deep_it_stands(far: int) -> None:
+    chatter = "The weather is lovely today. "
+    around = chatter * (far // len(chatter))
+    assert triage(f"{around}I can't breathe. {around}") == "breathing"
+
+
+def test_an_ordinary_message_takes_under_a_millisecond() -> None:
+    triage("the first call compiles the rules")
+    messages = [*EMERGENCIES, *LOOK_ALIKES]
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        for text in messages:
+            triage(text)
+        return (time.perf_counter() - start) / len(messages)
+
+    assert min(seconds() for _ in range(3)) < 0.001
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "a",
+        "a, ",
+        ".",
+        "'",
+        "\n",
+        "38.5 ",
+        "no ",
+        "no chest pain ",
+        "no chest pain, ",
+        "chest ",
+        "pain in my ",
+        "x, y, z or ",
+        "what are the signs of a stroke. ",
+        "denies chest pain or stroke or seizure, ",
+        "I think it is like a ",
+        "((((",
+    ],
+)
+def test_a_hundred_thousand_hostile_characters_take_little_time(piece: str) -> None:
+    triage("the first call compiles the rules")
+    text = (piece * (100_000 // len(piece) + 1))[:100_000]
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        triage(text)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(2)) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "matches"),
+    [
+        ("swell*", "swelling", True),
+        ("chest ~2 pain", "chest has some pain", True),
+        ("chest ~2 pain", "chest has no pain", False),
+        ("chest ~2 pain", "chest , pain", False),
+        ("chest .. pain", "chest hurts , a burning pain", True),
+        ("chest .. pain", "chest hurts | pain", False),
+        ("(very )?bad pains?", "bad pain", True),
+    ],
+)
+def test_the_notation(rule: str, text: str, matches: bool) -> None:
+    assert bool(compiled(rule).search(text)) is matches
+
+
+@pytest.mark.parametrize(
+    ("rule", "first"),
+    [
+        ("swell* of", {"swell"}),
+        ("chest|jaw pain", {"chest ", "jaw "}),
+        ("(very |so )?bad", {"very", "so", "bad "}),
+        ("pains? here", {"pain"}),
+        (r"(?<!for )(\d+|two) weeks", {"0", "two "}),
+        ("(year|month)s? old", {"year", "month"}),
+    ],
+)
+def test_the_openers_of_a_rule(rule: str, first: set[str]) -> None:
+    assert openers(rule) == first
+
+
+def test_a_message_is_folded_to_plain_words() -> None:
+    assert fold("I’m NOT able to breathe; Siezure!") == "im cant breath | seizure |"  # noqa: RUF001
+    assert fold("38,5 °C ... since 2 days") == "38.5 c since 2 days"
+    assert fold("No fever, cough or rash") == "no fever or cough or rash"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_a_short_notice_of_its_own(kind: str) -> None:
+    notice = render("emergency", kind=kind)
+    assert notice.startswith("**")
+    assert notice.count("**") == 2
+    assert len(notice.split()) <= 70
+    assert "\n" not in notice
+    assert any(number in notice for number in ("112", "911", "999"))
+    assert [other for other in KINDS if render("emergency", kind=other) == notice] == [kind]
+
+
+def test_the_notice_on_suicide_names_the_crisis_lines() -> None:
+    notice = render("emergency", kind="suicide")
+    assert all(line in notice for line in ("988", "116 123", "findahelpline.com"))
