@@ -72,16 +72,17 @@ class PatientChatEngine(BaseChatEngine):
         async with self._one_turn_at_a_time:
             start = time.perf_counter()
             timing = Timing()
+            choice, retrieval = self.llm, self.retrieval  # they may change while this runs
             said = ""
             if kind := triage(message):
                 emergency = Emergency(kind, render("emergency", kind=kind))
                 said = f"{emergency.notice}\n\n"
                 yield emergency
 
-            llm = self._engine.llm(self.llm)
-            route, query = await self._route(message)
+            llm = self._engine.llm(choice)
+            route, query = await self._route(message, retrieval)
             timing.route_ms = _since(start)
-            yield Routed(route, behaviour(self.llm, route.retrieve))
+            yield Routed(route, behaviour(choice, route.retrieve))
 
             found: list[NodeWithScore] = []
             if route.retrieve and query is not None:
@@ -121,13 +122,13 @@ class PatientChatEngine(BaseChatEngine):
             timing.total_ms = _since(start)
             yield Finished(answer.strip(), timing)
 
-    async def _route(self, message: str) -> tuple[Route, QueryBundle | None]:
-        if self.retrieval == "never":
+    async def _route(self, message: str, retrieval: Retrieval) -> tuple[Route, QueryBundle | None]:
+        if retrieval == "never":
             return Route(False, None, "retrieval is set to never"), None
         asked = [m.content or "" for m in self.chat_history if m.role == MessageRole.USER]
         turns = [*asked, message]
         route, query = self._router.route(await self._embedding.turns(turns))
-        if self.retrieval == "always":
+        if retrieval == "always":
             route = Route(True, route.score, "retrieval is set to always")
         return route, _bundle(query, turns)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from llama_index.core.schema import NodeWithScore
+if TYPE_CHECKING:
+    from llama_index.core.schema import NodeWithScore
 
-from agent.behaviour import Behaviour
-from agent.router import Route
+    from agent.behaviour import Behaviour
+    from agent.router import Route
 
 
 @dataclass(frozen=True)

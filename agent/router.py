@@ -126,16 +126,22 @@ def load(embed_model: str, home: Path) -> Router:
     for path in (home / HEAD.name, HEAD):
         if not path.is_file():
             continue
-        head = json.loads(path.read_text(encoding="utf-8"))
-        if head["embed_model"] == embed_model:
-            return Router(
-                embed_model,
-                np.asarray(head["opening"], dtype=np.float32),
-                head["opening_bias"],
-                np.asarray(head["following"], dtype=np.float32),
-                head["following_bias"],
-                head["threshold"],
-            )
+        try:
+            head = json.loads(path.read_text(encoding="utf-8"))
+            if head["embed_model"] == embed_model:
+                return Router(
+                    embed_model,
+                    np.asarray(head["opening"], dtype=np.float32),
+                    head["opening_bias"],
+                    np.asarray(head["following"], dtype=np.float32),
+                    head["following_bias"],
+                    head["threshold"],
+                )
+        except (ValueError, KeyError, TypeError):
+            raise AgentError(
+                f"The router's head {path} is damaged or of an older medraft: "
+                "run `medraft train-router`."
+            ) from None
     raise AgentError(
         f"The router was not trained for the embedding model {embed_model}: "
         "run `medraft train-router` once."

@@ -77,3 +77,9 @@ def test_small_talk_is_no_context(head: router.Router, turns: router.TurnEmbeddi
 def test_another_embedding_model_needs_another_head(tmp_path: Path) -> None:
     with pytest.raises(AgentError, match="train-router"):
         router.load("another/model", tmp_path)
+
+
+def test_a_damaged_head_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / router.HEAD.name).write_text('{"embed_model": "all-MiniLM-L6-v2"}')
+    with pytest.raises(AgentError, match="train-router"):
+        router.load(identity(EMBEDDED), tmp_path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.behaviour import LLMChoice
@@ -88,12 +89,20 @@ def choose(settings: Settings) -> str:
     return "huggingface" if torch.cuda.is_available() else "llama_cpp"
 
 
-def load(settings: Settings) -> Engine:
-    """Load the weights; seconds on a CPU, a minute for 8B on a GPU. Raises AgentError."""
+def check(settings: Settings) -> None:
+    """Refuse at once what no engine could load. Raises AgentError for a file that is not there."""
+    model = Path(settings.model)
+    if (model.suffix == ".gguf" or model.is_absolute()) and not model.exists():
+        raise AgentError(f"There is no model at {model}: correct MEDRAFT_MODEL.")
     if settings.adapter is not None and not settings.adapter.exists():
         raise AgentError(
             f"There is no adapter at {settings.adapter}: correct MEDRAFT_ADAPTER or unset it."
         )
+
+
+def load(settings: Settings) -> Engine:
+    """Load the weights; seconds on a CPU, a minute for 8B on a GPU. Raises AgentError."""
+    check(settings)
     if choose(settings) == "huggingface":
         from agent.llms import huggingface
 

@@ -241,7 +241,7 @@ def _checkpoint(settings: Settings) -> tuple[str, str]:
             f"The huggingface engine reads checkpoints, and MEDRAFT_MODEL is {wanted}: give a "
             "directory or a Hub name, or set MEDRAFT_ENGINE=llama_cpp."
         )
-    if not path.is_dir() and (path.is_absolute() or wanted.count("/") != 1):
+    if not path.is_dir() and wanted.count("/") != 1:
         raise AgentError(f"There is no model at {wanted}: correct MEDRAFT_MODEL.")
     return path.name, wanted
 

@@ -139,8 +139,6 @@ def _model_file(settings: Settings) -> Path:
             f"The llama_cpp engine reads .gguf files, and MEDRAFT_MODEL is {settings.model}: "
             "give one, or set MEDRAFT_ENGINE=huggingface."
         )
-    if not path.is_file():
-        raise AgentError(f"There is no model at {path}: correct MEDRAFT_MODEL.")
     return path
 
 

@@ -1,0 +1,78 @@
+"""Whom the patient's browser talks to: this server, and nobody else.
+
+Owns the response headers, the refusal of requests that another website sends, and the removal
+of third-party addresses from Chainlit's page. Knows nothing of conversations.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HEADERS = {
+    # Chainlit's page needs its inline scripts and styles; nothing is evaluated from text.
+    "Content-Security-Policy": "default-src 'self'; "
+    "script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
+    "connect-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "frame-ancestors 'none'",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+# A `preconnect` link opens its connection before any policy is asked: such tags must go.
+THIRD_PARTY_TAG = re.compile(r"<(?:link|meta)\b[^>]*\b(?:href|content)=\"https?://[^>]*>\s*")
+
+
+class Privacy:
+    """ASGI middleware: `HEADERS` on every response; 403 to the page of any other website.
+
+    Chainlit's web socket takes every origin, so that without this any website that a patient
+    visits could chat here in the patient's name. `origins` are let in besides our own.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+        self._app = app
+        self._origins = frozenset(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, one web socket or the lifespan."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif self._foreign(Headers(scope=scope)):
+            refusal = PlainTextResponse("This website may not talk to medraft.", 403)
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+            else:
+                await refusal(scope, receive, send)
+        else:
+            await self._app(scope, receive, _with_headers(send))
+
+    def _foreign(self, headers: Headers) -> bool:
+        origin = headers.get("origin")
+        own = origin is None or urlsplit(origin).netloc == headers.get("host")
+        return not own and origin not in self._origins
+
+
+def protect(server: Any, origins: Sequence[str]) -> None:
+    """Make `chainlit.server` private; once, since --watch loads the app again while it serves."""
+    if server.app.middleware_stack is not None:
+        return
+    server.app.add_middleware(Privacy, origins=origins)
+    page = server.get_html_template
+    server.get_html_template = lambda root_path: THIRD_PARTY_TAG.sub("", page(root_path))
+
+
+def _with_headers(send: Send) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(HEADERS)
+        await send(message)
+
+    return send_with_headers
