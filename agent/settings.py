@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     min_score: float = Field(
         0.4, ge=-1, le=1, description="cosine below which a reply is not close enough to be used"
     )
-    max_tokens: int = Field(320, ge=1, description="longest answer, in tokens")
+    max_tokens: int = Field(240, ge=1, description="longest answer, in tokens")
     temperature: float = Field(0.2, ge=0, le=2, description="0 is greedy")
     top_p: float = Field(0.9, gt=0, le=1)
 
