@@ -6,7 +6,7 @@
 PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 # faiss-cpu and faiss-gpu install the same files: one or the other.
 FAISS := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 

@@ -69,19 +69,19 @@ async def stops(agent: Agent, reading: bool) -> None:
     llm = agent.engine.base
     short = [ChatMessage(role=MessageRole.USER, content="Hi.")]
     late = []
-    for attempt in range(5):
+    for attempt in range(8):
         await one_token(llm, short)
         start = time.perf_counter()
         await one_token(llm, short)
         alone = time.perf_counter() - start
-        text = f"{attempt} " + "My head hurts since Monday and I sleep badly. " * 250
+        text = f"{attempt} " + "My head hurts since Monday and I sleep badly. " * 340
         stream = await llm.astream_chat(
             [ChatMessage(role=MessageRole.USER, content=text if reading else f"Hi {attempt}.")],
             max_tokens=500,
         )
         waiting = asyncio.ensure_future(anext(stream))
         if reading:
-            await asyncio.sleep(0.5 + attempt * 0.05)
+            await asyncio.sleep(0.1 + attempt * 0.15)
             assert not waiting.done(), "the prompt was read before Stop"
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)

@@ -119,7 +119,7 @@ async def test_stop_frees_the_engine(engine: Engine, reading: bool) -> None:
     stream = await engine.base.astream_chat(long if reading else PROMPT, max_tokens=500)
     if reading:
         waiting = asyncio.ensure_future(anext(stream))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.1)
         assert not waiting.done(), "the prompt was read too fast to stop it on the way"
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
@@ -128,8 +128,9 @@ async def test_stop_frees_the_engine(engine: Engine, reading: bool) -> None:
     stopped = time.perf_counter()
     await stream.aclose()
     await answer(engine.base, said("Hi.", "Hi."), tokens=1)
-    # Free for the next one, whose own token is in the time.
-    assert time.perf_counter() - stopped < 2.0
+    # Free for the next one, whose own token is in the time (benchmarks/turn.py measures it). A
+    # server that looks once a second whether anyone listens would take 0.9 s here.
+    assert time.perf_counter() - stopped < 0.7
 
 
 async def test_the_loop_stays_free(engine: Engine) -> None:

@@ -78,6 +78,9 @@ class LlamaCppLLM(OpenAILike):
             "repeat_penalty": wanted.repetition_penalty,
             "repeat_last_n": PENALTY_WINDOW,
             "cache_prompt": True,
+            # The server looks whether anyone still listens only when it has something to say
+            # (or once a second): let it say how far it has read.
+            "return_progress": True,
         }
         if self.lora_scale is not None:
             extra["lora"] = [{"id": 0, "scale": self.lora_scale}]
