@@ -151,7 +151,7 @@ def route() -> None:
             ) from None
         if not turns:
             raise AgentError(f"Line {number} of standard input has no message of a user.")
-        decision, _ = head.route(embedding.matrix(turns))
+        decision, _ = head.route(turns, embedding.matrix(turns))
         _print_json(asdict(decision))
 
 

@@ -26,13 +26,13 @@ from agent.behaviour import LLMChoice, Retrieval, behaviour
 from agent.events import Delta, Emergency, Event, Finished, Retrieved, Routed, Timing
 from agent.llms import Engine
 from agent.prompting import prompt, render
-from agent.router import Query, Route, Router, TurnEmbedding
+from agent.router import Route, Router, TurnEmbedding
 from agent.settings import Settings
 from agent.triage import triage
 from index_store.retriever import DoctorReplyRetriever
 
-# An answer that has used up so much of its tokens ends with the sentence: a model that does not
-# come to an end by itself is not cut off in the middle of a word.
+# An answer that has used up so much of its tokens ends with the sentence, and so does one that
+# says a sentence again: a small model that finds no end is not let run on, nor cut off in a word.
 ENOUGH = 0.75
 SENTENCE_END = re.compile(r"[^\W\d_]{2,}[.!?][\"')\]]*\s*$")
 
@@ -112,7 +112,9 @@ class PatientChatEngine(BaseChatEngine):
                         timing.first_token_ms = timing.first_token_ms or _since(start)
                         answer += response.delta or ""
                         yield Delta(response.delta or "")
-                        if timing.tokens >= enough and SENTENCE_END.search(answer):
+                        if SENTENCE_END.search(answer) and (
+                            timing.tokens >= enough or _repeats_itself(answer)
+                        ):
                             break
             finally:
                 if said or answer:
@@ -127,10 +129,10 @@ class PatientChatEngine(BaseChatEngine):
             return Route(False, None, "retrieval is set to never"), None
         asked = [m.content or "" for m in self.chat_history if m.role == MessageRole.USER]
         turns = [*asked, message]
-        route, query = self._router.route(await self._embedding.turns(turns))
+        route, query = self._router.route(turns, await self._embedding.turns(turns))
         if retrieval == "always":
             route = Route(True, route.score, "retrieval is set to always")
-        return route, _bundle(query, turns)
+        return route, QueryBundle(query.text, embedding=query.vector.tolist())
 
     def reset(self) -> None:
         """Forget the conversation."""
@@ -224,9 +226,9 @@ class PatientChatEngine(BaseChatEngine):
             self._memory.set(chat_history)
 
 
-def _bundle(query: Query, turns: Sequence[str]) -> QueryBundle:
-    text = "\n".join(turns[position] for position in query.turns)
-    return QueryBundle(query_str=text, embedding=query.vector.tolist())
+def _repeats_itself(answer: str) -> bool:
+    *before, last = re.split(r"(?<=[.!?])\s+", answer.strip().lower())
+    return last in before
 
 
 def _response(delta: Delta) -> ChatResponse:

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 HEAD = Path(__file__).with_name("router_head.json")
-# How much of what the patient said before searches along with the new message.
-CONTEXT_WEIGHT = 0.5
+# A message of so many words speaks for itself, and what was said before weighs less in the search.
+SELF_CONTAINED = 8
+CONTEXT_WEIGHT = {"elliptic": 0.5, "self-contained": 0.25}
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,10 @@ class Route:
 
 @dataclass(frozen=True)
 class Query:
-    """What to search with: a unit vector of shape (d,), and the turns that went into it."""
+    """What to search with: words for BM25, and a unit vector of shape (d,)."""
 
+    text: str
     vector: np.ndarray
-    turns: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -65,22 +66,20 @@ class Router:
             logit += float(self.following @ vector) + self.following_bias
         return float(1 / (1 + np.exp(-logit)))
 
-    def route(self, turns: np.ndarray) -> tuple[Route, Query]:
-        """Judge the last of the patient's turns, shape (n, d), oldest first.
+    def route(self, turns: Sequence[str], vectors: np.ndarray) -> tuple[Route, Query]:
+        """Judge the last of the patient's turns, oldest first; their unit vectors are (n, d).
 
-        The query blends the last turn with the health turns before it, whatever the decision,
+        The query joins the last turn with the health turns before it, whatever the decision,
         so that a patient who always wants retrieval gets it in context, too.
         """
-        context: np.ndarray | None = None
-        about: tuple[int, ...] = ()
-        for position, vector in enumerate(turns[:-1]):
+        context: Query | None = None
+        for text, vector in zip(turns[:-1], vectors[:-1], strict=True):
             if self.score(vector, context is not None) >= self.threshold:
-                context = _blend(vector, context)
-                about = (*about[-1:], position)
-        score = self.score(turns[-1], context is not None)
+                context = _query(text, vector, context)
+        score = self.score(vectors[-1], context is not None)
         retrieve = score >= self.threshold
-        query = Query(_blend(turns[-1], context), (*about, len(turns) - 1))
-        return Route(retrieve, score, self._reason(score, context is not None)), query
+        reason = self._reason(score, context is not None)
+        return Route(retrieve, score, reason), _query(turns[-1], vectors[-1], context)
 
     def _reason(self, score: float, follows: bool) -> str:
         if score < self.threshold:
@@ -111,11 +110,14 @@ class TurnEmbedding:
         return await asyncio.to_thread(self.matrix, texts)
 
 
-def _blend(vector: np.ndarray, context: np.ndarray | None) -> np.ndarray:
+def _query(text: str, vector: np.ndarray, context: Query | None) -> Query:
     if context is None:
-        return vector
-    mixed = vector + CONTEXT_WEIGHT * context
-    return np.asarray(mixed / np.linalg.norm(mixed), dtype=np.float32)
+        return Query(text, vector)
+    elliptic = len(text.split()) < SELF_CONTAINED
+    weight = CONTEXT_WEIGHT["elliptic" if elliptic else "self-contained"]
+    mixed = vector + weight * context.vector
+    joined = f"{context.text}\n{text}" if elliptic else text
+    return Query(joined, np.asarray(mixed / np.linalg.norm(mixed), dtype=np.float32))
 
 
 def load(embed_model: str, home: Path) -> Router:

@@ -233,11 +233,18 @@ async def test_an_engine_that_fails_in_mid_answer_keeps_what_was_said(
 async def test_a_model_that_does_not_end_is_ended_with_a_sentence(
     talk: Talk, base: ScriptedLLM
 ) -> None:
-    base.script = ["Drink ", "water. "] * 50
+    base.script = [f"{number} water{'. ' if number % 2 else ' '}" for number in range(100)]
     finished = (await events_of(talk(max_tokens=21), COMPLAINT))[-1]
     assert isinstance(finished, Finished)
     assert finished.timing.tokens == 16
-    assert finished.answer.endswith("water.")
+    assert finished.answer.endswith("15 water.")
+
+
+async def test_a_model_that_repeats_itself_is_ended(talk: Talk, base: ScriptedLLM) -> None:
+    base.script = ["Drink ", "water. ", "Rest ", "well. "] * 10
+    finished = (await events_of(talk(), COMPLAINT))[-1]
+    assert isinstance(finished, Finished)
+    assert finished.answer == "Drink water. Rest well. Drink water."
 
 
 async def test_one_turn_at_a_time(talk: Talk, base: ScriptedLLM) -> None:

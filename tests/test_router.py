@@ -40,7 +40,7 @@ def test_on_messages_never_trained_on(head: router.Router, turns: router.TurnEmb
         asked = [m["content"] for m in case["messages"] if m["role"] == "user"]
         if len(asked) == 1 and asked[0].lower() in trained:
             continue
-        route, _ = head.route(turns.matrix(asked))
+        route, _ = head.route(asked, turns.matrix(asked))
         right[case["retrieve"]].append(route.retrieve == case["retrieve"])
     assert len(right[True]) > 140 and len(right[False]) > 100
     assert np.mean(right[True]) >= 0.94, "health questions retrieved"
@@ -59,19 +59,30 @@ def test_the_head_that_ships_is_what_training_gives(
 
 def test_context_carries_a_follow_up(head: router.Router, turns: router.TurnEmbedding) -> None:
     asked = ["I have had a headache for three days.", "yes, since Monday"]
-    alone, _ = head.route(turns.matrix(asked[1:]))
-    route, query = head.route(turns.matrix(asked))
+    alone, _ = head.route(asked[1:], turns.matrix(asked[1:]))
+    route, query = head.route(asked, turns.matrix(asked))
     assert route.score is not None and alone.score is not None
     assert route.score > alone.score
-    assert query.turns == (0, 1)
+    assert query.text == "\n".join(asked)
     assert np.linalg.norm(query.vector) == pytest.approx(1, abs=1e-5)
     headache = turns.matrix(asked[:1])[0]
     assert query.vector @ headache > turns.matrix(asked[1:])[0] @ headache
 
 
 def test_small_talk_is_no_context(head: router.Router, turns: router.TurnEmbedding) -> None:
-    _, query = head.route(turns.matrix(["Good morning!", "My knee is swollen."]))
-    assert query.turns == (1,)
+    asked = ["Good morning!", "My knee is swollen."]
+    _, query = head.route(asked, turns.matrix(asked))
+    assert query.text == asked[1]
+
+
+def test_a_new_complaint_is_searched_by_its_own_words(
+    head: router.Router, turns: router.TurnEmbedding
+) -> None:
+    asked = ["I have a headache.", "By the way, my daughter has a rash on both arms."]
+    _, query = head.route(asked, turns.matrix(asked))
+    headache, rash = turns.matrix(asked)
+    assert query.text == asked[1]
+    assert query.vector @ rash > 0.9 > query.vector @ headache
 
 
 def test_another_embedding_model_needs_another_head(tmp_path: Path) -> None:
