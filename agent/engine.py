@@ -25,7 +25,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from agent.behaviour import LLMChoice, Retrieval, behaviour
 from agent.events import Delta, Emergency, Event, Finished, Retrieved, Routed, Timing
 from agent.llms import Engine
-from agent.prompting import prompt, render
+from agent.prompting import Prompt, prompt, render
 from agent.router import Route, Router, TurnEmbedding
 from agent.settings import Settings
 from agent.triage import triage
@@ -90,18 +90,18 @@ class PatientChatEngine(BaseChatEngine):
                 found = await self._retriever.aretrieve(query)
                 timing.retrieve_ms = _since(asked)
             texts = [node.get_content() for node in found]
-            messages, used = await prompt(
-                llm, self.chat_history, message, texts, self._settings.max_tokens
+            asked_for = await prompt(
+                llm, choice, self.chat_history, message, texts, self._settings.max_tokens
             )
             if route.retrieve:
-                yield Retrieved(found[:used])
+                yield Retrieved(found[: asked_for.used])
 
             answer = ""
             enough = ENOUGH * self._settings.max_tokens
             self._memory.put(ChatMessage(role=MessageRole.USER, content=message))
             try:
                 stream = await llm.astream_chat(
-                    messages,
+                    asked_for.messages,
                     max_tokens=self._settings.max_tokens,
                     temperature=self._settings.temperature,
                     top_p=self._settings.top_p,
@@ -110,8 +110,9 @@ class PatientChatEngine(BaseChatEngine):
                     async for response in stream:
                         timing.tokens = (response.raw or {})["tokens"]
                         timing.first_token_ms = timing.first_token_ms or _since(start)
-                        answer += response.delta or ""
-                        yield Delta(response.delta or "")
+                        delta = (response.delta or "") if answer else _first(asked_for, response)
+                        answer += delta
+                        yield Delta(delta)
                         if SENTENCE_END.search(answer) and (
                             timing.tokens >= enough or _repeats_itself(answer)
                         ):
@@ -227,8 +228,13 @@ class PatientChatEngine(BaseChatEngine):
 
 
 def _repeats_itself(answer: str) -> bool:
-    *before, last = re.split(r"(?<=[.!?])\s+", answer.strip().lower())
+    *before, last = re.split(r"(?<=[.!?:])\s+", answer.strip().lower())
     return last in before
+
+
+def _first(prompt: Prompt, response: ChatResponse) -> str:
+    """The first piece of an answer, with the words that the LLM was given to go on from."""
+    return prompt.opening + (response.delta or "").lstrip()
 
 
 def _response(delta: Delta) -> ChatResponse:

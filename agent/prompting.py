@@ -8,11 +8,13 @@ what gives way when it is too long. The templates are `prompts/*.j2`, one file a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
+from agent.behaviour import LLMChoice
 from agent.errors import AgentError
 from agent.llms import ChatLLM
 from agent.settings import ROOT
@@ -37,29 +39,45 @@ def render(name: str, **values: object) -> str:
     return _templates().get_template(f"{name}.j2").render(**values).strip()
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """What goes to the LLM: the messages, how many sources they hold, and the first words of the
+    answer if the LLM is to go on from them (they are the last message, then)."""
+
+    messages: list[ChatMessage]
+    used: int
+    opening: str
+
+
 async def prompt(
     llm: ChatLLM,
+    choice: LLMChoice,
     history: Sequence[ChatMessage],
     message: str,
     sources: Sequence[str],
     max_tokens: int,
-) -> tuple[list[ChatMessage], int]:
-    """The messages to send, and how many of the sources they hold.
+) -> Prompt:
+    """The prompt of a turn.
 
     What is too long loses its oldest turns first, then its last sources, never the message.
     Raises AgentError if the message alone is longer than the model can read.
     """
-    window = llm.metadata.context_window
+    budget = llm.metadata.context_window - max_tokens
     system = ChatMessage(role=MessageRole.SYSTEM, content=render("system"))
     for used in range(len(sources), -1, -1):
         last = render("sources", message=message, sources=sources[:used]) if used else message
-        end = ChatMessage(role=MessageRole.USER, content=last)
+        end = [ChatMessage(role=MessageRole.USER, content=last)]
+        # A small base LLM talks about the task unless it finds itself in mid-answer; a fine-tuned
+        # one has learned how answers begin.
+        opening = f"{render('opening')}\n\n" if used and choice == "base" else ""
+        if opening:
+            end.append(ChatMessage(role=MessageRole.ASSISTANT, content=opening))
         for start in range(0, len(history) + BLOCK, BLOCK):
-            messages = [system, *history[start:], end]
-            if await _fits(llm, messages, window - max_tokens):
-                return messages, used
+            messages = [system, *history[start:], *end]
+            if await _fits(llm, messages, budget):
+                return Prompt(messages, used, opening)
     raise AgentError(
-        f"This message is longer than the model can read ({window - max_tokens} tokens): "
+        f"This message is longer than the model can read ({budget} tokens): "
         "please send a shorter one."
     )
 

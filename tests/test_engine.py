@@ -22,6 +22,7 @@ from agent.engine import PatientChatEngine
 from agent.errors import AgentError
 from agent.events import Delta, Emergency, Event, Finished, Retrieved, Routed
 from agent.llms import Engine
+from agent.prompting import render
 from index_store.embedding import EMBEDDED, identity
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 COMPLAINT = "What helps against my migraine?"
+OPENING = render("opening") + "\n\n"
 
 
 class ScriptedLLM:
@@ -107,21 +109,23 @@ async def test_a_complaint_is_routed_retrieved_and_answered(talk: Talk, base: Sc
     assert isinstance(routed, Routed) and routed.behaviour == "RAG"
     assert isinstance(retrieved, Retrieved)
     assert "migraine" in retrieved.sources[0].get_content()
-    assert [delta.text for delta in deltas if isinstance(delta, Delta)] == base.script
-    assert isinstance(finished, Finished) and finished.answer == "Rest in the dark."
+    first, *others = [delta.text for delta in deltas if isinstance(delta, Delta)]
+    assert [first.removeprefix(OPENING), *others] == base.script
+    assert isinstance(finished, Finished) and finished.answer == f"{OPENING}Rest in the dark."
     assert finished.timing.tokens == 4
     assert 0 < finished.timing.route_ms < finished.timing.first_token_ms  # type: ignore[operator]
-    assert history(engine) == [("user", COMPLAINT), ("assistant", "Rest in the dark.")]
+    assert history(engine) == [("user", COMPLAINT), ("assistant", finished.answer)]
 
 
 async def test_sources_stand_in_the_last_message_only(talk: Talk, base: ScriptedLLM) -> None:
     engine = talk()
     await events_of(engine, COMPLAINT)
     await events_of(engine, "And if the pain comes back at night?")
-    system, question, reply, last = base.prompts[1]
+    system, question, reply, last, opening = base.prompts[1]
     assert system.role == MessageRole.SYSTEM
-    assert (question.content, reply.content) == (COMPLAINT, "Rest in the dark.")
+    assert (question.content, reply.content) == (COMPLAINT, f"{OPENING}Rest in the dark.")
     assert "dark room" in (last.content or "")
+    assert opening.content == OPENING
     assert base.prompts[0][0] == system
 
 
@@ -183,7 +187,7 @@ async def test_an_emergency_is_told_first_and_the_conversation_goes_on(
         base.hold.set()
         rest = [event async for event in turn]
     assert isinstance(rest[-1], Finished)
-    assert history(engine)[1] == ("assistant", f"{first.notice}\n\nRest in the dark.")
+    assert history(engine)[1] == ("assistant", f"{first.notice}\n\n{rest[-1].answer}")
 
 
 async def test_stop_remembers_what_was_seen_and_closes_the_engine(
@@ -195,7 +199,7 @@ async def test_stop_remembers_what_was_seen_and_closes_the_engine(
             if isinstance(event, Delta):
                 break
     assert base.closed
-    assert history(engine) == [("user", COMPLAINT), ("assistant", "Rest")]
+    assert history(engine) == [("user", COMPLAINT), ("assistant", f"{OPENING}Rest")]
 
 
 async def test_a_cancelled_task_remembers_too(talk: Talk, base: ScriptedLLM) -> None:
@@ -215,7 +219,7 @@ async def test_a_cancelled_task_remembers_too(talk: Talk, base: ScriptedLLM) -> 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert base.closed
-    assert history(engine)[-1] == ("assistant", "Rest")
+    assert history(engine)[-1] == ("assistant", f"{OPENING}Rest")
     base.hold.set()
     assert isinstance((await events_of(engine, "And then?"))[-1], Finished)
 
@@ -227,7 +231,7 @@ async def test_an_engine_that_fails_in_mid_answer_keeps_what_was_said(
     engine = talk()
     with pytest.raises(AgentError, match="engine failed"):
         await events_of(engine, COMPLAINT)
-    assert history(engine)[-1] == ("assistant", "Rest now")
+    assert history(engine)[-1] == ("assistant", f"{OPENING}Rest now")
 
 
 async def test_a_model_that_does_not_end_is_ended_with_a_sentence(
@@ -244,7 +248,7 @@ async def test_a_model_that_repeats_itself_is_ended(talk: Talk, base: ScriptedLL
     base.script = ["Drink ", "water. ", "Rest ", "well. "] * 10
     finished = (await events_of(talk(), COMPLAINT))[-1]
     assert isinstance(finished, Finished)
-    assert finished.answer == "Drink water. Rest well. Drink water."
+    assert finished.answer == f"{OPENING}Drink water. Rest well. Drink water."
 
 
 async def test_one_turn_at_a_time(talk: Talk, base: ScriptedLLM) -> None:
@@ -265,12 +269,12 @@ async def test_too_long_a_message_is_refused_and_forgotten(
 async def test_the_views_of_llama_index(talk: Talk) -> None:
     engine = talk()
     whole = await engine.achat(COMPLAINT)
-    assert whole.response == "Rest in the dark."
+    assert whole.response == f"{OPENING}Rest in the dark."
     assert whole.source_nodes
     assert whole.metadata is not None and whole.metadata["behaviour"] == "RAG"
     streamed = await engine.astream_chat("Why do my knees hurt?", chat_history=[])
     assert streamed.source_nodes
-    assert "".join([text async for text in streamed.async_response_gen()]) == "Rest in the dark."
+    assert "".join([text async for text in streamed.async_response_gen()]) == whole.response
     assert [role for role, _ in history(engine)] == ["user", "assistant"]
     engine.reset()
     assert engine.chat_history == []
@@ -278,8 +282,8 @@ async def test_the_views_of_llama_index(talk: Talk) -> None:
 
 def test_the_synchronous_views(talk: Talk) -> None:
     engine = talk()
-    assert engine.chat(COMPLAINT).response == "Rest in the dark."
+    assert engine.chat(COMPLAINT).response == f"{OPENING}Rest in the dark."
     streamed = engine.stream_chat("Why do my knees hurt?")
     assert streamed.source_nodes
-    assert "".join(streamed.response_gen) == "Rest in the dark."
+    assert "".join(streamed.response_gen) == f"{OPENING}Rest in the dark."
     assert len(engine.chat_history) == 4

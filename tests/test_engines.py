@@ -81,6 +81,11 @@ async def test_both_engines_answer_alike(models_home: Path) -> None:
     assert len(starts) == 1
 
 
+async def test_goes_on_from_an_answer_that_has_begun(engine: Engine) -> None:
+    begun = [*PROMPT, ChatMessage(role=MessageRole.ASSISTANT, content="A fever is a high body")]
+    assert (await answer(engine.base, begun, tokens=3)).split()[0] == "temperature"
+
+
 async def test_fine_tuned_is_another_llm_on_the_same_weights(engine: Engine) -> None:
     before = await answer(engine.base)
     tuned = await answer(engine.llm("fine-tuned"))
@@ -153,10 +158,11 @@ async def test_the_loop_stays_free(engine: Engine) -> None:
 
 async def test_a_prompt_beyond_the_window_loses_its_oldest_turns(engine: Engine) -> None:
     history = said("", *(f"Turn {n}. {'It hurts here and there. ' * 60}" for n in range(40)))[1:]
-    messages, used = await prompt(engine.base, history, "And now?", ["Rest."], 100)
-    assert used == 1
-    assert "And now?" in (messages[-1].content or "")
-    kept = messages[1:-1]
+    made = await prompt(engine.base, "base", history, "And now?", ["Rest."], 100)
+    messages = made.messages
+    assert made.used == 1
+    assert "And now?" in (messages[-2].content or "")
+    kept = messages[1:-2]
     assert 0 < len(kept) < len(history)
     assert kept == history[-len(kept) :]
     window = engine.base.metadata.context_window
@@ -166,7 +172,7 @@ async def test_a_prompt_beyond_the_window_loses_its_oldest_turns(engine: Engine)
 
 async def test_a_message_beyond_the_window_is_refused(engine: Engine) -> None:
     with pytest.raises(AgentError, match="shorter"):
-        await prompt(engine.base, [], "It hurts. " * 5000, ["Rest."], 100)
+        await prompt(engine.base, "base", [], "It hurts. " * 5000, ["Rest."], 100)
 
 
 async def test_without_an_adapter_fine_tuned_says_how_to_get_one(models_home: Path) -> None:

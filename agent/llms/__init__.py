@@ -44,7 +44,9 @@ class ChatLLM(Protocol):
     async def astream_chat(
         self, messages: Sequence[ChatMessage], **sampling: Any
     ) -> ChatResponseAsyncGen:
-        """Stream one answer. `sampling` are the fields of `Sampling`.
+        """Stream one answer; where the last message is the assistant's, what follows it.
+
+        `sampling` are the fields of `Sampling`.
 
         `raw["tokens"]` counts the answer's tokens so far. Closing the generator stops the
         engine. Raises AgentError if the engine fails.

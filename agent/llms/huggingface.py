@@ -76,8 +76,13 @@ class _Model:
     def prompt_ids(self, messages: Sequence[ChatMessage]) -> Any:
         """The prompt, shape (1, tokens); tokenized with the template, so there is one BOS."""
         dicts = [{"role": m.role.value, "content": m.content or ""} for m in messages]
+        begun = messages[-1].role == MessageRole.ASSISTANT
         encoded = self.tokenizer.apply_chat_template(
-            dicts, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            dicts,
+            add_generation_prompt=not begun,
+            continue_final_message=begun,
+            return_tensors="pt",
+            return_dict=True,
         )
         return encoded["input_ids"]
 
