@@ -32,7 +32,7 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 40
     min_p: float = 0.05
-    repetition_penalty: float = 1.05
+    repetition_penalty: float = 1.1
 
 
 class ChatLLM(Protocol):
