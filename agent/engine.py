@@ -31,10 +31,11 @@ from agent.settings import Settings
 from agent.triage import triage
 from index_store.retriever import DoctorReplyRetriever
 
-# An answer that has used up so much of its tokens ends with the sentence, and so does one that
-# says a sentence again: a small model that finds no end is not let run on, nor cut off in a word.
+# An answer that has used up so much of its tokens ends with the sentence or the list item, and so
+# does one that says a sentence again: a small model that finds no end is not let run on, nor is it
+# cut off in a word.
 ENOUGH = 0.75
-SENTENCE_END = re.compile(r"[^\W\d_]{2,}[.!?][\"')\]]*\s*$")
+SENTENCE_END = re.compile(r"[^\W\d_]{2,}[.!?][\"')\]]*\s*$|;\s*\n\s*$")
 
 
 class PatientChatEngine(BaseChatEngine):
@@ -228,7 +229,7 @@ class PatientChatEngine(BaseChatEngine):
 
 
 def _repeats_itself(answer: str) -> bool:
-    *before, last = re.split(r"(?<=[.!?:])\s+", answer.strip().lower())
+    *before, last = re.split(r"(?<=[.!?:;])\s+", answer.strip().lower())
     return last in before
 
 

@@ -251,6 +251,22 @@ async def test_a_model_that_repeats_itself_is_ended(talk: Talk, base: ScriptedLL
     assert finished.answer == f"{OPENING}Drink water. Rest well. Drink water."
 
 
+async def test_a_list_that_does_not_end_is_ended_with_an_item(
+    talk: Talk, base: ScriptedLLM
+) -> None:
+    base.script = [f"{number}. Take step {number}; \n" for number in range(1, 100)]
+    finished = (await events_of(talk(max_tokens=20), COMPLAINT))[-1]
+    assert isinstance(finished, Finished)
+    assert finished.answer.endswith("15. Take step 15;")
+
+
+async def test_a_list_that_repeats_itself_is_ended(talk: Talk, base: ScriptedLLM) -> None:
+    base.script = ["1. Rest;", "\n", "2. Drink;", "\n", "3. Rest;", "\n", "4. Sleep;", "\n"]
+    finished = (await events_of(talk(), COMPLAINT))[-1]
+    assert isinstance(finished, Finished)
+    assert finished.answer == f"{OPENING}1. Rest;\n2. Drink;\n3. Rest;"
+
+
 async def test_one_turn_at_a_time(talk: Talk, base: ScriptedLLM) -> None:
     engine = talk()
     await asyncio.gather(events_of(engine, "First?"), events_of(engine, "Second?"))
