@@ -28,8 +28,8 @@ from agent.errors import AgentError
 from agent.llms import PENALTY_WINDOW, Engine, Sampling, weights
 from agent.settings import Settings
 
-# A batch of the prompt cannot be interrupted: in batches of 64 tokens Stop is heard within
-# 0.2 s on two cores, and prompts are read at 0.8 of the speed that batches of 512 reach.
+# A batch of the prompt cannot be interrupted: smaller ones hear Stop sooner, larger ones read
+# faster (`python -m benchmarks.turn` shows both).
 BATCH = 64
 HOST_CACHE_MIB = 1024
 PATIENCE = 600.0  # seconds between two tokens, a wait for a free slot included

