@@ -81,15 +81,17 @@ class PatientChatEngine(BaseChatEngine):
                 yield emergency
 
             llm = self._engine.llm(choice)
-            route, query = await self._route(message, retrieval)
+            # An emergency is looked up by its own words, whatever was spoken of before.
+            asked = [] if kind else [m for m in self.chat_history if m.role == MessageRole.USER]
+            route, query = await self._route(message, retrieval, asked)
             timing.route_ms = _since(start)
             yield Routed(route, behaviour(choice, route.retrieve))
 
             found: list[NodeWithScore] = []
             if route.retrieve and query is not None:
-                asked = time.perf_counter()
+                begun = time.perf_counter()
                 found = await self._retriever.aretrieve(query)
-                timing.retrieve_ms = _since(asked)
+                timing.retrieve_ms = _since(begun)
             texts = [node.get_content() for node in found]
             asked_for = await prompt(
                 llm, choice, self.chat_history, message, texts, self._settings.max_tokens
@@ -126,11 +128,12 @@ class PatientChatEngine(BaseChatEngine):
             timing.total_ms = _since(start)
             yield Finished(answer.strip(), timing)
 
-    async def _route(self, message: str, retrieval: Retrieval) -> tuple[Route, QueryBundle | None]:
+    async def _route(
+        self, message: str, retrieval: Retrieval, asked: Sequence[ChatMessage]
+    ) -> tuple[Route, QueryBundle | None]:
         if retrieval == "never":
             return Route(False, None, "retrieval is set to never"), None
-        asked = [m.content or "" for m in self.chat_history if m.role == MessageRole.USER]
-        turns = [*asked, message]
+        turns = [*(earlier.content or "" for earlier in asked), message]
         route, query = self._router.route(turns, await self._embedding.turns(turns))
         if retrieval == "always":
             route = Route(True, route.score, "retrieval is set to always")

@@ -190,6 +190,17 @@ async def test_an_emergency_is_told_first_and_the_conversation_goes_on(
     assert history(engine)[1] == ("assistant", f"{first.notice}\n\n{rest[-1].answer}")
 
 
+async def test_an_emergency_is_looked_up_by_its_own_words(talk: Talk) -> None:
+    async def sources(engine: PatientChatEngine) -> list[str]:
+        events = await events_of(engine, "I have crushing chest pain")
+        (found,) = [event.sources for event in events if isinstance(event, Retrieved)]
+        return [source.get_content() for source in found]
+
+    engine = talk(min_score=-1.0)
+    await events_of(engine, COMPLAINT)
+    assert await sources(engine) == await sources(talk(min_score=-1.0))
+
+
 async def test_stop_remembers_what_was_seen_and_closes_the_engine(
     talk: Talk, base: ScriptedLLM
 ) -> None:
