@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing
+from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
 from llama_index.core.chat_engine.types import (
@@ -180,23 +181,20 @@ class PatientChatEngine(BaseChatEngine):
     ) -> AgentChatResponse:
         """The whole answer; `metadata` holds the turn's other events."""
         self._recall(chat_history)
-        response = AgentChatResponse(metadata={})
+        told: dict[str, Any] = {}
+        response = AgentChatResponse(metadata=told)
         async with aclosing(self.turn(message)) as events:
             async for event in events:
                 match event:
+                    case Emergency(kind, _):
+                        told["emergency"] = kind
+                    case Routed(route, name):
+                        told |= {"route": route, "behaviour": name}
                     case Retrieved(sources):
                         response.source_nodes = sources
                     case Finished(answer, timing):
                         response.response = answer
-                        response.metadata = {**(response.metadata or {}), "timing": timing}
-                    case Emergency(kind, _):
-                        response.metadata = {"emergency": kind}
-                    case Routed(route, name):
-                        response.metadata = {
-                            **(response.metadata or {}),
-                            "route": route,
-                            "behaviour": name,
-                        }
+                        told["timing"] = timing
         return response
 
     def chat(

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+from index_store.manifest import sync
 
-def sync(path: Path) -> None:
-    """Flush a file, or every file below a folder, to the disk."""
-    for file in (
-        [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]
-    ):
-        descriptor = os.open(file, os.O_RDONLY)
+
+def make_once(target: Path, make: Callable[[Path], None]) -> Path:
+    """`target`, a file or a folder, made by `make(temporary path)` unless it is there already.
+
+    Two processes make it one after the other; a killed one leaves no target.
+    """
+    if target.exists():
+        return target
+    from filelock import FileLock
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.parent / ".lock"):
+        if target.exists():
+            return target
+        folder = Path(tempfile.mkdtemp(prefix=".convert-", dir=target.parent))
         try:
-            os.fsync(descriptor)
+            make(folder / target.name)
+            for path in folder.rglob("*"):
+                sync(path)
+            (folder / target.name).rename(target)
         finally:
-            os.close(descriptor)
+            shutil.rmtree(folder, ignore_errors=True)
+    return target
 
 
 def write_text(path: Path, text: str) -> None:
@@ -23,10 +40,8 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        temporary.write_text(text, encoding="utf-8")
+        sync(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 HEAD = Path(__file__).with_name("router_head.json")
 # A message of so many words speaks for itself, and what was said before weighs less in the search.
 SELF_CONTAINED = 8
-CONTEXT_WEIGHT = {"elliptic": 0.5, "self-contained": 0.25}
+CONTEXT_WEIGHT, ELLIPTIC_CONTEXT_WEIGHT = 0.25, 0.5
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _query(text: str, vector: np.ndarray, context: Query | None) -> Query:
     if context is None:
         return Query(text, vector)
     elliptic = len(text.split()) < SELF_CONTAINED
-    weight = CONTEXT_WEIGHT["elliptic" if elliptic else "self-contained"]
+    weight = ELLIPTIC_CONTEXT_WEIGHT if elliptic else CONTEXT_WEIGHT
     mixed = vector + weight * context.vector
     joined = f"{context.text}\n{text}" if elliptic else text
     return Query(joined, np.asarray(mixed / np.linalg.norm(mixed), dtype=np.float32))

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import AgentError
-from agent.files import sync
+from agent.files import make_once
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,16 +34,7 @@ def cached_gguf(adapter: Path, model: Path, folder: Path) -> Path:
         )
     content = hashlib.sha256(config.read_bytes() + weights.read_bytes()).hexdigest()[:16]
     target = folder / f"{adapter.resolve().name}-{content}.gguf"
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".convert-", dir=folder))
-        try:
-            export(adapter, model, temporary / target.name)
-            sync(temporary)
-            (temporary / target.name).rename(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return target
+    return make_once(target, lambda path: export(adapter, model, path))
 
 
 def export(adapter: Path, model: Path, target: Path) -> None:

@@ -80,6 +80,11 @@ class Engine:
         return self.fine_tuned
 
 
+def as_dicts(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
+    """Messages as chat templates and servers take them."""
+    return [{"role": m.role.value, "content": m.content or ""} for m in messages]
+
+
 def choose(settings: Settings) -> str:
     """The engine that `settings` mean on this machine: "llama_cpp" or "huggingface"."""
     if settings.engine != "auto":

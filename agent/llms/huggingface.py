@@ -37,7 +37,7 @@ from transformers import (
 )
 
 from agent.errors import AgentError
-from agent.llms import PENALTY_WINDOW, Engine, Sampling, weights
+from agent.llms import PENALTY_WINDOW, Engine, Sampling, as_dicts, weights
 from agent.settings import Settings
 
 CUDA_MODEL = "meta-llama/Meta-Llama-3-8B-Instruct"
@@ -75,10 +75,9 @@ class _Model:
 
     def prompt_ids(self, messages: Sequence[ChatMessage]) -> Any:
         """The prompt, shape (1, tokens); tokenized with the template, so there is one BOS."""
-        dicts = [{"role": m.role.value, "content": m.content or ""} for m in messages]
         begun = messages[-1].role == MessageRole.ASSISTANT
         encoded = self.tokenizer.apply_chat_template(
-            dicts,
+            as_dicts(messages),
             add_generation_prompt=not begun,
             continue_final_message=begun,
             return_tensors="pt",

