@@ -80,6 +80,8 @@ async def show(engine: PatientChatEngine, question: str) -> None:
                         print("[no doctor's reply was close enough]", file=sys.stderr)
                 case Delta(text):
                     print(text, end="", flush=True)
+                case Finished(_, timing) if timing.first_token_ms is None:
+                    print("[the model gave no answer: ask in other words]", file=sys.stderr)
                 case Finished(_, timing):
                     print(flush=True)
                     print(

@@ -23,6 +23,7 @@ from agent.errors import AgentError
 from agent.events import Delta, Emergency, Event, Finished, Retrieved, Routed
 from agent.llms import Engine
 from agent.prompting import render
+from agent.transcript import show
 from index_store.embedding import EMBEDDED, identity
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
@@ -276,6 +277,14 @@ async def test_a_list_that_repeats_itself_is_ended(talk: Talk, base: ScriptedLLM
     finished = (await events_of(talk(), COMPLAINT))[-1]
     assert isinstance(finished, Finished)
     assert finished.answer == f"{OPENING}1. Rest;\n2. Drink;\n3. Rest;"
+
+
+async def test_a_model_that_says_nothing_is_told_in_the_terminal(
+    talk: Talk, base: ScriptedLLM, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base.script = []
+    await show(talk(), COMPLAINT)
+    assert "no answer" in capsys.readouterr().err
 
 
 async def test_one_turn_at_a_time(talk: Talk, base: ScriptedLLM) -> None:
