@@ -32,7 +32,20 @@ app = typer.Typer(
 )
 index = typer.Typer(no_args_is_help=True, help="The persisted index of doctors' replies.")
 app.add_typer(index, name="index")
+finetune = typer.Typer(
+    no_args_is_help=True, help="A fine-tuned LLM: examples, a LoRA adapter, other formats."
+)
+app.add_typer(finetune, name="finetune")
 
+Source = Annotated[
+    str, typer.Option(help="sample, a .jsonl, .csv or .parquet file, or a Hub data set.")
+]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Rows to read; 1,000 by default from the Hub.")
+]
+ColumnNames = Annotated[
+    str | None, typer.Option("--columns", help="Description=title,Patient=question,Doctor=answer")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Dir = Annotated[Path | None, typer.Option("--dir", help="The index; default: MEDRAFT_INDEX_DIR.")]
 Llm = Annotated[LLMChoice | None, typer.Option(help="Default: MEDRAFT_LLM.")]
@@ -41,15 +54,9 @@ Ret = Annotated[Retrieval | None, typer.Option(help="Default: MEDRAFT_RETRIEVAL.
 
 @index.command("build")
 def index_build(
-    source: Annotated[
-        str, typer.Option(help="sample, a .jsonl, .csv or .parquet file, or a Hub data set.")
-    ] = "sample",
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Rows to read; 1,000 by default from the Hub.")
-    ] = None,
-    columns: Annotated[
-        str | None, typer.Option(help="Description=title,Patient=question,Doctor=answer")
-    ] = None,
+    source: Source = "sample",
+    limit: Limit = None,
+    columns: ColumnNames = None,
     directory: Dir = None,
 ) -> None:
     """Embed the doctors' replies of a source and persist the index, all of it or nothing."""
@@ -191,6 +198,75 @@ def train_router(
     )
 
 
+@finetune.command("examples")
+def finetune_examples(
+    source: Source = "sample",
+    limit: Limit = None,
+    columns: ColumnNames = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Examples of each dialogue.")] = 2,
+    documents: Annotated[
+        float, typer.Option(min=0, max=1, help="Share with documents (RAFT); the rest is SFT.")
+    ] = 0.6,
+    oracle: Annotated[
+        float, typer.Option(min=0, max=1, help="P: share of those with a relevant document.")
+    ] = 0.8,
+    distractors: Annotated[int, typer.Option("--distractors", "-k", min=0)] = 1,
+    multi_turn: Annotated[
+        float, typer.Option(min=0, max=1, help="Share that follows an earlier exchange.")
+    ] = 0.15,
+    seed: int = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="A folder; default: MEDRAFT_HOME/finetuning/examples.")
+    ] = None,
+) -> None:
+    """Make SFT and RAFT examples: the prompts of a conversation, with the replies to learn."""
+    import asyncio
+
+    from agent.finetuning.examples import Recipe
+    from agent.finetuning.prepare import prepare
+    from index_store.cleaning import clean
+    from index_store.dataset import Columns, read_rows
+
+    settings = settings_module.load()
+    folder = output or settings.home / "finetuning" / "examples"
+    recipe = Recipe(rounds, documents, oracle, distractors, multi_turn, seed)
+    names = Columns.parse(columns) if columns else None
+    dialogues, cleaning = clean(read_rows(source, names, limit))
+    made = asyncio.run(
+        prepare(settings, dialogues, cleaning, recipe, folder, source=source, limit=limit)
+    )
+    print(f"Dialogues: {_counts(made.dialogues)}.")
+    print(f"Examples: {_counts(made.examples)}; {_counts(made.held)}. -> {folder}")
+
+
+@finetune.command("train")
+def finetune_train(
+    output: Annotated[Path, typer.Option(help="The adapter's folder; again, to go on.")],
+    examples: Annotated[
+        Path | None, typer.Option(help="A folder; default: MEDRAFT_HOME/finetuning/examples.")
+    ] = None,
+    epochs: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    rank: Annotated[int, typer.Option(help="Of the LoRA; its alpha is twice that.")] = 16,
+    learning_rate: Annotated[float, typer.Option(min=0)] = 1.5e-3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples of one step.")] = 8,
+    at_once: Annotated[int, typer.Option(min=1, help="Of these, in memory at once.")] = 4,
+    four_bit: Annotated[bool, typer.Option(help="QLoRA; CUDA only.")] = False,
+    seed: int = 0,
+) -> None:
+    """Train a LoRA adapter of MEDRAFT_MODEL; a run that was killed goes on where it was."""
+    from agent.finetuning.training import Training, train
+
+    settings = settings_module.load()
+    training = Training(epochs, rank, learning_rate, batch_size, at_once, four_bit, seed=seed)
+    folder = examples or settings.home / "finetuning" / "examples"
+    record = train(settings, training, folder, output)
+    print(
+        f"{record['steps']} steps in {record['minutes']} minutes, validation loss "
+        f"{record['best_validation_loss']:.3f} at step {record['best_step']}. "
+        f"-> MEDRAFT_ADAPTER={output}"
+    )
+
+
 @app.command()
 def setup() -> None:
     """Prepare what the first conversation needs: the embedded model and the sample's index."""
@@ -231,6 +307,10 @@ def _lines() -> Iterator[tuple[int, Any]]:
             yield number, json.loads(line)
         except json.JSONDecodeError as error:
             raise AgentError(f"Line {number} of standard input is not JSON: {error.msg}.") from None
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def _print_json(value: object) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Protocol
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRole
 
 from agent.behaviour import LLMChoice
 from agent.errors import AgentError
-from agent.llms import ChatLLM
 from agent.settings import ROOT
 
 # The history gives way in blocks of this many messages: were it cut by one at every turn,
@@ -39,6 +39,15 @@ def render(name: str, **values: object) -> str:
     return _templates().get_template(f"{name}.j2").render(**values).strip()
 
 
+class Reader(Protocol):
+    """What a prompt must know of an LLM: how much it reads, and how long a prompt is to it."""
+
+    @property
+    def metadata(self) -> LLMMetadata: ...
+
+    async def count_tokens(self, messages: Sequence[ChatMessage]) -> int: ...
+
+
 @dataclass(frozen=True)
 class Prompt:
     """What goes to the LLM: the messages, how many sources they hold, and the first words of the
@@ -50,7 +59,7 @@ class Prompt:
 
 
 async def prompt(
-    llm: ChatLLM,
+    llm: Reader,
     choice: LLMChoice,
     history: Sequence[ChatMessage],
     message: str,
@@ -65,7 +74,8 @@ async def prompt(
     budget = llm.metadata.context_window - max_tokens
     system = ChatMessage(role=MessageRole.SYSTEM, content=render("system"))
     for used in range(len(sources), -1, -1):
-        last = render("sources", message=message, sources=sources[:used]) if used else message
+        layout = "rag" if choice == "base" else "raft"
+        last = render(layout, message=message, sources=sources[:used]) if used else message
         end = [ChatMessage(role=MessageRole.USER, content=last)]
         # A small base LLM talks about the task unless it finds itself in mid-answer; a fine-tuned
         # one has learned how answers begin.
@@ -82,7 +92,7 @@ async def prompt(
     )
 
 
-async def _fits(llm: ChatLLM, messages: Sequence[ChatMessage], budget: int) -> bool:
+async def _fits(llm: Reader, messages: Sequence[ChatMessage], budget: int) -> bool:
     # A token stands for one byte at least, so that most prompts need no counting.
     most = sum(len((m.content or "").encode()) + 16 for m in messages)
     return most <= budget or await llm.count_tokens(messages) <= budget

