@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -265,6 +265,22 @@ def finetune_train(
         f"{record['best_validation_loss']:.3f} at step {record['best_step']}. "
         f"-> MEDRAFT_ADAPTER={output}"
     )
+
+
+@finetune.command("export")
+def finetune_export(
+    adapter: Path,
+    output: Annotated[Path, typer.Option(help="A .gguf file, or a folder for a checkpoint.")],
+    form: Annotated[
+        Literal["gguf", "checkpoint"],
+        typer.Option("--to", help="A LoRA for llama.cpp, or MEDRAFT_MODEL with it merged in."),
+    ] = "gguf",
+) -> None:
+    """Write a PEFT adapter in a form that other programs read."""
+    from agent.finetuning.export import export
+
+    export(settings_module.load(), adapter, form, output)
+    print(f"-> {output}")
 
 
 @app.command()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from agent.behaviour import LLMChoice, Retrieval
@@ -35,16 +35,31 @@ class Settings(BaseSettings):
         "embedded", description="embedding model: embedded, a directory, or a Hub name"
     )
 
-    engine: Literal["auto", "llama_cpp", "huggingface"] = Field(
+    engine: Literal["auto", "llama_cpp", "huggingface", "openai_like"] = Field(
         "auto", description="inference engine; auto: huggingface on CUDA, llama_cpp elsewhere"
     )
     model: str = Field(
         "auto",
         description="the LLM: auto (Llama 3 8B Instruct on CUDA, embedded elsewhere), embedded, "
-        "a .gguf file (llama_cpp), a checkpoint directory or a Hub name (huggingface)",
+        "a .gguf file (llama_cpp), a checkpoint directory or a Hub name (huggingface), the "
+        "server's name for it (openai_like)",
     )
-    adapter: Path | None = Field(
-        None, description="LoRA adapter of the fine-tuned LLM: a PEFT directory, or a .gguf file"
+    adapter: str = Field(
+        "auto",
+        description="LoRA adapter of the fine-tuned LLM: auto (the one that ships, for the "
+        "embedded model), none, a PEFT directory, or a .gguf file (llama_cpp)",
+    )
+    fine_tuned_model: str | None = Field(
+        None,
+        description="a full fine-tuned LLM in place of an adapter: a .gguf file (llama_cpp), a "
+        "checkpoint directory or a Hub name (huggingface), the server's name for it (openai_like)",
+    )
+    base_url: str = Field(
+        "http://127.0.0.1:8080/v1", description="where the server of openai_like is"
+    )
+    api_key: SecretStr | None = Field(None, description="its key, if it wants one")
+    quantize: Literal["none", "8bit", "4bit"] = Field(
+        "none", description="weights of huggingface on CUDA, by bitsandbytes"
     )
     context_window: int = Field(4096, ge=512, description="tokens of prompt and answer together")
     threads: int = Field(0, ge=0, description="CPU threads of llama_cpp; 0: every core")

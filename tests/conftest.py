@@ -130,12 +130,45 @@ def models_home() -> Path:
 @pytest.fixture(scope="session")
 def adapter(models_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LoRA adapter of the embedded model with random weights, as PEFT saves one."""
+    checkpoint = transformers_directory(models_home / "models")
+    return random_adapter(checkpoint, tmp_path_factory.mktemp("adapter"))
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(models_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of two small layers with random weights, in the Hub's layout."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(transformers_directory(models_home / "models"))
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    directory = tmp_path_factory.mktemp("tiny")
+    LlamaForCausalLM(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter of the tiny Llama with random weights."""
+    return random_adapter(tiny_checkpoint, tmp_path_factory.mktemp("tiny-adapter"))
+
+
+def random_adapter(checkpoint: Path, directory: Path) -> Path:
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(transformers_directory(models_home / "models"))
     config = LoraConfig(
         r=8,
         lora_alpha=16,
@@ -143,6 +176,6 @@ def adapter(models_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         task_type="CAUSAL_LM",
         init_lora_weights=False,
     )
-    directory = tmp_path_factory.mktemp("adapter")
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
     get_peft_model(model, config).save_pretrained(directory)
     return directory

@@ -104,7 +104,11 @@ def test_fine_tuned_without_an_adapter_says_how_to_get_one(
 ) -> None:
     done = medraft(
         *("ask", "What helps against my migraine?", "--llm", "fine-tuned"),
-        env={"MEDRAFT_INDEX_DIR": str(sample_index), "MEDRAFT_HOME": str(models_home)},
+        env={
+            "MEDRAFT_INDEX_DIR": str(sample_index),
+            "MEDRAFT_HOME": str(models_home),
+            "MEDRAFT_ADAPTER": "none",
+        },
     )
     refused(done, "MEDRAFT_ADAPTER")
 

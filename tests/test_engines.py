@@ -15,6 +15,7 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from agent import llms, settings
 from agent.errors import AgentError
 from agent.llms import ChatLLM, Engine
+from agent.llms.weights import embedded_gguf
 from agent.prompting import prompt
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ async def answer(llm: ChatLLM, messages: Sequence[ChatMessage] = PROMPT, tokens:
 def engine(request: pytest.FixtureRequest, models_home: Path, adapter: Path) -> Iterator[Engine]:
     """An engine with the embedded model and an adapter that has not learned anything useful."""
     yield llms.load(
-        settings.load(engine=request.param, model="embedded", home=models_home, adapter=adapter)
+        settings.load(
+            engine=request.param, model="embedded", home=models_home, adapter=str(adapter)
+        )
     )
 
 
@@ -176,7 +179,7 @@ async def test_a_message_beyond_the_window_is_refused(engine: Engine) -> None:
 
 
 async def test_without_an_adapter_fine_tuned_says_how_to_get_one(models_home: Path) -> None:
-    loaded = llms.load(settings.load(engine="llama_cpp", home=models_home))
+    loaded = llms.load(settings.load(engine="llama_cpp", home=models_home, adapter="none"))
     with pytest.raises(AgentError, match="MEDRAFT_ADAPTER"):
         loaded.llm("fine-tuned")
 
@@ -184,7 +187,12 @@ async def test_without_an_adapter_fine_tuned_says_how_to_get_one(models_home: Pa
 @pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("model", "/no/such/model"), ("model", "/no/such/model.gguf"), ("adapter", "/no/adapter")],
+    [
+        ("model", "/no/such/model"),
+        ("model", "/no/such/model.gguf"),
+        ("adapter", "/no/adapter"),
+        ("fine_tuned_model", "/no/such/model"),
+    ],
 )
 def test_a_missing_file_is_named(models_home: Path, name: str, field: str, value: str) -> None:
     values = {"model": "embedded"} | {field: value}
@@ -195,7 +203,45 @@ def test_a_missing_file_is_named(models_home: Path, name: str, field: str, value
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_folder_without_an_adapter_is_named(models_home: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(AgentError, match=str(tmp_path)):
-        llms.load(settings.load(engine=name, model="embedded", home=models_home, adapter=tmp_path))
+        llms.load(
+            settings.load(engine=name, model="embedded", home=models_home, adapter=str(tmp_path))
+        )
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_adapter_of_another_architecture_is_named(
+    models_home: Path, tiny_adapter: Path, name: str
+) -> None:
+    wanted = {"engine": name, "model": "embedded", "home": models_home}
+    with pytest.raises(AgentError, match="was not made for"):
+        llms.load(settings.load(**wanted, adapter=str(tiny_adapter)))
+
+
+def test_an_adapter_and_a_full_model_are_one_too_many(models_home: Path, adapter: Path) -> None:
+    with pytest.raises(AgentError, match="unset one"):
+        llms.load(
+            settings.load(home=models_home, adapter=str(adapter), fine_tuned_model="embedded")
+        )
+
+
+async def test_a_full_checkpoint_is_the_fine_tuned_llm(
+    models_home: Path, tiny_checkpoint: Path
+) -> None:
+    wanted = {"engine": "huggingface", "model": "embedded", "home": models_home}
+    loaded = llms.load(settings.load(**wanted, fine_tuned_model=str(tiny_checkpoint)))
+    base = await answer(loaded.base)
+    tuned = await answer(loaded.llm("fine-tuned"))
+    assert tuned and tuned != base
+    alone = llms.load(settings.load(**wanted | {"model": str(tiny_checkpoint)}, adapter="none"))
+    assert tuned == await answer(alone.base)
+    assert await answer(loaded.base) == base
+
+
+async def test_a_full_gguf_is_the_fine_tuned_llm(models_home: Path) -> None:
+    wanted = {"engine": "llama_cpp", "model": "embedded", "home": models_home}
+    loaded = llms.load(settings.load(**wanted, fine_tuned_model=str(embedded_gguf())))
+    assert loaded.llm("fine-tuned").metadata.model_name.endswith("Q4_1")
+    assert await answer(loaded.llm("fine-tuned")) and await answer(loaded.base)
 
 
 def test_a_damaged_model_is_one_sentence(models_home: Path, tmp_path: Path) -> None:

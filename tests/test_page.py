@@ -229,7 +229,7 @@ def test_the_fine_tuned_llm_without_an_adapter_is_a_plain_sentence(page: Page) -
     choose(page, "llm", "fine-tuned")
     ask(page, HEADACHE)
     answered(page)
-    expect(page.locator(".ai-message").last).to_contain_text("There is no fine-tuned LLM here yet")
+    expect(page.locator(".ai-message").last).to_contain_text("There is no fine-tuned LLM for")
 
 
 @needs_browser

@@ -1,80 +1,118 @@
-"""A PEFT LoRA adapter as the GGUF file that llama.cpp loads beside its model.
+"""An adapter in the forms that other programs read: GGUF for llama.cpp, a merged checkpoint.
 
-Owns names and layout of the tensors. Knows nothing of training or serving. Layout as in
-llama.cpp's convert_lora_to_gguf.py: for Llama, the rows of q and k are permuted per head as
+Owns names and layout of the tensors. Knows nothing of training or serving. The GGUF is laid out
+as by llama.cpp's convert_lora_to_gguf.py: for Llama, the rows of q and k are permuted per head as
 llama.cpp permutes the weights themselves.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from agent.errors import AgentError
 from agent.files import make_once
+from agent.llms import lora, weights
+from agent.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np
 
-PREFIX = "base_model.model."
+Form = Literal["gguf", "checkpoint"]
+
+
+def export(settings: Settings, adapter: Path, form: Form, target: Path) -> None:
+    """Write `adapter` to `target`, for or merged into what MEDRAFT_MODEL means.
+
+    Raises AgentError if `target` is there already, or the adapter does not fit.
+    """
+    if target.exists():
+        raise AgentError(f"{target} is there already: give another --output, or delete it.")
+    if form == "gguf":
+        embedded = settings.model in ("auto", "embedded")
+        model = (
+            weights.llama_cpp_file(settings.home / "models") if embedded else Path(settings.model)
+        )
+        make_once(target, lambda path: write_gguf(adapter, model, path))
+    else:
+        _, checkpoint = weights.checkpoint(settings)
+        make_once(target, lambda path: write_checkpoint(adapter, checkpoint, path))
 
 
 def cached_gguf(adapter: Path, model: Path, folder: Path) -> Path:
     """`adapter` as a GGUF in `folder`, converted once for each content of the adapter.
 
-    `model` is the GGUF that it was trained for. Raises AgentError if `adapter` is no LoRA.
+    `model` is the GGUF that it was trained for. Raises AgentError if `adapter` is no LoRA or was
+    made for another model.
     """
-    config, weights = adapter / "adapter_config.json", adapter / "adapter_model.safetensors"
-    if not (config.is_file() and weights.is_file()):
-        raise AgentError(
-            f"{adapter} holds no LoRA adapter: adapter_config.json and adapter_model.safetensors "
-            "must be there. Correct MEDRAFT_ADAPTER."
-        )
-    content = hashlib.sha256(config.read_bytes() + weights.read_bytes()).hexdigest()[:16]
-    target = folder / f"{adapter.resolve().name}-{content}.gguf"
-    return make_once(target, lambda path: export(adapter, model, path))
+    lora.read(adapter)
+    content = hashlib.sha256()
+    for name in (lora.CONFIG, lora.WEIGHTS):
+        content.update((adapter / name).read_bytes())
+    target = folder / f"{adapter.resolve().name}-{content.hexdigest()[:16]}-{model.stem}.gguf"
+    return make_once(target, lambda path: write_gguf(adapter, model, path))
 
 
-def export(adapter: Path, model: Path, target: Path) -> None:
+def write_gguf(adapter: Path, model: Path, target: Path) -> None:
     """Write `adapter`, a PEFT directory, to `target`. Raises AgentError if it does not fit."""
     from gguf import GGUFReader, GGUFWriter
     from gguf.constants import GGUFEndian
-    from safetensors.numpy import load_file
+    from safetensors.torch import load_file
 
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    if config.get("peft_type") != "LORA" or config.get("use_dora") or config["bias"] != "none":
-        raise AgentError(f"{adapter} is no plain LoRA (no DoRA, no bias), as llama.cpp needs.")
-    reader = GGUFReader(model)
-    architecture = reader.fields["general.architecture"].contents()
-    heads = {
-        "attn_q": reader.fields[f"{architecture}.attention.head_count"].contents(),
-        "attn_k": reader.fields[f"{architecture}.attention.head_count_kv"].contents(),
-    }
-    layers = reader.fields[f"{architecture}.block_count"].contents()
+    found = lora.read(adapter)
+    try:
+        reader = GGUFReader(model)
+        architecture = reader.fields["general.architecture"].contents()
+        layers = reader.fields[f"{architecture}.block_count"].contents()
+        heads = {
+            "attn_q": reader.fields[f"{architecture}.attention.head_count"].contents(),
+            "attn_k": reader.fields[f"{architecture}.attention.head_count_kv"].contents(),
+        }
+    except (OSError, ValueError, KeyError):
+        raise AgentError(f"{model} is no GGUF model, or it is damaged.") from None
     names = _names(architecture, layers)
-    present = {tensor.name for tensor in reader.tensors}
+    places = {
+        module: names.get_name(module, try_suffixes=(".weight", ".bias")) for module in found.sizes
+    }
+    matrices = {t.name: t.shape.tolist() for t in reader.tensors if len(t.shape) == 2}
+    there = {}
+    for module, name in places.items():
+        if f"{name}.weight" in matrices:
+            columns, rows = matrices[f"{name}.weight"]  # GGUF counts them from the inside
+            there[module] = (rows, columns)
+    found.check(model.name, there)
 
     writer = GGUFWriter(target, architecture, endianess=GGUFEndian.LITTLE)
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", float(config["lora_alpha"]))
-    for key, values in load_file(adapter / "adapter_model.safetensors").items():
-        module, _, part = key.removeprefix(PREFIX).rpartition(".lora_")
-        name = names.get_name(module, try_suffixes=(".weight", ".bias"))
-        if name is None or f"{name}.weight" not in present:
-            raise AgentError(f"{adapter} was not made for {model.name}, which has no {module}.")
-        values = values.astype("float32")
-        kind = name.rsplit(".", 1)[-1]
+    writer.add_float32("adapter.lora.alpha", found.alpha)
+    for key, tensor in load_file(adapter / lora.WEIGHTS).items():
+        module, _, part = key.removeprefix(lora.PREFIX).rpartition(".lora_")
+        values = tensor.float().numpy()
+        kind = places[module].rsplit(".", 1)[-1]
         if part.startswith("B") and architecture == "llama" and kind in heads:
             values = _permuted(values, heads[kind])
-        letter = "a" if part.startswith("A") else "b"
-        writer.add_tensor(f"{name}.weight.lora_{letter}", values)
+        writer.add_tensor(f"{places[module]}.weight.lora_{part[0].lower()}", values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def write_checkpoint(adapter: Path, checkpoint: str, target: Path) -> None:
+    """Write the model at `checkpoint` with `adapter` merged into its weights, and its tokenizer.
+
+    Raises AgentError if the adapter does not fit, or the checkpoint does not load.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    lora.read(adapter).check(checkpoint, lora.linear_modules(checkpoint))
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    merged: Any = PeftModel.from_pretrained(model, str(adapter))
+    merged.merge_and_unload().save_pretrained(target)
+    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(target)
 
 
 def _names(architecture: str, layers: int) -> Any:

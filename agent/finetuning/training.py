@@ -14,6 +14,7 @@ import hashlib
 import json
 import shutil
 import time
+import warnings
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -49,7 +50,7 @@ class Training:
     seed: int = 0
 
 
-def check(training: Training, examples: Path, output: Path) -> None:
+def check(training: Training, examples: Path) -> None:
     """Refuse at once what would fail later. Raises AgentError."""
     if not 1 <= training.rank <= MOST_RANK:
         raise AgentError(
@@ -81,15 +82,19 @@ def train(settings: Settings, training: Training, examples: Path, output: Path) 
     Returns what `training.json` holds. Raises AgentError if a setting is out of range, the
     examples are missing, the model does not load, or `output` holds another run.
     """
-    check(training, examples, output)
+    check(training, examples)
     name, checkpoint = weights.checkpoint(settings)
     record = _record(name, training, examples)
     _claim(output, record)
 
+    import datasets
     import torch
     from transformers.utils import logging
 
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", category=FutureWarning)
     begun = time.monotonic()
     trainer = _trainer(checkpoint, training, examples, output / CHECKPOINTS)
     last = _last_checkpoint(output / CHECKPOINTS)
@@ -175,7 +180,8 @@ def _trainer(checkpoint: str, training: Training, examples: Path, checkpoints: P
     )
     trainer.remove_callback(PrinterCallback)
     ends = {tokenizer.convert_tokens_to_ids(token) for token in END_TOKENS}
-    if not ends & set(trainer.train_dataset[0]["labels"][-2:]):
+    prepared: Any = trainer.train_dataset
+    if not ends & set(prepared[0]["labels"][-2:]):
         raise AgentError(
             f"The chat template of {checkpoint} ends no answer with a token that its engine stops "
             f"at ({', '.join(END_TOKENS)}): a model trained with it would never stop."
@@ -285,7 +291,8 @@ def _save(model: Any, base: str, output: Path) -> None:
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float16)
     folder = output / ".saving"
-    model.save_pretrained(folder)
+    # The embeddings are not trained; unless told so, PEFT asks the Hub whether they were.
+    model.save_pretrained(folder, save_embedding_layers=False)
     for file in ("adapter_model.safetensors", "adapter_config.json"):
         sync(folder / file)
         (folder / file).replace(output / file)

@@ -75,9 +75,9 @@ class Engine:
             return self.base
         if self.fine_tuned is None:
             raise AgentError(
-                f"There is no fine-tuned LLM here yet: train a LoRA adapter for {self.model} and "
-                "set MEDRAFT_ADAPTER to its folder (docs/engines.md says how), "
-                "or choose the base LLM."
+                f"There is no fine-tuned LLM for {self.model} here: train a LoRA adapter for it "
+                "(docs/finetuning.md says how) and set MEDRAFT_ADAPTER to its folder, or choose "
+                "the base LLM."
             )
         return self.fine_tuned
 
@@ -88,7 +88,7 @@ def as_dicts(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
 
 
 def choose(settings: Settings) -> str:
-    """The engine that `settings` mean on this machine: "llama_cpp" or "huggingface"."""
+    """The engine that `settings` mean on this machine: "llama_cpp", "huggingface" or "openai_like"."""
     if settings.engine != "auto":
         return settings.engine
     if shutil.which("nvidia-smi") is None:  # spares the seconds that importing torch takes
@@ -100,10 +100,23 @@ def choose(settings: Settings) -> str:
 
 def check(settings: Settings) -> None:
     """Refuse at once what no engine could load. Raises AgentError for a file that is not there."""
-    model = Path(settings.model)
-    if (model.suffix == ".gguf" or model.is_absolute()) and not model.exists():
-        raise AgentError(f"There is no model at {model}: correct MEDRAFT_MODEL.")
-    if settings.adapter is not None and not settings.adapter.exists():
+    if settings.engine == "openai_like":
+        return  # its server knows what it has
+    for setting, named in (
+        ("MEDRAFT_MODEL", settings.model),
+        ("MEDRAFT_FINE_TUNED_MODEL", settings.fine_tuned_model),
+    ):
+        path = Path(named or "")
+        if (path.suffix == ".gguf" or path.is_absolute()) and not path.exists():
+            raise AgentError(f"There is no model at {path}: correct {setting}.")
+    if settings.adapter in ("auto", "none"):
+        return
+    if settings.fine_tuned_model is not None:
+        raise AgentError(
+            "MEDRAFT_ADAPTER and MEDRAFT_FINE_TUNED_MODEL are both set, and there is one "
+            "fine-tuned LLM: unset one of them."
+        )
+    if not Path(settings.adapter).exists():
         raise AgentError(
             f"There is no adapter at {settings.adapter}: correct MEDRAFT_ADAPTER or unset it."
         )
@@ -112,10 +125,16 @@ def check(settings: Settings) -> None:
 def load(settings: Settings) -> Engine:
     """Load the weights; seconds on a CPU, a minute for 8B on a GPU. Raises AgentError."""
     check(settings)
-    if choose(settings) == "huggingface":
-        from agent.llms import huggingface
+    match choose(settings):
+        case "huggingface":
+            from agent.llms import huggingface
 
-        return huggingface.load(settings)
-    from agent.llms import llama_cpp
+            return huggingface.load(settings)
+        case "openai_like":
+            from agent.llms import openai_like
 
-    return llama_cpp.load(settings)
+            return openai_like.load(settings)
+        case _:
+            from agent.llms import llama_cpp
+
+            return llama_cpp.load(settings)

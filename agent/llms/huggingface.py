@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from llama_index.core.base.llms.types import (
     ChatMessage,
     ChatResponse,
     ChatResponseAsyncGen,
+    LLMMetadata,
     MessageRole,
 )
 from llama_index.core.bridge.pydantic import PrivateAttr
@@ -37,7 +37,7 @@ from transformers import (
 )
 
 from agent.errors import AgentError
-from agent.llms import END_TOKENS, PENALTY_WINDOW, Engine, Sampling, as_dicts, weights
+from agent.llms import END_TOKENS, PENALTY_WINDOW, Engine, Sampling, as_dicts, lora, weights
 from agent.settings import Settings
 
 ADAPTER = "doctor"
@@ -200,49 +200,81 @@ class HuggingFaceChatLLM(HuggingFaceLLM):
         return int(ids.shape[1])
 
 
+class FullCheckpointLLM:
+    """A fine-tuned LLM with weights of its own, loaded when it is first asked."""
+
+    def __init__(self, name: str, source: str, window: int) -> None:
+        self._name, self._source, self._window = name, source, window
+        self._llm: HuggingFaceChatLLM | None = None
+        self._loading = threading.Lock()
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        return LLMMetadata(context_window=self._window, is_chat_model=True, model_name=self._name)
+
+    async def astream_chat(
+        self, messages: Sequence[ChatMessage], **sampling: Any
+    ) -> ChatResponseAsyncGen:
+        """As `HuggingFaceChatLLM`'s. Raises AgentError if the checkpoint does not load."""
+        llm = await asyncio.to_thread(self._loaded)
+        return await llm.astream_chat(messages, **sampling)
+
+    async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
+        llm = await asyncio.to_thread(self._loaded)
+        return await llm.count_tokens(messages)
+
+    def _loaded(self) -> HuggingFaceChatLLM:
+        with self._loading:
+            if self._llm is None:
+                shared = _Model(*_from_checkpoint(self._name, self._source))
+                self._llm = HuggingFaceChatLLM(shared, self._name, self._window, None)
+            return self._llm
+
+
 def load(settings: Settings) -> Engine:
     """Load checkpoint and adapter. Raises AgentError if either is missing or does not fit."""
     name, source = weights.checkpoint(settings)
+    adapter = weights.adapter(settings, name)
+    if adapter is not None:
+        if adapter.is_file():
+            raise AgentError(
+                f"The huggingface engine reads a PEFT directory, and MEDRAFT_ADAPTER is {adapter}: "
+                "give the folder with adapter_config.json."
+            )
+        lora.read(adapter).check(name, lora.linear_modules(source))
+    full = weights.fine_tuned_checkpoint(settings)
+
+    model, tokenizer = _from_checkpoint(name, source)
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(adapter), adapter_name=ADAPTER).eval()
+    shared = _Model(model, tokenizer)
+
+    def llm(adapter_name: str | None) -> HuggingFaceChatLLM:
+        return HuggingFaceChatLLM(shared, name, settings.context_window, adapter_name)
+
+    if adapter is not None:
+        return Engine("huggingface", name, base=llm("__base__"), fine_tuned=llm(ADAPTER))
+    tuned = FullCheckpointLLM(*full, settings.context_window) if full else None
+    return Engine("huggingface", name, base=llm(None), fine_tuned=tuned)
+
+
+def _from_checkpoint(name: str, source: str) -> tuple[Any, Any]:
+    """Model and tokenizer, in the precision that the machine likes best."""
     placement: dict[str, Any] = {"dtype": torch.float32}
     if torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         placement = {"dtype": torch.bfloat16 if native else torch.float16, "device_map": "auto"}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(source, **placement)
+        return AutoModelForCausalLM.from_pretrained(source, **placement).eval(), tokenizer
     except torch.cuda.OutOfMemoryError as error:
         raise _explain(error) from None
     except (OSError, ValueError) as error:
         raise AgentError(
-            f"transformers cannot load {name}: {_first_sentence(error)} Correct MEDRAFT_MODEL, "
-            "or accept the model's terms on the Hub and log in with `hf auth login`."
-        ) from None
-    if settings.adapter is not None:
-        model = _with_adapter(model, settings.adapter)
-    shared = _Model(model.eval(), tokenizer)
-
-    def llm(adapter: str | None) -> HuggingFaceChatLLM:
-        return HuggingFaceChatLLM(shared, name, settings.context_window, adapter)
-
-    if settings.adapter is None:
-        return Engine("huggingface", name, base=llm(None), fine_tuned=None)
-    return Engine("huggingface", name, base=llm("__base__"), fine_tuned=llm(ADAPTER))
-
-
-def _with_adapter(model: Any, adapter: Path) -> Any:
-    from peft import PeftModel
-
-    if not adapter.is_dir():
-        raise AgentError(
-            f"The huggingface engine reads a PEFT directory, and MEDRAFT_ADAPTER is {adapter}: "
-            "give the folder with adapter_config.json."
-        )
-    try:
-        return PeftModel.from_pretrained(model, str(adapter), adapter_name=ADAPTER)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise AgentError(
-            f"The adapter {adapter} does not load: {_first_sentence(error)} "
-            "Correct MEDRAFT_ADAPTER."
+            f"transformers cannot load {name}: {_first_sentence(error)} Correct the setting that "
+            "names it, or accept the model's terms on the Hub and log in with `hf auth login`."
         ) from None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,27 +36,36 @@ HOST_CACHE_MIB = 1024
 PATIENCE = 600.0  # seconds between two tokens, a wait for a free slot included
 
 
+@dataclass(frozen=True)
+class _Serving:
+    """A running server, its key, and the name of the model that it serves."""
+
+    server: Any
+    key: str
+    model: str
+
+
 class LlamaCppLLM(OpenAILike):
     """One LLM of the server: the weights with the adapter at `lora_scale` (0.0 is the base)."""
 
     lora_scale: float | None = None
     _http: httpx.AsyncClient = PrivateAttr()
-    _server: Any = PrivateAttr()
+    _serving: _Serving = PrivateAttr()
 
-    def __init__(self, server: Any, key: str, model: str, window: int, scale: float | None) -> None:
+    def __init__(self, serving: _Serving, window: int, scale: float | None) -> None:
         # No connection is kept: a pooled one would be bound to the event loop that opened it,
         # and on loopback a new one costs a fraction of a millisecond.
         http = httpx.AsyncClient(
-            base_url=server.listening_address,
-            headers={"Authorization": f"Bearer {key}"},
+            base_url=serving.server.listening_address,
+            headers={"Authorization": f"Bearer {serving.key}"},
             limits=httpx.Limits(max_keepalive_connections=0),
             timeout=PATIENCE,
             trust_env=False,
         )
         super().__init__(  # type: ignore[call-arg]  # pydantic reads more than it declares
-            model=model,
-            api_base=f"{server.listening_address}/v1",
-            api_key=key,
+            model=serving.model,
+            api_base=f"{serving.server.listening_address}/v1",
+            api_key=serving.key,
             is_chat_model=True,
             context_window=window,
             max_retries=0,
@@ -64,7 +74,7 @@ class LlamaCppLLM(OpenAILike):
             lora_scale=scale,
         )
         self._http = http
-        self._server = server  # it lives as long as an LLM that needs it
+        self._serving = serving  # it lives as long as an LLM that needs it
 
     # The parent's method would wrap the stream in a second generator, which does not close
     # the first one when it is closed itself: Stop would wait for the garbage collector.
@@ -120,42 +130,43 @@ class LlamaCppLLM(OpenAILike):
 
 def load(settings: Settings) -> Engine:
     """Start the server. Raises AgentError if a file is missing or is none that it can load."""
-    path = _model_file(settings)
-    adapter = _adapter_file(settings, path)
-    key = secrets.token_urlsafe(32)
-    server = _serve(path, adapter, key, settings)
+    path = _model_file(settings, settings.model, "MEDRAFT_MODEL")
+    embedded = settings.model in ("auto", "embedded")
+    adapter = weights.adapter(settings, weights.EMBEDDED if embedded else path.stem)
+    if adapter is not None and adapter.suffix != ".gguf":
+        from agent.finetuning.export import cached_gguf
 
-    def llm(scale: float | None) -> LlamaCppLLM:
-        return LlamaCppLLM(server, key, path.stem, settings.context_window, scale)
+        adapter = cached_gguf(adapter, path, settings.home / "adapters")
 
+    def llm(serving: _Serving, scale: float | None) -> LlamaCppLLM:
+        return LlamaCppLLM(serving, settings.context_window, scale)
+
+    serving = _serve(path, adapter, settings)
+    if settings.fine_tuned_model is not None:
+        full = _model_file(settings, settings.fine_tuned_model, "MEDRAFT_FINE_TUNED_MODEL")
+        other = _serve(full, None, settings)
+        return Engine("llama_cpp", path.stem, base=llm(serving, None), fine_tuned=llm(other, None))
     if adapter is None:
-        return Engine("llama_cpp", path.stem, base=llm(None), fine_tuned=None)
-    return Engine("llama_cpp", path.stem, base=llm(0.0), fine_tuned=llm(1.0))
+        return Engine("llama_cpp", path.stem, base=llm(serving, None), fine_tuned=None)
+    return Engine("llama_cpp", path.stem, base=llm(serving, 0.0), fine_tuned=llm(serving, 1.0))
 
 
-def _model_file(settings: Settings) -> Path:
-    if settings.model in ("auto", "embedded"):
+def _model_file(settings: Settings, named: str, setting: str) -> Path:
+    if named in ("auto", "embedded"):
         return weights.llama_cpp_file(settings.home / "models")
-    path = Path(settings.model)
+    path = Path(named)
     if path.suffix != ".gguf":
         raise AgentError(
-            f"The llama_cpp engine reads .gguf files, and MEDRAFT_MODEL is {settings.model}: "
+            f"The llama_cpp engine reads .gguf files, and {setting} is {named}: "
             "give one, or set MEDRAFT_ENGINE=huggingface."
         )
     return path
 
 
-def _adapter_file(settings: Settings, model: Path) -> Path | None:
-    if settings.adapter is None or settings.adapter.suffix == ".gguf":
-        return settings.adapter
-    from agent.finetuning.export import cached_gguf
-
-    return cached_gguf(settings.adapter, model, settings.home / "adapters")
-
-
-def _serve(model: Path, adapter: Path | None, key: str, settings: Settings) -> Any:
+def _serve(model: Path, adapter: Path | None, settings: Settings) -> _Serving:
     import xllamacpp
 
+    key = secrets.token_urlsafe(32)
     threads = settings.threads or os.cpu_count() or 1
     params = xllamacpp.CommonParams()
     params.model.path = str(model)
@@ -172,7 +183,7 @@ def _serve(model: Path, adapter: Path | None, key: str, settings: Settings) -> A
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.verbosity = 0  # its log holds prompts
     try:
-        return xllamacpp.Server(params)
+        return _Serving(xllamacpp.Server(params), key, model.stem)
     except RuntimeError:
         named = f"{model} with the adapter {adapter}" if adapter else str(model)
         raise AgentError(

@@ -19,6 +19,7 @@ from agent.settings import Settings
 
 EMBEDDED = "SmolLM2-135M-Instruct"
 CUDA_MODEL = "meta-llama/Meta-Llama-3-8B-Instruct"
+SHIPPED_ADAPTER = Path(__file__).resolve().parent.parent / "adapters" / "smollm2-135m-doctor"
 
 
 def embedded_gguf() -> Path:
@@ -34,7 +35,7 @@ def embedded_gguf() -> Path:
 
 def llama_cpp_file(models: Path) -> Path:
     """The embedded model in Q8_0, made at the first call (a few seconds)."""
-    return make_once(models / f"{EMBEDDED}.Q8_0.gguf", _requantize)
+    return make_once(models / f"{EMBEDDED}.Q8_0.gguf", lambda target: rewrite(target, "Q8_0"))
 
 
 def transformers_directory(models: Path) -> Path:
@@ -47,29 +48,52 @@ def checkpoint(settings: Settings) -> tuple[str, str]:
 
     The place is a directory or a Hub name. Raises AgentError if it is neither.
     """
-    wanted = settings.model
+    return _checkpoint(settings.model, settings.home / "models", "MEDRAFT_MODEL")
+
+
+def fine_tuned_checkpoint(settings: Settings) -> tuple[str, str] | None:
+    """The same for MEDRAFT_FINE_TUNED_MODEL; None if it is not set."""
+    if settings.fine_tuned_model is None:
+        return None
+    return _checkpoint(
+        settings.fine_tuned_model, settings.home / "models", "MEDRAFT_FINE_TUNED_MODEL"
+    )
+
+
+def adapter(settings: Settings, model: str) -> Path | None:
+    """The LoRA adapter that goes with `model`: the one named, or the one that ships for it."""
+    if settings.adapter == "none" or settings.fine_tuned_model is not None:
+        return None
+    if settings.adapter == "auto":
+        return SHIPPED_ADAPTER if model == EMBEDDED else None
+    return Path(settings.adapter)
+
+
+def _checkpoint(wanted: str, models: Path, setting: str) -> tuple[str, str]:
     if wanted == "auto":
         import torch
 
         wanted = CUDA_MODEL if torch.cuda.is_available() else "embedded"
     if wanted == "embedded":
-        return EMBEDDED, str(transformers_directory(settings.home / "models"))
+        return EMBEDDED, str(transformers_directory(models))
     path = Path(wanted)
     if path.suffix == ".gguf":
         raise AgentError(
-            f"A transformers checkpoint is needed here, and MEDRAFT_MODEL is {wanted}: give a "
+            f"A transformers checkpoint is needed here, and {setting} is {wanted}: give a "
             "directory or a Hub name, or set MEDRAFT_ENGINE=llama_cpp to chat with it."
         )
     if not path.is_dir() and wanted.count("/") != 1:
-        raise AgentError(f"There is no model at {wanted}: correct MEDRAFT_MODEL.")
+        raise AgentError(f"There is no model at {wanted}: correct {setting}.")
     return (path.name if path.is_dir() else wanted), wanted
 
 
-def _requantize(target: Path) -> None:
-    """Write the wheel's file with every matrix in Q8_0; metadata and norms stay as they were."""
+def rewrite(target: Path, matrices: str) -> None:
+    """Write the wheel's file with every matrix as "Q8_0" or "F32"; all else stays as it was."""
     from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter, LlamaFileType
     from gguf.quants import dequantize, quantize
 
+    kind = GGMLQuantizationType[matrices]
+    file_type = {"Q8_0": LlamaFileType.MOSTLY_Q8_0, "F32": LlamaFileType.ALL_F32}[matrices]
     reader = GGUFReader(embedded_gguf())
     architecture = reader.fields["general.architecture"].contents()
     writer = GGUFWriter(target, architecture)
@@ -77,15 +101,14 @@ def _requantize(target: Path) -> None:
         if field.name.startswith("GGUF.") or field.name == "general.architecture":
             continue
         if field.name == "general.file_type":
-            writer.add_file_type(LlamaFileType.MOSTLY_Q8_0)
+            writer.add_file_type(file_type)
             continue
         subtype = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
         writer.add_key_value(field.name, field.contents(), field.types[0], subtype)
     for tensor in reader.tensors:
         values = dequantize(tensor.data, tensor.tensor_type)
         if values.ndim == 2:
-            eight_bit = GGMLQuantizationType.Q8_0
-            writer.add_tensor(tensor.name, quantize(values, eight_bit), raw_dtype=eight_bit)
+            writer.add_tensor(tensor.name, quantize(values, kind), raw_dtype=kind)
         else:
             writer.add_tensor(tensor.name, values)
     writer.write_header_to_file()

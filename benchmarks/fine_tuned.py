@@ -1,0 +1,193 @@
+"""Base against fine-tuned on patients that no training has seen, without and with documents.
+
+    python -m benchmarks.fine_tuned                       # the adapter that ships
+    MEDRAFT_ADAPTER=folder python -m benchmarks.fine_tuned --questions 20
+
+Two tables over the held-out part of the sample (`index_store.split`), with an index of its other
+parts. The first is the perplexity of the doctors' replies, in transformers with 32-bit weights.
+The second is of answers as they are served (llama.cpp, MEDRAFT_TEMPERATURE and so on, 256 tokens
+at most): how many end by themselves, how many say a run of eight words twice, and how many of
+their words stand in runs of five or more that also stand in a document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import math
+import re
+import statistics
+import tempfile
+from collections.abc import Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, get_args
+
+from llama_index.core.base.llms.types import ChatMessage, MessageRole
+
+from agent import llms, router, settings
+from agent.behaviour import LLMChoice, behaviour
+from agent.finetuning.examples import Tokenizer
+from agent.llms import ChatLLM, as_dicts, weights
+from agent.prompting import Prompt, Reader, prompt
+from agent.router import TurnEmbedding
+from agent.settings import Settings
+from index_store.build import build
+from index_store.cleaning import clean
+from index_store.dataset import Dialogue, read_rows
+from index_store.embedding import identity, load_embedding
+from index_store.retriever import DoctorReplyRetriever
+from index_store.split import split
+from index_store.store import IndexStore
+
+ANSWER = 256  # tokens
+LOOP, COPY = 8, 5  # words
+Case = tuple[Dialogue, list[str]]
+
+
+def find_documents(settings: Settings, folder: Path) -> list[Case]:
+    """The held-out dialogues, each with what the retriever finds for it among the others."""
+    from llama_index.core.schema import QueryBundle
+
+    dialogues, cleaning = clean(read_rows("sample"))
+    known = [d for d in dialogues if split(d.patient) != "test"]
+    build(known, cleaning, folder, settings.embed_model, progress=False)
+    embedding = load_embedding(settings.embed_model)
+    head = router.load(identity(settings.embed_model), settings.home)
+    turns = TurnEmbedding(embedding)
+    cases = []
+    with IndexStore.open(folder, settings.embed_model) as store:
+        retriever = DoctorReplyRetriever(store, embedding, settings.sources, settings.min_score)
+        for dialogue in dialogues:
+            if split(dialogue.patient) == "test":
+                _, query = head.route([dialogue.patient], turns.matrix([dialogue.patient]))
+                found = retriever.retrieve(QueryBundle(query.text, embedding=query.vector.tolist()))
+                cases.append((dialogue, [node.get_content() for node in found]))
+    return cases
+
+
+async def asked(llm: Reader, choice: LLMChoice, case: Case, with_documents: bool) -> Prompt:
+    dialogue, documents = case
+    return await prompt(
+        llm, choice, [], dialogue.patient, documents if with_documents else [], ANSWER
+    )
+
+
+async def perplexities(settings: Settings, cases: Sequence[Case]) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    name, checkpoint = weights.checkpoint(settings)
+    adapter = weights.adapter(settings, name)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    reader = Tokenizer(tokenizer, settings.context_window)
+    base = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    model: Any = PeftModel.from_pretrained(base, str(adapter), adapter_name="doctor").eval()
+
+    async def perplexity(choice: LLMChoice, layout: LLMChoice, with_documents: bool) -> float:
+        total, count = 0.0, 0
+        for case in cases:
+            made = await asked(reader, layout, case, with_documents)
+            messages = [m for m in made.messages if m.role != MessageRole.ASSISTANT]
+            answer = ChatMessage(role=MessageRole.ASSISTANT, content=case[0].doctor)
+            head = tokenizer.apply_chat_template(
+                as_dicts(messages), add_generation_prompt=True, return_dict=True
+            )["input_ids"]
+            whole = tokenizer.apply_chat_template(as_dicts([*messages, answer]), return_dict=True)[
+                "input_ids"
+            ]
+            ids = torch.tensor([whole])
+            labels = ids.clone()
+            labels[:, : len(head)] = -100
+            adapters = ["__base__" if choice == "base" else "doctor"]
+            with torch.no_grad():
+                loss = model(input_ids=ids, labels=labels, adapter_names=adapters).loss
+            learned = len(whole) - len(head)
+            total, count = total + float(loss) * learned, count + learned
+        return math.exp(total / count)
+
+    print(f"Perplexity of {len(cases)} held-out replies")
+    for with_documents in (False, True):
+        for choice in get_args(LLMChoice):
+            value = await perplexity(choice, choice, with_documents)
+            print(f"  {behaviour(choice, with_documents):<12} {value:6.2f}")
+    print(f"  base LLM, in the layout of RAFT {await perplexity('base', 'fine-tuned', True):6.2f}")
+
+
+async def served(settings: Settings, cases: Sequence[Case]) -> None:
+    engine = llms.load(settings)
+    print(f"Answers to {len(cases)} held-out questions, on {engine.name} ({engine.model})")
+    print("               end by themselves   with a loop   copied words   words")
+    for with_documents in (False, True):
+        for choice in get_args(LLMChoice):
+            ended, loops, copied, lengths = 0, 0, [], []
+            for case in cases:
+                answer, tokens = await say(
+                    engine.llm(choice), settings, case, choice, with_documents
+                )
+                words = re.findall(r"[\w']+", answer.lower())
+                ended += tokens < ANSWER
+                loops += repeats(words)
+                lengths.append(len(words))
+                if with_documents and case[1]:
+                    copied.append(share_copied(words, case[1]))
+            print(
+                f"  {behaviour(choice, with_documents):<12} {ended / len(cases):16.1%} "
+                f"{loops / len(cases):13.1%} "
+                f"{statistics.mean(copied) if copied else 0:14.1%} "
+                f"{statistics.mean(lengths):7.0f}"
+            )
+
+
+async def say(
+    llm: ChatLLM, settings: Settings, case: Case, choice: LLMChoice, with_documents: bool
+) -> tuple[str, int]:
+    made = await asked(llm, choice, case, with_documents)
+    text, tokens = "", 0
+    stream = await llm.astream_chat(
+        made.messages,
+        max_tokens=ANSWER,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+    )
+    async with aclosing(stream):
+        async for response in stream:
+            text, tokens = response.message.content or "", (response.raw or {})["tokens"]
+    return text, tokens
+
+
+def repeats(words: Sequence[str]) -> bool:
+    runs = [tuple(words[i : i + LOOP]) for i in range(len(words) - LOOP + 1)]
+    return len(set(runs)) < len(runs)
+
+
+def share_copied(words: Sequence[str], documents: Sequence[str]) -> float:
+    known = set()
+    for document in documents:
+        there = re.findall(r"[\w']+", document.lower())
+        known |= {tuple(there[i : i + COPY]) for i in range(len(there) - COPY + 1)}
+    copied = set()
+    for start in range(len(words) - COPY + 1):
+        if tuple(words[start : start + COPY]) in known:
+            copied |= set(range(start, start + COPY))
+    return len(copied) / max(1, len(words))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--questions", type=int, help="fewer of them, for a quick look")
+    options = parser.parse_args()
+    chosen = settings.load()
+    with tempfile.TemporaryDirectory() as folder:
+        cases = find_documents(chosen, Path(folder))[: options.questions]
+
+    async def run() -> None:
+        await perplexities(chosen, cases)
+        await served(chosen, cases)
+
+    asyncio.run(run())
+
+
+if __name__ == "__main__":
+    main()

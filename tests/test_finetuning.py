@@ -1,0 +1,381 @@
+"""The road from dialogues to an adapter: examples, training, export."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llama_index.core.base.llms.types import ChatMessage
+
+from agent import llms, settings
+from agent.errors import AgentError
+from agent.finetuning.examples import Recipe
+from agent.finetuning.export import export
+from agent.finetuning.prepare import Prepared, prepare
+from agent.finetuning.training import Training, check, train
+from agent.llms import ChatLLM, weights
+from agent.prompting import prompt, render
+from agent.settings import Settings
+from index_store.cleaning import clean
+from index_store.dataset import Dialogue, read_rows
+from index_store.split import split
+
+ROWS = 60
+QUICK = Training(epochs=1, rank=4, batch_size=4, at_once=4)
+
+
+@pytest.fixture(scope="module")
+def tiny(models_home: Path, tiny_checkpoint: Path) -> Settings:
+    """Settings whose model trains in seconds."""
+    return settings.load(home=models_home, model=str(tiny_checkpoint))
+
+
+async def make(tiny: Settings, folder: Path, recipe: Recipe, rows: int = ROWS) -> Prepared:
+    dialogues, cleaning = clean(read_rows("sample", limit=rows))
+    return await prepare(tiny, dialogues, cleaning, recipe, folder, source="sample", limit=rows)
+
+
+def read(folder: Path, part: str = "train") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / f"{part}.jsonl").read_text("utf-8").splitlines()]
+
+
+def text_of(row: dict[str, Any]) -> str:
+    return "\n".join(m["content"] for m in [*row["prompt"], *row["completion"]])
+
+
+@pytest.fixture(scope="module")
+async def examples(tiny: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("examples")
+    await make(tiny, folder, Recipe(distractors=2))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def replies() -> dict[str, Dialogue]:
+    """The dialogues of the examples, by id."""
+    return {d.id: d for d in clean(read_rows("sample", limit=ROWS))[0]}
+
+
+def test_no_example_holds_its_own_answer_or_its_own_patient(
+    examples: Path, replies: dict[str, Dialogue]
+) -> None:
+    with_documents = 0
+    for row in read(examples):
+        answer = row["completion"][0]["content"]
+        said = "\n".join(m["content"] for m in row["prompt"])
+        assert answer not in said
+        for id_ in row["relevant"] + row["distractors"]:
+            with_documents += 1
+            assert replies[id_].doctor in row["prompt"][-1]["content"]
+            assert replies[id_].patient not in said
+    assert with_documents > 50
+
+
+def test_no_held_out_patient_is_seen(examples: Path, replies: dict[str, Dialogue]) -> None:
+    held_out = [d for d in replies.values() if split(d.patient) == "test"]
+    validation = [d for d in replies.values() if split(d.patient) == "validation"]
+    assert held_out and validation
+    trained = "\n".join(map(text_of, read(examples)))
+    steered = "\n".join(map(text_of, read(examples, "validation")))
+    for dialogue in held_out:
+        assert dialogue.doctor not in trained + steered
+        assert dialogue.patient not in trained + steered
+    for dialogue in validation:
+        assert dialogue.doctor not in trained and dialogue.doctor in steered
+
+
+def test_the_shares_are_those_of_the_recipe(examples: Path, replies: dict[str, Dialogue]) -> None:
+    patients = {d.patient: d for d in replies.values()}
+    rows = [
+        r
+        for r in read(examples)
+        if r["completion"][0]["content"] in {d.doctor for d in patients.values()}
+    ]
+    documents = [row for row in rows if row["relevant"] or row["distractors"]]
+    oracle = [row for row in documents if row["relevant"]]
+    assert len(rows) == 2 * len({row["completion"][0]["content"] for row in rows})
+    assert 0.4 < len(documents) / len(rows) < 0.8  # 0.6 of about 100
+    assert 0.6 < len(oracle) / len(documents) < 0.95  # 0.8 of about 60
+    assert {len(row["distractors"]) for row in documents} == {2}
+    assert {len(row["relevant"]) for row in oracle} == {1, 2}
+    assert 0.05 < sum(len(row["prompt"]) > 2 for row in rows) / len(rows) < 0.3  # 0.15
+    first = [row["prompt"][-1]["content"] for row in oracle]
+    by_place = [
+        text.index(replies[row["relevant"][0]].doctor)
+        < text.index(replies[row["distractors"][0]].doctor)
+        for text, row in zip(first, oracle, strict=True)
+    ]
+    assert any(by_place) and not all(by_place)  # shuffled
+
+
+async def test_an_example_is_the_prompt_that_the_engine_sends(
+    examples: Path, replies: dict[str, Dialogue], models_home: Path
+) -> None:
+    engine = llms.load(settings.load(engine="llama_cpp", model="embedded", home=models_home))
+    seen = set()
+    for row in read(examples)[:40]:
+        ids = row["relevant"] + row["distractors"]
+        last = row["prompt"][-1]["content"]
+        found = sorted((replies[i].doctor for i in ids), key=last.index)
+        message = last if not found else last.split("Now this patient writes:\n\n")[1]
+        history = [ChatMessage(**m) for m in row["prompt"][1:-1]]
+        served = await prompt(engine.base, "fine-tuned", history, message, found, 240)
+        assert llms.as_dicts(served.messages) == row["prompt"]
+        seen.add((bool(found), bool(history)))
+    assert len(seen) == 4
+
+
+async def test_the_same_seed_gives_the_same_examples(tiny: Settings, tmp_path: Path) -> None:
+    made = []
+    for folder, seed in (("one", 1), ("same", 1), ("other", 2)):
+        await make(tiny, tmp_path / folder, Recipe(rounds=1, seed=seed), rows=20)
+        made.append((tmp_path / folder / "train.jsonl").read_text("utf-8"))
+    assert made[0] == made[1] != made[2]
+
+
+async def test_an_answer_longer_than_can_be_said_is_not_learned(
+    tiny: Settings, tmp_path: Path
+) -> None:
+    rows = [
+        Dialogue(f"Q. Number {n}?", f"My knee number {n} hurts.", f"Rest {n} days. " * length)
+        for n, length in ((n, 2 if n % 2 else 200) for n in range(40))
+    ]
+    made = await prepare(tiny, *clean(rows), Recipe(), tmp_path, source="rows.jsonl", limit=None)
+    assert made.dialogues["too long"] == 20
+
+
+async def test_a_data_set_smaller_than_k_plus_one_is_one_sentence(
+    tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(AgentError, match="need 21 at least"):
+        await make(tiny, tmp_path, Recipe(distractors=20), rows=20)
+
+
+def test_only_the_answer_and_its_end_are_learned_and_padding_ends_nothing(
+    examples: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    from agent.finetuning.training import _trainer
+
+    trainer = _trainer(str(tiny_checkpoint), QUICK, examples, tmp_path)
+    tokenizer = trainer.processing_class
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    rows = read(examples)
+    for row, prepared in list(zip(rows, trainer.train_dataset, strict=True))[::10]:
+        learned = [token for token in prepared["labels"] if token != -100]
+        answer = row["completion"][0]["content"]
+        assert tokenizer.decode(learned) == f"{answer}<|im_end|>\n"
+        assert learned[-2] == end
+        assert tokenizer.decode(prepared["input_ids"]).startswith("<|im_start|>system")
+    assert tokenizer.pad_token_id != end
+    lengths = [len(p["labels"]) for p in trainer.train_dataset]
+    short, long = (trainer.train_dataset[lengths.index(pick(lengths))] for pick in (min, max))
+    batch = trainer.data_collator([short, long])
+    assert (batch["labels"][0][len(short["labels"]) :] == -100).all()
+
+
+def test_the_loss_is_that_of_the_model_itself(
+    examples: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    from agent.finetuning.training import _trainer
+
+    trainer = _trainer(str(tiny_checkpoint), QUICK, examples, tmp_path)
+    batch = trainer.data_collator([trainer.train_dataset[n] for n in range(4)])
+    with torch.no_grad():
+        ours = trainer.compute_loss(trainer.model, dict(batch))
+        plain = trainer.model(**batch).loss
+    assert ours.item() == pytest.approx(plain.item(), rel=2e-3)
+
+
+def command(tiny: Settings, examples: Path, output: Path, *more: str) -> dict[str, Any]:
+    return {
+        "args": [
+            *(sys.executable, "-m", "agent.cli", "finetune", "train"),
+            *("--examples", str(examples), "--output", str(output)),
+            *("--rank", "4", "--batch-size", "4", *more),
+        ],
+        "env": os.environ | {"MEDRAFT_MODEL": tiny.model, "MEDRAFT_HOME": str(tiny.home)},
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+
+
+def test_a_run_that_was_killed_goes_on_and_ends_with_an_adapter(
+    tiny: Settings, examples: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "adapter"
+    with subprocess.Popen(**command(tiny, examples, output)) as first:
+        limit = time.monotonic() + 120
+        while not list(output.glob("checkpoints/checkpoint-*/trainer_state.json")):
+            assert first.poll() is None and time.monotonic() < limit
+            time.sleep(0.05)
+        first.send_signal(signal.SIGKILL)
+    assert not (output / "adapter_config.json").exists()
+
+    other = subprocess.run(**command(tiny, examples, output, "--learning-rate", "0.01"))
+    assert other.returncode == 2 and "other settings" in other.stderr
+
+    second = subprocess.run(**command(tiny, examples, output))
+    assert second.returncode == 0, second.stderr
+    assert "min left" in second.stderr
+    record = json.loads((output / "training.json").read_text("utf-8"))
+    assert record["resumed_from_step"] >= 1
+    steps = [point["step"] for point in record["history"] if "loss" in point]
+    assert steps[-1] == record["steps"] and steps == sorted(set(steps))
+    losses = [point["validation_loss"] for point in record["history"] if "validation_loss" in point]
+    assert losses[-1] < losses[0]
+    assert record["best_validation_loss"] == pytest.approx(min(losses), abs=1e-3)
+    assert record["versions"]["trl"] and record["examples"]["recipe"]["seed"] == 0
+    assert (output / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in output.iterdir()) == [
+        *("adapter_config.json", "adapter_model.safetensors", "loss.png", "training.json")
+    ]
+    config = json.loads((output / "adapter_config.json").read_text("utf-8"))
+    assert config["r"] == 4 and config["bias"] == "none" and not config["use_dora"]
+    assert config["base_model_name_or_path"] == Path(tiny.model).name
+
+    third = subprocess.run(**command(tiny, examples, output))
+    assert third.returncode == 2 and "holds an adapter already" in third.stderr
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        (replace(QUICK, rank=17), "--rank 17"),
+        (replace(QUICK, rank=0), "--rank 0"),
+        (replace(QUICK, batch_size=6), "--batch-size 6"),
+        (replace(QUICK, four_bit=True), "CUDA"),
+    ],
+)
+def test_bad_settings_are_one_sentence_before_a_model_is_loaded(
+    training: Training, said: str, examples: Path
+) -> None:
+    with pytest.raises(AgentError, match=said):
+        check(training, examples)
+
+
+def test_missing_examples_are_one_sentence(tiny: Settings, tmp_path: Path) -> None:
+    with pytest.raises(AgentError, match="medraft finetune examples"):
+        train(tiny, QUICK, tmp_path, tmp_path / "adapter")
+
+
+def test_a_source_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "agent.cli", "finetune", "examples"),
+            *("--source", "nowhere.jsonl", "--output", str(tmp_path)),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "There is no file nowhere.jsonl" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_merged_checkpoint_answers_as_model_and_adapter_do(
+    tiny: Settings, tiny_adapter: Path, tmp_path: Path
+) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    export(tiny, tiny_adapter, "checkpoint", tmp_path / "merged")
+    ids = torch.tensor([[1, 2, 3, 4, 5]])
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    base = AutoModelForCausalLM.from_pretrained(tiny.model)
+    before = base(ids).logits
+    adapted = PeftModel.from_pretrained(base, str(tiny_adapter))
+    assert torch.allclose(merged(ids).logits, adapted(ids).logits, atol=1e-3)
+    assert not torch.allclose(merged(ids).logits, before, atol=1e-2)
+    assert AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template
+    with pytest.raises(AgentError, match="there already"):
+        export(tiny, tiny_adapter, "checkpoint", tmp_path / "merged")
+
+
+PROMPTS = [
+    f"{greeting}{complaint}"
+    for greeting in ("", "Hello doctor, ")
+    for complaint in (
+        "I have bad acne. How do I get rid of it?",
+        "my head throbs on one side twice a month",
+        "Can I take ibuprofen with warfarin?",
+        "My son of six coughs at night.",
+        "It burns when I pass urine.",
+        "Why am I always tired?",
+        "I twisted my ankle on the stairs.",
+        "Acid comes up to my throat when I lie down.",
+        "Thank you, that helps.",
+        "Are you a real doctor?",
+    )
+]
+TOKENS = 32
+
+
+async def greedy(llm: ChatLLM, question: str) -> str:
+    text = ""
+    messages = (await prompt(llm, "fine-tuned", [], question, [], TOKENS)).messages
+    stream = await llm.astream_chat(messages, max_tokens=TOKENS, repetition_penalty=1.0)
+    async with aclosing(stream):
+        async for response in stream:
+            text = response.message.content or ""
+    return text
+
+
+def near_tie(tokenizer: Any, model: Any, question: str, answers: Sequence[str]) -> float:
+    """How far apart the logits of the two tokens are at which two answers part."""
+    import torch
+
+    system = {"role": "system", "content": render("system")}
+    user = {"role": "user", "content": question}
+    head = tokenizer.apply_chat_template([system, user], add_generation_prompt=True, tokenize=False)
+    one, other = (tokenizer(head + a, add_special_tokens=False)["input_ids"] for a in answers)
+    place = next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    with torch.no_grad():
+        logits = model(torch.tensor([one[:place]])).logits[0, -1]
+    return abs(float(logits[one[place]] - logits[other[place]]))
+
+
+@pytest.mark.parametrize("choice", ["base", "fine-tuned"])
+async def test_llama_cpp_and_peft_answer_alike(
+    models_home: Path, tmp_path_factory: pytest.TempPathFactory, choice: Any
+) -> None:
+    """With the same 32-bit weights; what 8 bits change is measured by benchmarks/parity.py."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path_factory.getbasetemp() / "parity"
+    folder.mkdir(exist_ok=True)
+    full = folder / "SmolLM2.F32.gguf"
+    if not full.exists():
+        weights.rewrite(full, "F32")
+    shipped = str(weights.SHIPPED_ADAPTER)
+    one = llms.load(settings.load(engine="llama_cpp", model=str(full), adapter=shipped))
+    other = llms.load(
+        settings.load(engine="huggingface", model="embedded", home=models_home, adapter=shipped)
+    )
+    parted = []
+    for question in PROMPTS:
+        answers = [await greedy(engine.llm(choice), question) for engine in (one, other)]
+        if answers[0] != answers[1]:
+            parted.append((question, answers))
+    assert len(PROMPTS) >= 20 and len(parted) <= 2, parted
+    checkpoint = weights.transformers_directory(models_home / "models")
+    model: Any = AutoModelForCausalLM.from_pretrained(checkpoint)
+    if choice == "fine-tuned":
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, shipped)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    for question, answers in parted:
+        assert near_tie(tokenizer, model, question, answers) < 0.05
