@@ -22,17 +22,22 @@ def make_once(target: Path, make: Callable[[Path], None]) -> Path:
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.parent / ".lock"):
-        if target.exists():
-            return target
-        folder = Path(tempfile.mkdtemp(prefix=".convert-", dir=target.parent))
-        try:
-            make(folder / target.name)
-            for path in folder.rglob("*"):
-                sync(path)
-            (folder / target.name).rename(target)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        if not target.exists():
+            make_whole(target, make)
     return target
+
+
+def make_whole(target: Path, make: Callable[[Path], None]) -> None:
+    """`target`, a file or a folder, made by `make(temporary path)`: all of it or nothing."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
+    try:
+        make(folder / target.name)
+        for path in folder.rglob("*"):
+            sync(path)
+        (folder / target.name).rename(target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

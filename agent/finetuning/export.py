@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from agent.errors import AgentError
-from agent.files import make_once
+from agent.files import make_once, make_whole
 from agent.llms import lora, weights
 from agent.settings import Settings
 
@@ -34,10 +34,10 @@ def export(settings: Settings, adapter: Path, form: Form, target: Path) -> None:
         model = (
             weights.llama_cpp_file(settings.home / "models") if embedded else Path(settings.model)
         )
-        make_once(target, lambda path: write_gguf(adapter, model, path))
+        make_whole(target, lambda path: write_gguf(adapter, model, path))
     else:
         _, checkpoint = weights.checkpoint(settings)
-        make_once(target, lambda path: write_checkpoint(adapter, checkpoint, path))
+        make_whole(target, lambda path: write_checkpoint(adapter, checkpoint, path))
 
 
 def cached_gguf(adapter: Path, model: Path, folder: Path) -> Path:

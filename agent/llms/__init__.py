@@ -88,7 +88,7 @@ def as_dicts(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
 
 
 def choose(settings: Settings) -> str:
-    """The engine that `settings` mean on this machine: "llama_cpp", "huggingface" or "openai_like"."""
+    """The engine that `settings` mean on this machine, by its module's name."""
     if settings.engine != "auto":
         return settings.engine
     if shutil.which("nvidia-smi") is None:  # spares the seconds that importing torch takes

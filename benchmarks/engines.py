@@ -1,0 +1,212 @@
+"""What our way to an engine costs, against the engine called directly, in one run.
+
+    python -m benchmarks.engines                          # both local engines, side by side
+    python -m benchmarks.engines --engine llama_cpp
+
+For each engine: time to the first token and tokens/s of a turn without retrieval against the bare
+engine with the same prompt; the first token of turn 10 against that of turn 2; eight
+conversations at once against the same eight in a row, with the event loop's longest gap. Read the
+ratios: the absolute times are of one machine. Run it on an idle one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from agent import loading, settings
+from agent.engine import PatientChatEngine
+from agent.events import Finished, Timing
+from agent.llms import Sampling, as_dicts
+from agent.loading import Agent
+from agent.prompting import prompt
+from benchmarks.turn import longest_gap
+
+COMPLAINTS = (
+    "I have a headache since yesterday evening, what helps?",
+    "My stomach burns after every meal, what should I do?",
+    "I have been coughing at night for three weeks now.",
+    "My left knee hurts when I climb the stairs at work.",
+    "I sleep badly and wake at four every single morning.",
+    "My skin itches on both arms and the creams do nothing.",
+    "My throat is sore and it hurts to swallow since Monday.",
+    "I feel dizzy when I get up quickly from my chair.",
+)
+TOKENS = 64
+REPEATS = 8
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Milliseconds to the first token, and tokens/s after it."""
+
+    first: float
+    rate: float
+
+
+def speed(first: float, end: float, tokens: int) -> Speed:
+    return Speed(first, (tokens - 1) / max(1e-6, (end - first) / 1000))
+
+
+def median(speeds: Sequence[Speed]) -> Speed:
+    return Speed(
+        statistics.median(s.first for s in speeds), statistics.median(s.rate for s in speeds)
+    )
+
+
+async def turn(engine: PatientChatEngine, message: str) -> Timing:
+    async with aclosing(engine.turn(message)) as events:
+        async for event in events:
+            if isinstance(event, Finished):
+                return event.timing
+    raise AssertionError("the turn did not finish")
+
+
+async def bare_llama_cpp(agent: Agent, messages: Sequence[Any], sampling: Sampling) -> Speed:
+    """The server's own protocol, with nothing of ours between."""
+    import openai
+
+    llm: Any = agent.engine.base
+    client = openai.AsyncOpenAI(base_url=llm.api_base, api_key=llm.api_key, max_retries=0)
+    body = {
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "repeat_penalty": sampling.repetition_penalty,
+        "repeat_last_n": 64,
+        "lora": [{"id": 0, "scale": 0.0}],
+    }
+    start, first, tokens = time.perf_counter(), 0.0, 0
+    async with await client.chat.completions.create(
+        model=llm.model,
+        messages=as_dicts(messages),
+        stream=True,
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        extra_body=body,
+    ) as stream:
+        async for chunk in stream:
+            if chunk.choices and chunk.choices[0].delta.content:
+                tokens += 1
+                first = first or (time.perf_counter() - start) * 1000
+    return speed(first, (time.perf_counter() - start) * 1000, tokens)
+
+
+async def bare_huggingface(agent: Agent, messages: Sequence[Any], sampling: Sampling) -> Speed:
+    """`generate` in this thread, with transformers' own streamer."""
+    from transformers import TextStreamer
+
+    llm: Any = agent.engine.base
+    times: list[float] = []
+
+    class Clock(TextStreamer):
+        def put(self, value: Any) -> None:
+            times.append(time.perf_counter())
+            super().put(value)
+
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            pass
+
+    encoded = llm._tokenizer.apply_chat_template(
+        as_dicts(messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    start = time.perf_counter()
+    llm._model.generate(
+        **encoded,
+        streamer=Clock(llm._tokenizer, skip_prompt=True),
+        max_new_tokens=sampling.max_tokens,
+        do_sample=sampling.temperature > 0,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+        adapter_names=["__base__"],
+    )
+    made = [(moment - start) * 1000 for moment in times[1:]]  # the prompt is put first
+    return speed(made[0], made[-1], len(made))
+
+
+async def against_bare(agent: Agent) -> None:
+    bare = bare_llama_cpp if agent.engine.name == "llama_cpp" else bare_huggingface
+    chosen = agent.settings
+    sampling = Sampling(chosen.max_tokens, chosen.temperature, chosen.top_p)
+    ours, theirs = [], []
+    for n, complaint in enumerate(COMPLAINTS[:REPEATS]):
+        # Another age each time: the same number of tokens, and no prompt that was seen before.
+        timing = await turn(agent.conversation(), f"I am {20 + n}. {complaint}")
+        assert timing.first_token_ms is not None
+        ours.append(speed(timing.first_token_ms, timing.total_ms, timing.tokens))
+        message = f"I am {50 + n}. {complaint}"
+        made = await prompt(agent.engine.base, "base", [], message, [], chosen.max_tokens)
+        theirs.append(await bare(agent, made.messages, sampling))
+    us, them = median(ours), median(theirs)
+    print(
+        f"  first token {us.first:.0f} ms, bare {them.first:.0f} ms "
+        f"({us.first / them.first:.2f} x, {us.first - them.first:+.0f} ms); "
+        f"{us.rate:.1f} tokens/s, bare {them.rate:.1f} ({us.rate / them.rate:.2f} x)"
+    )
+
+
+async def ten_turns(agent: Agent) -> None:
+    engine = agent.conversation()
+    first = []
+    for n in range(10):
+        timing = await turn(engine, f"I am {20 + n}. {COMPLAINTS[n % 2]}")
+        assert timing.first_token_ms is not None
+        first.append(timing.first_token_ms)
+    print(
+        f"  first token of turn 2 {first[1]:.0f} ms, of turn 10 {first[9]:.0f} ms "
+        f"({first[9] / first[1]:.2f} x)"
+    )
+
+
+async def eight(agent: Agent) -> None:
+    async def one(n: int) -> Timing:
+        return await turn(agent.conversation(), f"I am {60 + n}. {COMPLAINTS[n]}")
+
+    start = time.perf_counter()
+    row = [await one(n) for n in range(8)]
+    in_a_row = sum(t.tokens for t in row) / (time.perf_counter() - start)
+    stop = asyncio.Event()
+    gap = asyncio.create_task(longest_gap(stop))
+    start = time.perf_counter()
+    together = await asyncio.gather(*(one(n) for n in range(8)))
+    at_once = sum(t.tokens for t in together) / (time.perf_counter() - start)
+    stop.set()
+    first = [t.first_token_ms or 0 for t in together]
+    print(
+        f"  eight conversations: {at_once:.1f} tokens/s at once, {in_a_row:.1f} in a row "
+        f"({at_once / in_a_row:.2f} x); first token median {statistics.median(first):.0f} ms, "
+        f"slowest {max(first):.0f} ms ({max(first) / statistics.median(first):.2f} x); "
+        f"longest gap of the event loop {await gap * 1000:.1f} ms"
+    )
+
+
+async def measure(name: str) -> None:
+    agent = loading.load(
+        settings.load(engine=name, model="embedded", retrieval="never", max_tokens=TOKENS)
+    )
+    await turn(agent.conversation(), "Hello.")
+    print(f"{name}, {agent.engine.model}, answers of {TOKENS} tokens at most")
+    await against_bare(agent)
+    await ten_turns(agent)
+    await eight(agent)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--engine", choices=("llama_cpp", "huggingface"))
+    chosen = parser.parse_args().engine
+    for name in (chosen,) if chosen else ("llama_cpp", "huggingface"):
+        asyncio.run(measure(name))
+
+
+if __name__ == "__main__":
+    main()
