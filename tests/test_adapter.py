@@ -1,0 +1,154 @@
+"""The adapter that ships: that it is what its card says, and serves beside the base LLM."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+from llama_index.core.base.llms.types import ChatMessage
+
+from agent import llms, loading, settings
+from agent.behaviour import LLMChoice
+from agent.engine import PatientChatEngine
+from agent.events import Finished, Routed
+from agent.llms import lora
+from agent.llms.weights import SHIPPED_ADAPTER, transformers_directory
+from agent.loading import Agent
+from agent.prompting import render
+from index_store.cleaning import clean
+from index_store.dataset import Dialogue, read_rows
+from index_store.split import split
+
+RECORD = json.loads((SHIPPED_ADAPTER / "training.json").read_text("utf-8"))
+ACNE = "Hello doctor, I have bad acne. How do I get rid of it?"
+
+
+@pytest.fixture(scope="module")
+def held_out() -> list[Dialogue]:
+    """Eight patients whom no training has seen."""
+    return [d for d in clean(read_rows("sample"))[0] if split(d.patient) == "test"][::8]
+
+
+@pytest.fixture(scope="module")
+def agent(models_home: Path, sample_index: Path) -> Agent:
+    values = {"home": models_home, "index_dir": sample_index, "engine": "llama_cpp"}
+    return loading.load(settings.load(**values, temperature=0, min_score=0.2))
+
+
+def test_it_is_a_plain_lora_of_the_embedded_model_and_small(models_home: Path) -> None:
+    found = lora.read(SHIPPED_ADAPTER)
+    checkpoint = str(transformers_directory(models_home / "models"))
+    found.check("the embedded model", lora.linear_modules(checkpoint))
+    assert {sizes["A"][0] for sizes in found.sizes.values()} <= set(range(1, 17))
+    assert sum(path.stat().st_size for path in SHIPPED_ADAPTER.iterdir()) <= 10_000_000
+    config = json.loads((SHIPPED_ADAPTER / lora.CONFIG).read_text("utf-8"))
+    assert config["base_model_name_or_path"] == RECORD["model"] == "SmolLM2-135M-Instruct"
+
+
+def test_its_record_says_how_to_repeat_it() -> None:
+    assert RECORD["examples"]["source"] == "sample"
+    assert RECORD["examples"]["limit"] is None
+    assert RECORD["training"]["rank"] <= 16
+    assert RECORD["best_validation_loss"] < RECORD["history"][0]["validation_loss"]
+
+
+def test_it_reads_held_out_replies_better_than_the_base(
+    models_home: Path, held_out: list[Dialogue]
+) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    checkpoint = transformers_directory(models_home / "models")
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    base = AutoModelForCausalLM.from_pretrained(checkpoint)
+    model = PeftModel.from_pretrained(base, str(SHIPPED_ADAPTER), adapter_name="doctor")
+    losses = {}
+    for name in ("__base__", "doctor"):
+        losses[name] = []
+        for dialogue in held_out:
+            asked = [
+                {"role": "system", "content": render("system")},
+                {"role": "user", "content": dialogue.patient},
+            ]
+            said = [*asked, {"role": "assistant", "content": dialogue.doctor}]
+            head = tokenizer.apply_chat_template(asked, add_generation_prompt=True)["input_ids"]
+            ids = torch.tensor([tokenizer.apply_chat_template(said)["input_ids"]])
+            labels = ids.clone()
+            labels[:, : len(head)] = -100
+            with torch.no_grad():
+                loss = model(input_ids=ids, labels=labels, adapter_names=[name]).loss
+            losses[name].append(float(loss))
+    means = {name: math.exp(sum(values) / len(values)) for name, values in losses.items()}
+    assert means["doctor"] < 0.7 * means["__base__"], means
+
+
+async def test_its_answers_end_by_themselves_and_do_not_go_round(
+    models_home: Path, held_out: list[Dialogue]
+) -> None:
+    tuned = llms.load(settings.load(engine="llama_cpp", home=models_home)).llm("fine-tuned")
+    for dialogue in held_out:
+        messages = [
+            ChatMessage(role="system", content=render("system")),
+            ChatMessage(role="user", content=dialogue.patient),
+        ]
+        stream = await tuned.astream_chat(messages, max_tokens=256, temperature=0.2, top_p=0.9)
+        async for response in stream:
+            tokens, text = response.raw["tokens"], response.message.content
+        assert tokens < 256, text
+        words = text.lower().split()
+        runs = [tuple(words[i : i + 8]) for i in range(len(words) - 7)]
+        assert len(runs) == len(set(runs)), text
+
+
+async def say(engine: PatientChatEngine, message: str, llm: LLMChoice) -> tuple[str, str]:
+    """Behaviour and answer."""
+    engine.llm = llm
+    name, answer = "", ""
+    async with aclosing(engine.turn(message)) as events:
+        async for event in events:
+            if isinstance(event, Routed):
+                name = event.behaviour
+            if isinstance(event, Finished):
+                answer = event.answer
+    return name, answer
+
+
+@pytest.mark.parametrize(("retrieval", "expected"), [("never", "fine-tuned"), ("always", "RAFT")])
+async def test_it_answers_with_and_without_documents(
+    agent: Agent, retrieval: str, expected: str
+) -> None:
+    engine = agent.conversation()
+    engine.retrieval = retrieval
+    name, answer = await say(engine, ACNE, "fine-tuned")
+    assert name == expected
+    assert 20 < len(answer.split()) < 200
+    assert answer.rstrip("\"')").endswith((".", "!", "?"))
+
+
+async def test_base_and_fine_tuned_alternate_in_two_conversations_at_once(agent: Agent) -> None:
+    questions = [ACNE, "And on my back?", "How long does it take?"]
+    orders: list[list[LLMChoice]] = [
+        ["base", "fine-tuned", "base"],
+        ["fine-tuned", "base", "fine-tuned"],
+    ]
+
+    async def talk(order: list[LLMChoice]) -> list[str]:
+        engine = agent.conversation()
+        engine.retrieval = "never"
+        return [(await say(engine, q, llm))[1] for q, llm in zip(questions, order, strict=True)]
+
+    alone = [await talk(order) for order in orders]
+    assert alone[0][0] != alone[1][0]
+    both = await asyncio.gather(*map(talk, orders))
+    # Side by side in one batch the last bits differ, and a near tie may fall the other way: the
+    # first words tell the two apart.
+    for one, other in zip(alone, both, strict=True):
+        assert one[0][:25] == other[0][:25]
+    assert [answers[0][:25] for answers in both] == [answers[0][:25] for answers in alone]
+    again = await talk(orders[0])
+    assert again == alone[0]
