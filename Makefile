@@ -10,7 +10,7 @@ PIP := $(BIN)/pip install --quiet --quiet --disable-pip-version-check --constrai
 # faiss-cpu and faiss-gpu install the same files: one or the other.
 FAISS := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 
-.PHONY: chat test setup check router screenshots clean
+.PHONY: chat test setup check router contract screenshots clean
 
 chat: setup
 	@echo "== The page: http://localhost:$(PORT) (Control-C ends it)"
@@ -47,6 +47,9 @@ check: .venv/dev
 
 router: .venv/installed
 	$(BIN)/medraft train-router --output agent/router_head.json
+
+contract: setup .venv/dev
+	$(BIN)/python -m docs.contract
 
 screenshots: setup .venv/dev
 	$(BIN)/python docs/screenshots.py

@@ -24,7 +24,17 @@ from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from agent.behaviour import LLMChoice, Retrieval, behaviour
-from agent.events import Delta, Emergency, Event, Finished, Retrieved, Routed, Timing
+from agent.events import (
+    Delta,
+    Emergency,
+    Event,
+    Finished,
+    Notice,
+    Retrieved,
+    Routed,
+    Timing,
+    Waiting,
+)
 from agent.llms import Engine
 from agent.prompting import Prompt, prompt, render
 from agent.router import Route, Router, TurnEmbedding
@@ -112,7 +122,14 @@ class PatientChatEngine(BaseChatEngine):
                 )
                 async with aclosing(stream):
                     async for response in stream:
-                        timing.tokens = (response.raw or {})["tokens"]
+                        raw = response.raw or {}
+                        if "waiting" in raw:
+                            yield Waiting(raw["waiting"])
+                            continue
+                        if "notice" in raw:
+                            yield Notice(raw["notice"])
+                            continue
+                        timing.tokens = raw["tokens"]
                         timing.first_token_ms = timing.first_token_ms or _since(start)
                         delta = (response.delta or "") if answer else _first(asked_for, response)
                         answer += delta

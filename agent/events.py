@@ -36,6 +36,20 @@ class Retrieved:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """The engine is busy: so many answers are before this one. Told again when it changes."""
+
+    before: int
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something about the engine that the patient should know, before the answer begins."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Delta:
     """The next piece of the answer."""
 
@@ -61,4 +75,4 @@ class Finished:
     timing: Timing = field(default_factory=Timing)
 
 
-Event = Emergency | Routed | Retrieved | Delta | Finished
+Event = Emergency | Routed | Retrieved | Waiting | Notice | Delta | Finished

@@ -41,7 +41,8 @@ class Settings(BaseSettings):
     model: str = Field(
         "auto",
         description="the LLM: auto (Llama 3 8B Instruct on CUDA, embedded elsewhere), embedded, "
-        "a .gguf file (llama_cpp), a checkpoint directory or a Hub name (huggingface), the "
+        "a .gguf file or its Hub name (llama_cpp), a checkpoint directory or a Hub name "
+        "(huggingface), the "
         "server's name for it (openai_like)",
     )
     adapter: str = Field(
@@ -62,7 +63,7 @@ class Settings(BaseSettings):
         "none", description="weights of huggingface on CUDA, by bitsandbytes"
     )
     context_window: int = Field(4096, ge=512, description="tokens of prompt and answer together")
-    threads: int = Field(0, ge=0, description="CPU threads of llama_cpp; 0: every core")
+    threads: int = Field(0, ge=0, description="CPU threads of llama_cpp; 0: one a core")
     slots: int = Field(4, ge=1, le=64, description="chats that llama_cpp answers at once")
 
     llm: LLMChoice = Field("base", description="which LLM a new conversation starts with")

@@ -15,7 +15,7 @@ from llama_index.core.schema import NodeWithScore
 
 from agent.engine import PatientChatEngine
 from agent.errors import AgentError
-from agent.events import Delta, Emergency, Finished, Retrieved, Routed
+from agent.events import Delta, Emergency, Finished, Notice, Retrieved, Routed
 
 
 async def collect(engine: PatientChatEngine, question: str) -> dict[str, Any]:
@@ -78,6 +78,8 @@ async def show(engine: PatientChatEngine, question: str) -> None:
                         print(f"[{number}] {title} ({found.score:.2f})", file=sys.stderr)
                     if not sources:
                         print("[no doctor's reply was close enough]", file=sys.stderr)
+                case Notice(text):
+                    print(f"[{text}]", file=sys.stderr)
                 case Delta(text):
                     print(text, end="", flush=True)
                 case Finished(_, timing) if timing.first_token_ms is None:

@@ -1,13 +1,14 @@
 """Base against fine-tuned on patients that no training has seen, without and with documents.
 
-    python -m benchmarks.fine_tuned                       # the adapter that ships
-    MEDRAFT_ADAPTER=folder python -m benchmarks.fine_tuned --questions 20
+    python -m benchmarks.fine_tuned perplexity            # with the adapter that ships
+    python -m benchmarks.fine_tuned answers
+    MEDRAFT_ADAPTER=folder python -m benchmarks.fine_tuned answers --questions 20
 
-Two tables over the held-out part of the sample (`index_store.split`), with an index of its other
-parts. The first is the perplexity of the doctors' replies, in transformers with 32-bit weights.
-The second is of answers as they are served (llama.cpp, MEDRAFT_TEMPERATURE and so on, 256 tokens
-at most): how many end by themselves, how many say a run of eight words twice, and how many of
-their words stand in runs of five or more that also stand in a document.
+Over the held-out part of the sample (`index_store.split`), with an index of its other parts.
+`perplexity` is that of the doctors' replies, in transformers with 32-bit weights. `answers` are as
+they are served (MEDRAFT_TEMPERATURE and so on, 256 tokens at most): how many end by themselves, how
+many say a run of eight words twice, and how many of their words stand in runs of five or more that
+also stand in a document. --show prints them, too.
 """
 
 from __future__ import annotations
@@ -85,10 +86,10 @@ async def perplexities(settings: Settings, cases: Sequence[Case]) -> None:
     base = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     model: Any = PeftModel.from_pretrained(base, str(adapter), adapter_name="doctor").eval()
 
-    async def perplexity(choice: LLMChoice, layout: LLMChoice, with_documents: bool) -> float:
+    async def perplexity(choice: LLMChoice, with_documents: bool) -> float:
         total, count = 0.0, 0
         for case in cases:
-            made = await asked(reader, layout, case, with_documents)
+            made = await asked(reader, choice, case, with_documents)
             messages = [m for m in made.messages if m.role != MessageRole.ASSISTANT]
             answer = ChatMessage(role=MessageRole.ASSISTANT, content=case[0].doctor)
             head = tokenizer.apply_chat_template(
@@ -110,12 +111,11 @@ async def perplexities(settings: Settings, cases: Sequence[Case]) -> None:
     print(f"Perplexity of {len(cases)} held-out replies")
     for with_documents in (False, True):
         for choice in get_args(LLMChoice):
-            value = await perplexity(choice, choice, with_documents)
+            value = await perplexity(choice, with_documents)
             print(f"  {behaviour(choice, with_documents):<12} {value:6.2f}")
-    print(f"  base LLM, in the layout of RAFT {await perplexity('base', 'fine-tuned', True):6.2f}")
 
 
-async def served(settings: Settings, cases: Sequence[Case]) -> None:
+async def answers(settings: Settings, cases: Sequence[Case], show: bool) -> None:
     engine = llms.load(settings)
     print(f"Answers to {len(cases)} held-out questions, on {engine.name} ({engine.model})")
     print("               end by themselves   with a loop   copied words   words")
@@ -126,6 +126,8 @@ async def served(settings: Settings, cases: Sequence[Case]) -> None:
                 answer, tokens = await say(
                     engine.llm(choice), settings, case, choice, with_documents
                 )
+                if show:
+                    print(f"\n{case[0].patient}\n-> {answer}")
                 words = re.findall(r"[\w']+", answer.lower())
                 ended += tokens < ANSWER
                 loops += repeats(words)
@@ -176,17 +178,18 @@ def share_copied(words: Sequence[str], documents: Sequence[str]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("perplexity", "answers"))
     parser.add_argument("--questions", type=int, help="fewer of them, for a quick look")
+    parser.add_argument("--show", action="store_true", help="print questions and answers")
     options = parser.parse_args()
     chosen = settings.load()
     with tempfile.TemporaryDirectory() as folder:
         cases = find_documents(chosen, Path(folder))[: options.questions]
 
-    async def run() -> None:
-        await perplexities(chosen, cases)
-        await served(chosen, cases)
-
-    asyncio.run(run())
+    if options.what == "perplexity":
+        asyncio.run(perplexities(chosen, cases))
+    else:
+        asyncio.run(answers(chosen, cases, options.show))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import json
+import select
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
+from agent import llms, settings
+from agent.llms import Engine
 from agent.llms.weights import llama_cpp_file, transformers_directory
 from agent.settings import ROOT
 from index_store.build import Built, build
@@ -161,6 +170,79 @@ def tiny_checkpoint(models_home: Path, tmp_path_factory: pytest.TempPathFactory)
 def tiny_adapter(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LoRA adapter of the tiny Llama with random weights."""
     return random_adapter(tiny_checkpoint, tmp_path_factory.mktemp("tiny-adapter"))
+
+
+class Names(BaseHTTPRequestHandler):
+    """A server as vLLM with a LoRA module: the model `base`, and `doctor` with the adapter."""
+
+    llama_cpp: httpx.Client
+    broken = threading.Event()  # while it is set, connections break off
+
+    def do_GET(self) -> None:
+        if self.path == "/v1/models":
+            self.forward("GET", json.dumps({"data": [{"id": "base"}, {"id": "doctor"}]}))
+        else:
+            self.forward("GET")
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body["lora"] = [{"id": 0, "scale": float(body.get("model") == "doctor")}]
+        if self.broken.is_set():
+            return
+        self.forward("POST", body=body)
+
+    def forward(self, method: str, instead: str = "", body: object = None) -> None:
+        headers = {"Authorization": self.headers["Authorization"]}
+        with (
+            contextlib.suppress(OSError),
+            self.llama_cpp.stream(method, self.path, json=body, headers=headers) as answered,
+        ):
+            self.send_response(answered.status_code)
+            self.send_header("Content-Type", answered.headers["Content-Type"])
+            self.end_headers()
+            for part in [instead.encode()] if instead else answered.iter_raw():
+                if self.broken.is_set():
+                    return
+                if select.select([self.connection], [], [], 0)[0]:
+                    return  # the client is gone: leave llama.cpp, too
+                self.wfile.write(part)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@dataclass
+class Named:
+    """The proxy's address, the engine whose server it stands before, and how to break it."""
+
+    url: str
+    key: str
+    embedded: Engine
+    broken: threading.Event
+
+    def engine(self, **values: Any) -> Engine:
+        wanted: dict[str, Any] = {"engine": "openai_like", "base_url": self.url}
+        wanted |= {"api_key": self.key, "fine_tuned_model": "doctor"}
+        return llms.load(settings.load(**wanted | values))
+
+
+@pytest.fixture(scope="session")
+def named(models_home: Path, adapter: Path) -> Iterator[Named]:
+    # One thread: llama.cpp's wait for each other, which on a busy machine takes far longer.
+    wanted: dict[str, Any] = {"engine": "llama_cpp", "model": "embedded", "threads": 1}
+    embedded = llms.load(settings.load(**wanted, home=models_home, adapter=str(adapter)))
+    base: Any = embedded.base
+    llama_cpp = httpx.Client(
+        base_url=base.api_base.rstrip("/").removesuffix("/v1"),
+        limits=httpx.Limits(max_keepalive_connections=0),
+        timeout=60,
+        trust_env=False,
+    )
+    handler = type("Handler", (Names,), {"llama_cpp": llama_cpp})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        yield Named(f"http://127.0.0.1:{proxy.server_port}/v1", base.api_key, embedded, Names.broken)
+        proxy.shutdown()
 
 
 def random_adapter(checkpoint: Path, directory: Path) -> Path:

@@ -20,7 +20,16 @@ from llama_index.core.base.llms.types import (
 from agent import router, settings
 from agent.engine import PatientChatEngine
 from agent.errors import AgentError
-from agent.events import Delta, Emergency, Event, Finished, Retrieved, Routed
+from agent.events import (
+    Delta,
+    Emergency,
+    Event,
+    Finished,
+    Notice,
+    Retrieved,
+    Routed,
+    Waiting,
+)
 from agent.llms import Engine
 from agent.prompting import render
 from agent.transcript import show
@@ -285,6 +294,32 @@ async def test_a_model_that_says_nothing_is_told_in_the_terminal(
     base.script = []
     await show(talk(), COMPLAINT)
     assert "no answer" in capsys.readouterr().err
+
+
+async def test_the_place_in_the_queue_is_told_and_is_no_part_of_the_answer(
+    talk: Talk, base: ScriptedLLM, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = base._stream
+
+    async def queued() -> ChatResponseAsyncGen:
+        for raw in ({"waiting": 2}, {"waiting": 1}, {"notice": "The model is loaded now."}):
+            nothing = ChatMessage(role=MessageRole.ASSISTANT, content="")
+            yield ChatResponse(message=nothing, delta="", raw={"tokens": 0, **raw})
+            await asyncio.sleep(0.05)
+        async for response in answer():
+            yield response
+
+    base._stream = queued  # type: ignore[method-assign]
+    engine = talk()
+    _, _, *told, finished = await events_of(engine, COMPLAINT)
+    assert told[:3] == [Waiting(2), Waiting(1), Notice("The model is loaded now.")]
+    assert told[3] == Delta(f"{OPENING}Rest ")
+    assert isinstance(finished, Finished) and finished.timing.tokens == 4
+    assert finished.timing.first_token_ms is not None and finished.timing.first_token_ms > 150
+    assert history(engine)[1] == ("assistant", f"{OPENING}Rest in the dark.")
+    await show(engine, COMPLAINT)
+    assert "The model is loaded now." in (shown := capsys.readouterr()).err
+    assert "loaded" not in shown.out
 
 
 async def test_one_turn_at_a_time(talk: Talk, base: ScriptedLLM) -> None:

@@ -30,7 +30,8 @@ from index_store.cleaning import clean
 from index_store.dataset import Dialogue, read_rows
 from index_store.split import split
 
-ROWS = 60
+ROWS = slice(120, 180)  # some of them held out, some for validation
+MEDRAFT = str(Path(sys.executable).with_name("medraft"))
 QUICK = Training(epochs=1, rank=4, batch_size=4, at_once=4)
 
 
@@ -40,9 +41,9 @@ def tiny(models_home: Path, tiny_checkpoint: Path) -> Settings:
     return settings.load(home=models_home, model=str(tiny_checkpoint))
 
 
-async def make(tiny: Settings, folder: Path, recipe: Recipe, rows: int = ROWS) -> Prepared:
-    dialogues, cleaning = clean(read_rows("sample", limit=rows))
-    return await prepare(tiny, dialogues, cleaning, recipe, folder, source="sample", limit=rows)
+async def make(tiny: Settings, folder: Path, recipe: Recipe, rows: slice = ROWS) -> Prepared:
+    dialogues, cleaning = clean(list(read_rows("sample"))[rows])
+    return await prepare(tiny, dialogues, cleaning, recipe, folder, source="rows", limit=None)
 
 
 def read(folder: Path, part: str = "train") -> list[dict[str, Any]]:
@@ -63,7 +64,7 @@ async def examples(tiny: Settings, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def replies() -> dict[str, Dialogue]:
     """The dialogues of the examples, by id."""
-    return {d.id: d for d in clean(read_rows("sample", limit=ROWS))[0]}
+    return {d.id: d for d in clean(list(read_rows("sample"))[ROWS])[0]}
 
 
 def test_no_example_holds_its_own_answer_or_its_own_patient(
@@ -138,7 +139,7 @@ async def test_an_example_is_the_prompt_that_the_engine_sends(
 async def test_the_same_seed_gives_the_same_examples(tiny: Settings, tmp_path: Path) -> None:
     made = []
     for folder, seed in (("one", 1), ("same", 1), ("other", 2)):
-        await make(tiny, tmp_path / folder, Recipe(rounds=1, seed=seed), rows=20)
+        await make(tiny, tmp_path / folder, Recipe(rounds=1, seed=seed), rows=slice(20))
         made.append((tmp_path / folder / "train.jsonl").read_text("utf-8"))
     assert made[0] == made[1] != made[2]
 
@@ -158,7 +159,7 @@ async def test_a_data_set_smaller_than_k_plus_one_is_one_sentence(
     tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(AgentError, match="need 21 at least"):
-        await make(tiny, tmp_path, Recipe(distractors=20), rows=20)
+        await make(tiny, tmp_path, Recipe(distractors=20), rows=slice(20))
 
 
 def test_only_the_answer_and_its_end_are_learned_and_padding_ends_nothing(
@@ -201,7 +202,7 @@ def test_the_loss_is_that_of_the_model_itself(
 def command(tiny: Settings, examples: Path, output: Path, *more: str) -> dict[str, Any]:
     return {
         "args": [
-            *(sys.executable, "-m", "agent.cli", "finetune", "train"),
+            *(MEDRAFT, "finetune", "train"),
             *("--examples", str(examples), "--output", str(output)),
             *("--rank", "4", "--batch-size", "4", *more),
         ],
@@ -274,7 +275,7 @@ def test_missing_examples_are_one_sentence(tiny: Settings, tmp_path: Path) -> No
 def test_a_source_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "agent.cli", "finetune", "examples"),
+            *(MEDRAFT, "finetune", "examples"),
             *("--source", "nowhere.jsonl", "--output", str(tmp_path)),
         ],
         capture_output=True,

@@ -73,6 +73,11 @@ class Engine:
         """The LLM of a choice. Raises AgentError if it is fine-tuned and there is no adapter."""
         if choice == "base":
             return self.base
+        if self.fine_tuned is None and self.name == "openai_like":
+            raise AgentError(
+                f"There is no fine-tuned LLM beside {self.model} here: set "
+                "MEDRAFT_FINE_TUNED_MODEL to the server's name for it, or choose the base LLM."
+            )
         if self.fine_tuned is None:
             raise AgentError(
                 f"There is no fine-tuned LLM for {self.model} here: train a LoRA adapter for it "
@@ -95,7 +100,9 @@ def choose(settings: Settings) -> str:
         return "llama_cpp"
     import torch
 
-    return "huggingface" if torch.cuda.is_available() else "llama_cpp"
+    # A torch for CPUs beside a GPU is the huggingface engine's to explain.
+    wanted = torch.cuda.is_available() or torch.version.cuda is None
+    return "huggingface" if wanted else "llama_cpp"
 
 
 def check(settings: Settings) -> None:
@@ -107,7 +114,8 @@ def check(settings: Settings) -> None:
         ("MEDRAFT_FINE_TUNED_MODEL", settings.fine_tuned_model),
     ):
         path = Path(named or "")
-        if (path.suffix == ".gguf" or path.is_absolute()) and not path.exists():
+        local = path.is_absolute() or (path.suffix == ".gguf" and len(path.parts) < 3)
+        if local and not path.exists():
             raise AgentError(f"There is no model at {path}: correct {setting}.")
     if settings.adapter in ("auto", "none"):
         return

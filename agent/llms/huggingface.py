@@ -1,125 +1,44 @@
 """The transformers engine: Llama 3 8B on CUDA, the embedded model on a CPU, in this process.
 
-Owns the loaded model, the one thread that runs it, and the two LLMs that share it: PEFT's
-`adapter_names` chooses the adapter per call, because `disable_adapter` and `set_adapter` would
-change the model under another conversation. Knows nothing of retrieval or conversations.
+Owns the LLMs of the engine: two on one checkpoint that differ in the adapter, or two checkpoints,
+and which of those are in memory. Knows nothing of retrieval or conversations; checkpoint.py loads,
+generation.py answers.
 
 Only `astream_chat` and `count_tokens` are ours; what else HuggingFaceLLM offers is as it was.
-Never run on a GPU so far: CUDA differs from what the tests run in dtype and device_map alone.
+Never run on a GPU so far: CUDA differs from what the tests run in dtype, device_map and
+quantization alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from llama_index.core.base.llms.types import (
-    ChatMessage,
-    ChatResponse,
-    ChatResponseAsyncGen,
-    LLMMetadata,
-    MessageRole,
-)
+from llama_index.core.base.llms.types import ChatMessage, ChatResponseAsyncGen, LLMMetadata
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.llms.huggingface import HuggingFaceLLM
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    LogitsProcessor,
-    LogitsProcessorList,
-    TextStreamer,
-)
 
 from agent.errors import AgentError
-from agent.llms import END_TOKENS, PENALTY_WINDOW, Engine, Sampling, as_dicts, lora, weights
+from agent.llms import Engine, Sampling, checkpoint, lora, weights
+from agent.llms.checkpoint import Checkpoint
+from agent.llms.generation import Model, Queue, Say, explain, free_memory, prompt_ids
 from agent.settings import Settings
 
 ADAPTER = "doctor"
 
 
-class _Stopped(Exception):
-    """Raised inside a forward pass whose answer nobody waits for any more."""
-
-
-@dataclass
-class _Model:
-    """Weights, and the thread that is alone in running them."""
-
-    model: Any
-    tokenizer: Any
-    worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "generate"))
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        # Checked in every layer, so that even a long prompt stops within a layer's time.
-        for layer in self.model.get_decoder().layers:
-            layer.register_forward_pre_hook(self._raise_if_stopped)
-
-    def _raise_if_stopped(self, module: Any, arguments: Any) -> None:
-        if self.stop.is_set():
-            raise _Stopped
-
-    def end_ids(self) -> list[int]:
-        vocabulary = self.tokenizer.get_vocab()
-        ids = {vocabulary[token] for token in END_TOKENS if token in vocabulary}
-        return sorted(ids | {self.tokenizer.eos_token_id})
-
-    def prompt_ids(self, messages: Sequence[ChatMessage]) -> Any:
-        """The prompt, shape (1, tokens); tokenized with the template, so there is one BOS."""
-        begun = messages[-1].role == MessageRole.ASSISTANT
-        encoded = self.tokenizer.apply_chat_template(
-            as_dicts(messages),
-            add_generation_prompt=not begun,
-            continue_final_message=begun,
-            return_tensors="pt",
-            return_dict=True,
-        )
-        return encoded["input_ids"]
-
-
-class _RepetitionPenalty(LogitsProcessor):
-    """The penalty of Keskar et al. 2019 over the last tokens only, as llama.cpp has it."""
-
-    def __init__(self, penalty: float) -> None:
-        self.penalty = penalty
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        recent = input_ids[:, -PENALTY_WINDOW:]
-        score = scores.gather(1, recent)
-        score = torch.where(score < 0, score * self.penalty, score / self.penalty)
-        return scores.scatter(1, recent, score)
-
-
-class _Words(TextStreamer):
-    """Hands decoded text on as it grows, with the number of tokens so far."""
-
-    def __init__(self, tokenizer: Any, say: Callable[[tuple[str, int]], None]) -> None:
-        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self.say = say
-        self.tokens = -1  # the prompt is put first
-
-    def put(self, value: Any) -> None:
-        self.tokens += 1
-        super().put(value)
-
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        if text:
-            self.say((text, self.tokens))
-
-
 class HuggingFaceChatLLM(HuggingFaceLLM):
-    """One LLM of the engine: the weights with an adapter (None: there is none loaded)."""
+    """One LLM on weights that stay: with an adapter (None: there is none loaded)."""
 
-    _shared: _Model = PrivateAttr()
+    _shared: Model = PrivateAttr()
+    _queue: Queue = PrivateAttr()
     _adapter: str | None = PrivateAttr()
 
-    def __init__(self, shared: _Model, name: str, window: int, adapter: str | None) -> None:
+    def __init__(
+        self, shared: Model, queue: Queue, name: str, window: int, adapter: str | None
+    ) -> None:
         super().__init__(
             model=shared.model,
             tokenizer=shared.tokenizer,
@@ -129,167 +48,134 @@ class HuggingFaceChatLLM(HuggingFaceLLM):
             is_chat_model=True,
         )
         self._shared = shared
+        self._queue = queue
         self._adapter = adapter
 
     async def astream_chat(
         self, messages: Sequence[ChatMessage], **sampling: Any
     ) -> ChatResponseAsyncGen:
-        return self._stream(messages, Sampling(**sampling))
-
-    async def _stream(
-        self, messages: Sequence[ChatMessage], sampling: Sampling
-    ) -> ChatResponseAsyncGen:
-        loop = asyncio.get_running_loop()
-        said: asyncio.Queue[tuple[str, int] | Exception | None] = asyncio.Queue()
-        stop = threading.Event()
-
-        def say(item: tuple[str, int] | Exception | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
-                loop.call_soon_threadsafe(said.put_nowait, item)
-
-        job = self._shared.worker.submit(self._generate, messages, sampling, stop, say)
-        text = ""
-        try:
-            while (item := await said.get()) is not None:
-                if isinstance(item, Exception):
-                    raise _explain(item) from None
-                delta, tokens = item
-                text += delta
-                message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
-                yield ChatResponse(message=message, delta=delta, raw={"tokens": tokens})
-        finally:
-            stop.set()
-            job.cancel()
-
-    def _generate(
-        self,
-        messages: Sequence[ChatMessage],
-        sampling: Sampling,
-        stop: threading.Event,
-        say: Callable[[tuple[str, int] | Exception | None], None],
-    ) -> None:
-        """Runs in the worker thread; everything it has to tell, errors too, goes through `say`."""
-        shared = self._shared
-        shared.stop = stop
-        adapter = {} if self._adapter is None else {"adapter_names": [self._adapter]}
-        penalty = sampling.repetition_penalty
-        drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p}
-        drawn |= {"top_k": sampling.top_k, "min_p": sampling.min_p}
-        try:
-            ids = shared.prompt_ids(messages).to(shared.model.device)
-            shared.model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                streamer=_Words(shared.tokenizer, say),
-                max_new_tokens=sampling.max_tokens,
-                do_sample=sampling.temperature > 0,
-                eos_token_id=shared.end_ids(),
-                logits_processor=LogitsProcessorList([_RepetitionPenalty(penalty)]),
-                **(drawn if sampling.temperature > 0 else {}),
-                **adapter,
-            )
-        except _Stopped:
-            pass
-        except Exception as error:
-            say(error)
-        finally:
-            say(None)
+        wanted = Sampling(**sampling)
+        return self._queue.stream(
+            lambda say, stop: self._shared.answer(messages, wanted, self._adapter, say, stop)
+        )
 
     async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
-        ids = await asyncio.to_thread(self._shared.prompt_ids, messages)
-        return int(ids.shape[1])
+        return len(await asyncio.to_thread(prompt_ids, self._shared.tokenizer, messages))
+
+
+class Residents:
+    """The full checkpoints that are in memory: both if they fit, else the one asked last.
+
+    Only the queue's thread comes here, so that whichever was not asked is idle.
+    """
+
+    def __init__(self) -> None:
+        self._loaded: dict[Checkpoint, Model] = {}
+
+    def model(self, wanted: Checkpoint, say: Say) -> Model:
+        """Load `wanted` unless it is there; if another one must go, `raw["notice"]` says so.
+
+        Raises AgentError, and torch.cuda.OutOfMemoryError if it does not fit alone.
+        """
+        if wanted not in self._loaded:
+            try:
+                self._load(wanted)
+            except torch.cuda.OutOfMemoryError:
+                if not self._loaded:
+                    raise
+        if wanted not in self._loaded:  # out of reach of the traceback, which holds tensors
+            idle = next(iter(self._loaded)).name
+            say(
+                "",
+                tokens=0,
+                notice=f"The GPU has no room for two models: {idle} is unloaded, and "
+                f"{wanted.name} is loaded now. This answer takes longer.",
+            )
+            self._loaded.clear()
+            free_memory()
+            self._load(wanted)
+        return self._loaded[wanted]
+
+    def _load(self, wanted: Checkpoint) -> None:
+        self._loaded[wanted] = Model(wanted.load(), wanted.tokenizer)
 
 
 class FullCheckpointLLM:
-    """A fine-tuned LLM with weights of its own, loaded when it is first asked."""
+    """One LLM on weights of its own, loaded when it is first asked, and again if they had to go."""
 
-    def __init__(self, name: str, source: str, window: int) -> None:
-        self._name, self._source, self._window = name, source, window
-        self._llm: HuggingFaceChatLLM | None = None
-        self._loading = threading.Lock()
+    def __init__(self, wanted: Checkpoint, residents: Residents, queue: Queue, window: int) -> None:
+        self._checkpoint, self._residents = wanted, residents
+        self._queue, self._window = queue, window
 
     @property
     def metadata(self) -> LLMMetadata:
-        return LLMMetadata(context_window=self._window, is_chat_model=True, model_name=self._name)
+        name = self._checkpoint.name
+        return LLMMetadata(context_window=self._window, is_chat_model=True, model_name=name)
 
     async def astream_chat(
         self, messages: Sequence[ChatMessage], **sampling: Any
     ) -> ChatResponseAsyncGen:
         """As `HuggingFaceChatLLM`'s. Raises AgentError if the checkpoint does not load."""
-        llm = await asyncio.to_thread(self._loaded)
-        return await llm.astream_chat(messages, **sampling)
+        wanted = Sampling(**sampling)
+        return self._queue.stream(
+            lambda say, stop: self._residents.model(self._checkpoint, say).answer(
+                messages, wanted, None, say, stop
+            )
+        )
 
     async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
-        llm = await asyncio.to_thread(self._loaded)
-        return await llm.count_tokens(messages)
+        """Loads the tokenizer alone."""
+        return len(await asyncio.to_thread(self._prompt_ids, messages))
 
-    def _loaded(self) -> HuggingFaceChatLLM:
-        with self._loading:
-            if self._llm is None:
-                shared = _Model(*_from_checkpoint(self._name, self._source))
-                self._llm = HuggingFaceChatLLM(shared, self._name, self._window, None)
-            return self._llm
+    def _prompt_ids(self, messages: Sequence[ChatMessage]) -> list[int]:
+        return prompt_ids(self._checkpoint.tokenizer, messages)
 
 
 def load(settings: Settings) -> Engine:
     """Load checkpoint and adapter. Raises AgentError if either is missing or does not fit."""
+    checkpoint.check(settings)
     name, source = weights.checkpoint(settings)
-    adapter = weights.adapter(settings, name)
-    if adapter is not None:
-        if adapter.is_file():
+    base = Checkpoint(name, source, "MEDRAFT_MODEL", settings.quantize)
+    full = weights.fine_tuned_checkpoint(settings)
+    try:
+        if full is None:
+            return _with_adapter(settings, base)
+        tuned = Checkpoint(*full, "MEDRAFT_FINE_TUNED_MODEL", settings.quantize)
+        return _two_checkpoints(settings, base, tuned)
+    except torch.cuda.OutOfMemoryError as error:
+        raise explain(error) from None
+
+
+def _with_adapter(settings: Settings, base: Checkpoint) -> Engine:
+    folder = weights.adapter(settings, base.name)
+    tokenizer = base.tokenizer  # what the Hub refuses, it refuses here
+    if folder is not None:
+        if folder.is_file():
             raise AgentError(
-                f"The huggingface engine reads a PEFT directory, and MEDRAFT_ADAPTER is {adapter}: "
+                f"The huggingface engine reads a PEFT directory, and MEDRAFT_ADAPTER is {folder}: "
                 "give the folder with adapter_config.json."
             )
-        lora.read(adapter).check(name, lora.linear_modules(source))
-    full = weights.fine_tuned_checkpoint(settings)
-
-    model, tokenizer = _from_checkpoint(name, source)
-    if adapter is not None:
+        lora.read(folder).check(base.name, lora.linear_modules(base.source))
+    model = base.load()
+    if folder is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, str(adapter), adapter_name=ADAPTER).eval()
-    shared = _Model(model, tokenizer)
+        model = PeftModel.from_pretrained(model, str(folder), adapter_name=ADAPTER).eval()
+    shared, queue = Model(model, tokenizer, has_adapter=folder is not None), Queue()
 
-    def llm(adapter_name: str | None) -> HuggingFaceChatLLM:
-        return HuggingFaceChatLLM(shared, name, settings.context_window, adapter_name)
+    def llm(adapter: str | None) -> HuggingFaceChatLLM:
+        return HuggingFaceChatLLM(shared, queue, base.name, settings.context_window, adapter)
 
-    if adapter is not None:
-        return Engine("huggingface", name, base=llm("__base__"), fine_tuned=llm(ADAPTER))
-    tuned = FullCheckpointLLM(*full, settings.context_window) if full else None
-    return Engine("huggingface", name, base=llm(None), fine_tuned=tuned)
-
-
-def _from_checkpoint(name: str, source: str) -> tuple[Any, Any]:
-    """Model and tokenizer, in the precision that the machine likes best."""
-    placement: dict[str, Any] = {"dtype": torch.float32}
-    if torch.cuda.is_available():
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        placement = {"dtype": torch.bfloat16 if native else torch.float16, "device_map": "auto"}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        return AutoModelForCausalLM.from_pretrained(source, **placement).eval(), tokenizer
-    except torch.cuda.OutOfMemoryError as error:
-        raise _explain(error) from None
-    except (OSError, ValueError) as error:
-        raise AgentError(
-            f"transformers cannot load {name}: {_first_sentence(error)} Correct the setting that "
-            "names it, or accept the model's terms on the Hub and log in with `hf auth login`."
-        ) from None
+    if folder is None:
+        return Engine("huggingface", base.name, base=llm(None), fine_tuned=None)
+    return Engine("huggingface", base.name, base=llm("__base__"), fine_tuned=llm(ADAPTER))
 
 
-def _explain(error: Exception) -> AgentError:
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        torch.cuda.empty_cache()
-        return AgentError(
-            "The GPU's memory is full: close other programs on it, lower "
-            "MEDRAFT_CONTEXT_WINDOW, or choose a smaller MEDRAFT_MODEL."
-        )
-    return AgentError(
-        f"transformers failed while answering: {type(error).__name__}: {_first_sentence(error)}"
-    )
+def _two_checkpoints(settings: Settings, base: Checkpoint, tuned: Checkpoint) -> Engine:
+    residents, queue = Residents(), Queue()
+    residents.model(base, say=lambda delta, **raw: None)
 
+    def llm(wanted: Checkpoint) -> FullCheckpointLLM:
+        return FullCheckpointLLM(wanted, residents, queue, settings.context_window)
 
-def _first_sentence(error: Exception) -> str:
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line if line.endswith(".") else f"{line}."
+    return Engine("huggingface", base.name, base=llm(base), fine_tuned=llm(tuned))

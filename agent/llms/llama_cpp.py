@@ -1,16 +1,14 @@
 """The embedded engine: llama.cpp's server inside this process, spoken to through OpenAILike.
 
-Owns the server (xllamacpp, a free loopback port, a key drawn at random) and the two LLMs that
-share its weights: the adapter is switched per request, so base and fine-tuned need no reload.
-Knows nothing of retrieval or conversations.
+Owns the two LLMs that share the server's weights: the adapter is switched per request, so base
+and fine-tuned need no reload. Knows nothing of retrieval or conversations, nor how the server is
+started.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -26,106 +24,127 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.llms.openai_like import OpenAILike
 
 from agent.errors import AgentError
-from agent.llms import PENALTY_WINDOW, Engine, Sampling, as_dicts, weights
+from agent.llms import PENALTY_WINDOW, Engine, Sampling, as_dicts, gguf_file, weights
+from agent.llms.llama_cpp_server import Running, Server
 from agent.settings import Settings
 
-# A batch of the prompt cannot be interrupted: smaller ones hear Stop sooner, larger ones read
-# faster (`python -m benchmarks.turn` shows both).
-BATCH = 64
-HOST_CACHE_MIB = 1024
-PATIENCE = 600.0  # seconds between two tokens, a wait for a free slot included
 
-
-@dataclass(frozen=True)
-class _Serving:
-    """A running server, its key, and the name of the model that it serves."""
-
-    server: Any
-    key: str
-    model: str
+class _Lost(Exception):
+    """The connection to the server broke in mid-answer or before."""
 
 
 class LlamaCppLLM(OpenAILike):
     """One LLM of the server: the weights with the adapter at `lora_scale` (0.0 is the base)."""
 
     lora_scale: float | None = None
-    _http: httpx.AsyncClient = PrivateAttr()
-    _serving: _Serving = PrivateAttr()
+    _server: Server = PrivateAttr()
 
-    def __init__(self, serving: _Serving, window: int, scale: float | None) -> None:
-        # No connection is kept: a pooled one would be bound to the event loop that opened it,
-        # and on loopback a new one costs a fraction of a millisecond.
-        http = httpx.AsyncClient(
-            base_url=serving.server.listening_address,
-            headers={"Authorization": f"Bearer {serving.key}"},
-            limits=httpx.Limits(max_keepalive_connections=0),
-            timeout=PATIENCE,
-            trust_env=False,
-        )
+    def __init__(self, server: Server, scale: float | None) -> None:
+        client = server.running.client
         super().__init__(  # type: ignore[call-arg]  # pydantic reads more than it declares
-            model=serving.model,
-            api_base=f"{serving.server.listening_address}/v1",
-            api_key=serving.key,
+            model=server.name,
+            api_base=str(client.base_url),
+            api_key=client.api_key,
             is_chat_model=True,
-            context_window=window,
-            max_retries=0,
-            timeout=PATIENCE,
-            async_http_client=http,
+            context_window=server.window,
             lora_scale=scale,
         )
-        self._http = http
-        self._serving = serving  # it lives as long as an LLM that needs it
+        self._server = server  # it lives as long as an LLM that needs it
+
+    # The parent would keep the first, and the server may be another one by now.
+    def _get_aclient(self) -> openai.AsyncOpenAI:
+        return self._server.running.client
 
     # The parent's method would wrap the stream in a second generator, which does not close
     # the first one when it is closed itself: Stop would wait for the garbage collector.
     async def astream_chat(
         self, messages: Sequence[ChatMessage], **sampling: Any
     ) -> ChatResponseAsyncGen:
-        wanted = Sampling(**sampling)
+        return self._stream(messages, Sampling(**sampling))
+
+    async def _stream(
+        self, messages: Sequence[ChatMessage], sampling: Sampling
+    ) -> ChatResponseAsyncGen:
+        text, tokens = "", 0
+        for again in (True, False):
+            running = self._server.running
+            try:
+                async with aclosing(self._deltas(running, messages, sampling)) as deltas:
+                    async for delta in deltas:
+                        text, tokens = text + delta, tokens + 1
+                        message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
+                        yield ChatResponse(message=message, delta=delta, raw={"tokens": tokens})
+                return
+            except _Lost:
+                if text:
+                    raise AgentError(
+                        "The llama.cpp server inside this process died in the middle of this "
+                        "answer; please ask again, and it will be started anew."
+                    ) from None
+                if not again:
+                    raise AgentError(
+                        "The llama.cpp server inside this process was started anew and died "
+                        "again: start medraft again."
+                    ) from None
+            await self._server.mend(running)
+
+    async def _deltas(
+        self, running: Running, messages: Sequence[ChatMessage], sampling: Sampling
+    ) -> AsyncGenerator[str, None]:
+        """The answer's tokens, as text. Raises _Lost or AgentError."""
+        ended = False
+        slot = await running.slots.take(self.lora_scale, messages)
+        try:
+            request = self._request(messages, sampling, slot.id)
+            async with await running.client.chat.completions.create(**request) as stream:
+                async for chunk in stream:
+                    for choice in chunk.choices:
+                        ended = ended or choice.finish_reason is not None
+                        if choice.delta.content:
+                            yield choice.delta.content
+        except (openai.APITimeoutError, httpx.TimeoutException):
+            raise AgentError(
+                "The llama.cpp server inside this process has fallen silent: start medraft again."
+            ) from None
+        except (openai.APIConnectionError, httpx.TransportError):
+            raise _Lost from None
+        except openai.APIError as error:
+            raise AgentError(f"llama.cpp failed while answering: {error}.") from None
+        finally:
+            running.slots.give_back(slot)
+        if not ended:
+            raise _Lost
+
+    def _request(
+        self, messages: Sequence[ChatMessage], sampling: Sampling, slot: int
+    ) -> dict[str, Any]:
         extra: dict[str, Any] = {
-            "top_k": wanted.top_k,
-            "min_p": wanted.min_p,
-            "repeat_penalty": wanted.repetition_penalty,
+            "top_k": sampling.top_k,
+            "min_p": sampling.min_p,
+            "repeat_penalty": sampling.repetition_penalty,
             "repeat_last_n": PENALTY_WINDOW,
             "cache_prompt": True,
+            "id_slot": slot,
             # The server looks whether anyone still listens only when it has something to say
             # (or once a second): let it say how far it has read.
             "return_progress": True,
         }
         if self.lora_scale is not None:
             extra["lora"] = [{"id": 0, "scale": self.lora_scale}]
-        return self._stream(
-            model=self.model,
-            messages=as_dicts(messages),
-            stream=True,
-            max_tokens=wanted.max_tokens,
-            temperature=wanted.temperature,
-            top_p=wanted.top_p,
-            extra_body=extra,
-        )
-
-    async def _stream(self, **request: Any) -> ChatResponseAsyncGen:
-        text, tokens = "", 0
-        try:
-            async with await self._get_aclient().chat.completions.create(**request) as stream:
-                async for chunk in stream:
-                    delta = chunk.choices[0].delta.content if chunk.choices else None
-                    if delta:
-                        text, tokens = text + delta, tokens + 1
-                        message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
-                        yield ChatResponse(message=message, delta=delta, raw={"tokens": tokens})
-        except openai.APIConnectionError:
-            raise AgentError(
-                "The llama.cpp server inside this process does not answer: start medraft again."
-            ) from None
-        except (openai.APIError, httpx.TransportError) as error:
-            raise AgentError(f"llama.cpp failed while answering: {error}.") from None
+        return {
+            "model": self.model,
+            "messages": as_dicts(messages),
+            "stream": True,
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "extra_body": extra,
+        }
 
     async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
-        body = {"messages": as_dicts(messages)}
-        prompt = (await self._http.post("/apply-template", json=body)).json()["prompt"]
-        tokens = (await self._http.post("/tokenize", json={"content": prompt})).json()["tokens"]
-        return len(tokens)
+        rendered = await self._server.post("/apply-template", {"messages": as_dicts(messages)})
+        counted = await self._server.post("/tokenize", {"content": rendered["prompt"]})
+        return len(counted["tokens"])
 
 
 def load(settings: Settings) -> Engine:
@@ -138,54 +157,17 @@ def load(settings: Settings) -> Engine:
 
         adapter = cached_gguf(adapter, path, settings.home / "adapters")
 
-    def llm(serving: _Serving, scale: float | None) -> LlamaCppLLM:
-        return LlamaCppLLM(serving, settings.context_window, scale)
-
-    serving = _serve(path, adapter, settings)
+    server = Server(path, adapter, settings)
     if settings.fine_tuned_model is not None:
         full = _model_file(settings, settings.fine_tuned_model, "MEDRAFT_FINE_TUNED_MODEL")
-        other = _serve(full, None, settings)
-        return Engine("llama_cpp", path.stem, base=llm(serving, None), fine_tuned=llm(other, None))
-    if adapter is None:
-        return Engine("llama_cpp", path.stem, base=llm(serving, None), fine_tuned=None)
-    return Engine("llama_cpp", path.stem, base=llm(serving, 0.0), fine_tuned=llm(serving, 1.0))
+        tuned: LlamaCppLLM | None = LlamaCppLLM(Server(full, None, settings), None)
+    else:
+        tuned = LlamaCppLLM(server, 1.0) if adapter is not None else None
+    base = LlamaCppLLM(server, 0.0 if adapter is not None else None)
+    return Engine("llama_cpp", server.name, base=base, fine_tuned=tuned)
 
 
 def _model_file(settings: Settings, named: str, setting: str) -> Path:
     if named in ("auto", "embedded"):
         return weights.llama_cpp_file(settings.home / "models")
-    path = Path(named)
-    if path.suffix != ".gguf":
-        raise AgentError(
-            f"The llama_cpp engine reads .gguf files, and {setting} is {named}: "
-            "give one, or set MEDRAFT_ENGINE=huggingface."
-        )
-    return path
-
-
-def _serve(model: Path, adapter: Path | None, settings: Settings) -> _Serving:
-    import xllamacpp
-
-    key = secrets.token_urlsafe(32)
-    threads = settings.threads or os.cpu_count() or 1
-    params = xllamacpp.CommonParams()
-    params.model.path = str(model)
-    if adapter is not None:
-        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
-    params.hostnames = ["127.0.0.1"]
-    params.port = 0
-    params.api_keys = [key]
-    params.ui = False
-    params.n_ctx = settings.context_window * settings.slots
-    params.n_parallel = settings.slots
-    params.n_batch = params.n_ubatch = BATCH
-    params.cache_ram_mib = HOST_CACHE_MIB
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    params.verbosity = 0  # its log holds prompts
-    try:
-        return _Serving(xllamacpp.Server(params), key, model.stem)
-    except RuntimeError:
-        named = f"{model} with the adapter {adapter}" if adapter else str(model)
-        raise AgentError(
-            f"llama.cpp cannot load {named}: a file is damaged, or not a model of its kind."
-        ) from None
+    return gguf_file.find(named, setting)

@@ -53,8 +53,10 @@ class Models:
         self._loading: asyncio.Task[Agent] | None = None
 
     def load(self) -> asyncio.Task[Agent]:
-        """Begin to load, if nobody has; needs a running event loop."""
-        if self._loading is None:
+        """Begin to load, if nobody has or it failed; needs a running event loop."""
+        # What failed may be mended by now: a server that was away, a file that was missing.
+        done = self._loading is not None and self._loading.done()
+        if self._loading is None or (done and self._loading.exception()):
             self._loading = asyncio.create_task(asyncio.to_thread(_load, self._settings))
             self._loading.add_done_callback(_report)
         return self._loading
@@ -65,7 +67,8 @@ class Models:
         return self.load().done()
 
     async def agent(self) -> Agent:
-        """The loaded agent. Raises AgentError or StoreError, each time, if loading failed."""
+        """The loaded agent. Raises AgentError or StoreError if loading failed; then it is tried
+        again the next time."""
         # A patient who stops waiting must not stop the load, which others wait for, too.
         return await asyncio.shield(self.load())
 

@@ -11,7 +11,17 @@ import re
 import chainlit as cl
 from chainlit.utils import utc_now
 
-from agent.events import Delta, Emergency, Event, Finished, Retrieved, Routed, Timing
+from agent.events import (
+    Delta,
+    Emergency,
+    Event,
+    Finished,
+    Notice,
+    Retrieved,
+    Routed,
+    Timing,
+    Waiting,
+)
 from agent.page import sources
 
 EMERGENCY = "Emergency"
@@ -25,6 +35,7 @@ class TurnOnScreen:
     def __init__(self, sample: bool) -> None:
         self._sample = sample
         self._answer = cl.Message("")
+        self._meanwhile: cl.Message | None = None
         self._step: cl.Step | None = None
         self._facts: list[str] = []
         self._failure: str | None = None
@@ -44,7 +55,14 @@ class TurnOnScreen:
                 none = "none; no doctor's reply was close enough"
                 self._facts.append(f"Sources: {len(found) or none}")
                 await self._show_facts()
+            case Waiting(before):
+                await self._say_meanwhile(_place(before))
+            case Notice(text):
+                self._facts.append(f"Notice: {text}")
+                await self._show_facts()
+                await self._say_meanwhile(text)
             case Delta(text):
+                await self._end_meanwhile()
                 await self._answer.stream_token(_DIRECTIVE.sub(r"\:", text))
             case Finished(answer, timing):
                 self._ended = True
@@ -58,6 +76,7 @@ class TurnOnScreen:
 
     async def finish(self) -> None:
         """Close what is open; what has been said stays."""
+        await self._end_meanwhile()
         if self._step is not None:
             if not self._ended:
                 self._facts.append("Time: ended before the answer was complete")
@@ -67,6 +86,19 @@ class TurnOnScreen:
             await self._answer.send()
         if self._failure is not None:
             await cl.ErrorMessage(self._failure).send()
+
+    async def _say_meanwhile(self, text: str) -> None:
+        """Say what holds until the answer begins, in place of what was said so before."""
+        if self._meanwhile is None:
+            self._meanwhile = await cl.Message(text).send()
+        else:
+            self._meanwhile.content = text
+            await self._meanwhile.update()
+
+    async def _end_meanwhile(self) -> None:
+        if self._meanwhile is not None:
+            said, self._meanwhile = self._meanwhile, None
+            await said.remove()
 
     async def _begin_step(self, name: str, retrieve: bool) -> None:
         parent = cl.context.current_step
@@ -88,6 +120,10 @@ class TurnOnScreen:
 
 def _list(facts: list[str]) -> str:
     return "\n".join(f"- {fact}" for fact in facts)
+
+
+def _place(before: int) -> str:
+    return "1 answer is before yours." if before == 1 else f"{before} answers are before yours."
 
 
 def _words(timing: Timing) -> str:

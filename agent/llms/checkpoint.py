@@ -1,0 +1,148 @@
+"""A transformers checkpoint: its tokenizer, and its weights as the machine likes them best.
+
+Owns dtype, placement and quantization, and the sentences for what goes wrong before and while a
+checkpoint loads. Knows nothing of adapters, nor of who answers with it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from agent.errors import AgentError
+from agent.settings import Settings
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A directory or a Hub name (`source`), and the setting that names it."""
+
+    name: str
+    source: str
+    setting: str
+    quantize: str
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Raises AgentError if it is not to be had."""
+        try:
+            return AutoTokenizer.from_pretrained(self.source)
+        except Exception as error:
+            raise AgentError(self._why(error)) from None
+
+    def load(self) -> Any:
+        """The model, ready to answer: seconds on a CPU, a minute for 8B on a GPU.
+
+        Raises AgentError if it is not to be had, torch.cuda.OutOfMemoryError if it does not fit.
+        """
+        try:
+            model = AutoModelForCausalLM.from_pretrained(self.source, **_placement(self.quantize))
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if "dispatched on the CPU or the disk" in str(error):  # what bitsandbytes refuses
+                raise torch.cuda.OutOfMemoryError from None
+            raise AgentError(self._why(error)) from None
+        # device_map="auto" puts on the CPU what the GPU has no room for, where each token of an
+        # answer would take seconds.
+        on_gpu = (parameter.device.type == "cuda" for parameter in model.parameters())
+        if torch.cuda.is_available() and not all(on_gpu):
+            raise torch.cuda.OutOfMemoryError
+        return model.eval()
+
+    def _why(self, error: Exception) -> str:
+        """A sentence from what transformers raised, which wraps what the Hub client raised."""
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HfHubHTTPError,
+            LocalEntryNotFoundError,
+            OfflineModeIsEnabled,
+            RepositoryNotFoundError,
+        )
+        from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # what it raises
+
+        causes = list(_causes(error))
+        answers = [cause for cause in causes if isinstance(cause, HfHubHTTPError)]
+        if any(isinstance(answer, GatedRepoError) for answer in answers):
+            return (
+                f"The Hub gives {self.name} only to those who have accepted its terms: do so at "
+                f"https://huggingface.co/{self.source}, then log in with `hf auth login`, or "
+                "correct HF_TOKEN if it is set."
+            )
+        if any(isinstance(answer, RepositoryNotFoundError) for answer in answers):
+            return (
+                f"The Hub has no model {self.name}, or it is private: correct {self.setting}, or "
+                "log in with `hf auth login`."
+            )
+        if any(answer.response.status_code in (401, 403) for answer in answers):
+            return (
+                f"The Hub does not take the token for {self.name}: log in with `hf auth login`, "
+                "and correct HF_TOKEN if it is set."
+            )
+        away = (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.TransportError)
+        if any(isinstance(cause, away) for cause in causes):
+            return (
+                f"The Hub cannot be reached, and {self.name} is not on this machine: mend the "
+                f"connection, or let {self.setting} name a folder that holds the model."
+            )
+        reason = first_sentence(error)
+        return f"transformers cannot load {self.name}: {reason} Correct {self.setting}."
+
+
+def check(settings: Settings) -> None:
+    """Refuse at once what this machine cannot do. Raises AgentError."""
+    quantize = settings.quantize
+    if torch.cuda.is_available():
+        if quantize != "none" and importlib.util.find_spec("bitsandbytes") is None:
+            raise AgentError(
+                f"MEDRAFT_QUANTIZE={quantize} needs bitsandbytes, which is not installed: run "
+                '`pip install -e ".[gpu]"`, or unset it.'
+            )
+        return
+    # The embedded model runs on a CPU as well; whoever asks for it by name may have it so.
+    if settings.model != "embedded" and shutil.which("nvidia-smi") and torch.version.cuda is None:
+        raise AgentError(
+            "This machine has an NVIDIA GPU, but PyTorch is the build for CPUs: run "
+            "`pip uninstall -y torch && pip install torch`, or set MEDRAFT_ENGINE=llama_cpp."
+        )
+    if quantize != "none":
+        raise AgentError(
+            f"MEDRAFT_QUANTIZE={quantize} needs a CUDA GPU, and there is none here: unset it."
+        )
+
+
+def first_sentence(error: Exception) -> str:
+    """The first line of what an error says, as a sentence."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if line.endswith(".") else f"{line}."
+
+
+def _placement(quantize: str) -> dict[str, Any]:
+    if not torch.cuda.is_available():
+        return {"dtype": torch.float32}
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    dtype = torch.bfloat16 if native else torch.float16
+    placement: dict[str, Any] = {"dtype": dtype, "device_map": "auto"}
+    if quantize == "8bit":
+        placement["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
+    elif quantize == "4bit":
+        placement["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    return placement
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,419 @@
+"""The huggingface engine beyond the contract: prefix cache, queue, memory, and what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from llama_index.core.base.llms.types import ChatMessage, MessageRole
+
+from agent import llms, settings
+from agent.errors import AgentError
+from agent.llms import ChatLLM, Engine, checkpoint, prefix_cache
+from agent.llms.checkpoint import Checkpoint
+from agent.llms.generation import Model
+from agent.settings import ROOT
+
+COMPLAINTS = [f"I am {20 + n} and my head hurts in the morning, what helps?" for n in range(10)]
+FULL = torch.cuda.OutOfMemoryError
+
+
+def said(*texts: str) -> list[ChatMessage]:
+    """A system prompt, then user and assistant in turn."""
+    roles = [MessageRole.SYSTEM] + [MessageRole.USER, MessageRole.ASSISTANT] * len(texts)
+    return [ChatMessage(role=role, content=text) for role, text in zip(roles, texts, strict=False)]
+
+
+async def responses(
+    llm: ChatLLM, messages: Sequence[ChatMessage], tokens: int = 12
+) -> tuple[str, list[dict[str, Any]]]:
+    """The greedy answer, and the `raw` of all that came before it."""
+    text, before = "", []
+    stream = await llm.astream_chat(messages, max_tokens=tokens)
+    async with aclosing(stream):
+        async for response in stream:
+            text += response.delta or ""
+            if not response.delta:
+                before.append(response.raw)
+    return text, before
+
+
+async def answer(llm: ChatLLM, messages: Sequence[ChatMessage], tokens: int = 12) -> str:
+    return (await responses(llm, messages, tokens))[0]
+
+
+async def converse(llm: ChatLLM, turns: int, about: str = "") -> list[list[ChatMessage]]:
+    """The prompts of a conversation, as the agent makes them: sources in the last message only."""
+    history, prompts = said("You are a doctor."), []
+    for complaint in COMPLAINTS[:turns]:
+        sources = f"{complaint}{about}\n\nA doctor wrote: rest, drink water, and see your doctor."
+        prompts.append([*history, ChatMessage(role=MessageRole.USER, content=sources)])
+        reply = await answer(llm, prompts[-1])
+        history.append(ChatMessage(role=MessageRole.USER, content=complaint + about))
+        history.append(ChatMessage(role=MessageRole.ASSISTANT, content=reply))
+    return prompts
+
+
+def model_of(engine: Engine) -> Model:
+    llm: Any = engine.base
+    return llm._shared
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_checkpoint: Path, tiny_adapter: Path) -> Engine:
+    wanted = {"model": str(tiny_checkpoint), "adapter": str(tiny_adapter)}
+    return llms.load(settings.load(engine="huggingface", **wanted))
+
+
+@pytest.fixture
+def engine(loaded: Engine) -> Engine:
+    """A tiny model with an adapter, and nothing in its prefix cache."""
+    model_of(loaded).prefixes.clear()
+    return loaded
+
+
+@pytest.fixture
+def read(engine: Engine) -> Iterator[list[int]]:
+    """The tokens that each forward pass read, in order."""
+    lengths: list[int] = []
+    embeddings = model_of(engine).model.get_input_embeddings()
+    hook = embeddings.register_forward_pre_hook(lambda _, ids: lengths.append(ids[0].shape[1]))
+    yield lengths
+    hook.remove()
+
+
+@pytest.mark.parametrize("choice", ["base", "fine-tuned"])
+async def test_a_turn_reads_only_what_is_new_and_answers_the_same(
+    engine: Engine, read: list[int], choice: Any
+) -> None:
+    llm = engine.llm(choice)
+    last = (await converse(llm, 10))[-1]
+    prompts = [tokens for tokens in read if tokens > 1]
+    assert len(prompts) == 10
+    # Turn 10's time to the first token is turn 2's, up to the attention to what is cached.
+    assert prompts[9] <= 1.2 * prompts[1]
+    cached = await answer(llm, last)
+    model_of(engine).prefixes.clear()
+    read.clear()
+    assert await answer(llm, last) == cached
+    assert read[0] == await llm.count_tokens(last)
+
+
+async def test_a_trained_model_answers_the_same_from_its_cache(models_home: Path) -> None:
+    trained = llms.load(settings.load(engine="huggingface", model="embedded", home=models_home))
+    last = (await converse(trained.base, 2))[-1]
+    cached = await answer(trained.base, last)
+    model_of(trained).prefixes.clear()
+    assert len(cached) > 20
+    assert await answer(trained.base, last) == cached
+
+
+async def test_another_conversation_does_not_take_the_cache_of_this_one(
+    engine: Engine, read: list[int]
+) -> None:
+    mine = (await converse(engine.base, 3))[-1]
+    await converse(engine.base, 1, about=" I am pregnant.")
+    read.clear()
+    await answer(engine.base, mine)
+    assert read[0] == 1  # all but the last token, which has to be computed
+
+
+async def test_an_adapter_does_not_read_the_cache_of_another(
+    engine: Engine, read: list[int]
+) -> None:
+    prompt = said("You are a doctor.", COMPLAINTS[0])
+    for llm in (engine.base, engine.llm("fine-tuned")):
+        read.clear()
+        await answer(llm, prompt)
+        assert read[0] == await llm.count_tokens(prompt)
+
+
+async def test_the_prefix_cache_is_bounded_and_the_oldest_goes_first(
+    engine: Engine, read: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [said(f"You are doctor {n}.", "It hurts here. " * 30) for n in range(4)]
+    await answer(engine.base, prompts[0])
+    kept = model_of(engine).prefixes
+    monkeypatch.setattr(prefix_cache, "LIMIT", int(3.5 * kept.size()))
+    for prompt in (prompts[1], prompts[2], prompts[0], prompts[3]):
+        await answer(engine.base, prompt)
+    assert 0 < kept.size() <= prefix_cache.LIMIT
+    read.clear()
+    await answer(engine.base, prompts[0])
+    assert read[0] == 1, "the one that was used again is kept"
+    read.clear()
+    await answer(engine.base, prompts[1])
+    assert read[0] > 100, "the one that was used least recently is gone"
+
+
+async def test_a_stop_in_mid_forward_leaves_a_cache_that_answers_the_same(engine: Engine) -> None:
+    model, last = model_of(engine), (await converse(engine.base, 2))[-1]
+    more = f"{last[-1].content}{' It hurts.' * 300}"
+    longer = [*last[:-1], ChatMessage(role=MessageRole.USER, content=more)]
+    first_layer = model.model.get_decoder().layers[0]
+    hooks = sum(len(module._forward_pre_hooks) for module in model.model.modules())
+    for _ in range(3):
+        reached, stopped = threading.Event(), threading.Event()
+
+        def wait(*_: Any, reached: Any = reached, stopped: Any = stopped) -> None:
+            reached.set()
+            stopped.wait(30)
+
+        gate = first_layer.register_forward_pre_hook(wait)
+        stream = await engine.base.astream_chat(longer, max_tokens=20)
+        first = asyncio.ensure_future(anext(stream))
+        assert await asyncio.to_thread(reached.wait, 30)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        await stream.aclose()
+        gate.remove()
+        stopped.set()
+    after = await answer(engine.base, last)
+    assert sum(len(module._forward_pre_hooks) for module in model.model.modules()) == hooks
+    model.prefixes.clear()
+    assert await answer(engine.base, last) == after
+
+
+async def test_everyone_is_told_the_place_in_the_queue(engine: Engine) -> None:
+    prompt = said("You are a doctor.", COMPLAINTS[0])
+    begun: list[int] = []
+
+    async def ask(number: int, llm: ChatLLM) -> list[int]:
+        stream, places = await llm.astream_chat(prompt, max_tokens=12), []
+        async with aclosing(stream):
+            async for response in stream:
+                assert response.raw is not None
+                if "waiting" in response.raw:
+                    assert (response.delta, response.raw["tokens"]) == ("", 0)
+                    places.append(response.raw["waiting"])
+                elif number not in begun:
+                    begun.append(number)
+        return places
+
+    both = (engine.base, engine.llm("fine-tuned"))
+    asked = [asyncio.create_task(ask(number, both[number % 2])) for number in range(5)]
+    await asyncio.sleep(0.05)
+    asked.pop(2).cancel()  # who leaves the queue makes room
+    places = await asyncio.gather(*asked)
+    assert begun == [0, 1, 3, 4]
+    assert places == [[], [1], [3, 2, 1], [4, 3, 2, 1]]
+    assert await ask(5, engine.base) == [], "the line is empty"
+
+
+async def test_out_of_memory_once_is_not_noticed(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = said("You are a doctor.", COMPLAINTS[0])
+    whole = await answer(engine.base, prompt)
+    await answer(engine.llm("fine-tuned"), prompt)
+    model = model_of(engine)
+    generate, calls = model.model.generate, []
+
+    def full_after_five_tokens(**wanted: Any) -> None:
+        calls.append(model.prefixes.size())
+        if len(calls) == 1:
+            generate(**wanted | {"max_new_tokens": 5})
+            raise FULL
+        generate(**wanted)
+
+    monkeypatch.setattr(model.model, "generate", full_after_five_tokens)
+    assert await answer(engine.base, prompt) == whole
+    assert calls[0] > 0 and calls[1:] == [0], "the prefix cache goes first"
+
+
+async def test_out_of_memory_twice_is_one_sentence_and_the_engine_lives_on(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = said("You are a doctor.", COMPLAINTS[0])
+
+    def full(**_: Any) -> None:
+        raise FULL
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model_of(engine).model, "generate", full)
+        with pytest.raises(AgentError, match="memory is full"):
+            await answer(engine.base, prompt)
+    assert await answer(engine.base, prompt)
+
+
+Room = Callable[[int], None]
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Room:
+    """Give the machine room for so many models at a time."""
+    alive: list[weakref.ref[Any]] = []
+    from_pretrained = checkpoint.AutoModelForCausalLM.from_pretrained
+
+    def limit(models: int) -> None:
+        def load(*args: Any, **kwargs: Any) -> Any:
+            alive[:] = [ref for ref in alive if ref() is not None]
+            if len(alive) >= models:
+                raise FULL
+            model = from_pretrained(*args, **kwargs)
+            alive.append(weakref.ref(model))
+            return model
+
+        monkeypatch.setattr(checkpoint.AutoModelForCausalLM, "from_pretrained", load)
+
+    return limit
+
+
+@pytest.mark.parametrize("models", [1, 2])
+async def test_two_checkpoints_take_turns_if_both_do_not_fit(
+    models_home: Path, tiny_checkpoint: Path, room: Room, models: int
+) -> None:
+    room(models)
+    wanted = {"engine": "huggingface", "model": "embedded", "home": models_home}
+    both = llms.load(settings.load(**wanted, fine_tuned_model=str(tiny_checkpoint)))
+    prompt = said("You are a doctor.", COMPLAINTS[0])
+    # What fits is counted by what is alive: a model that was let go but is held on to is no room.
+    answers = [
+        await responses(both.llm(choice), prompt)
+        for choice in ("base", "fine-tuned", "base", "base", "fine-tuned")
+    ]
+    texts = [text for text, _ in answers]
+    assert texts[0] == texts[2] == texts[3] != texts[1] == texts[4]
+    notices = [bool(before) for _, before in answers]
+    assert notices == [False, models == 1, models == 1, False, models == 1]
+    if models == 1:
+        (told,) = answers[1][1]
+        assert told["tokens"] == 0
+        assert both.base.metadata.model_name in told["notice"]
+
+
+async def test_a_checkpoint_that_does_not_fit_alone_is_one_sentence(
+    models_home: Path, tiny_checkpoint: Path, room: Room
+) -> None:
+    wanted = {"engine": "huggingface", "model": "embedded", "home": models_home}
+    room(1)
+    both = llms.load(settings.load(**wanted, fine_tuned_model=str(tiny_checkpoint)))
+    prompt = said("You are a doctor.", COMPLAINTS[0])
+    room(0)
+    with pytest.raises(AgentError, match="memory is full"):
+        await answer(both.llm("fine-tuned"), prompt)
+    with pytest.raises(AgentError, match="memory is full"):
+        llms.load(settings.load(**wanted))
+    room(1)
+    assert await answer(both.base, prompt)
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a card without bfloat16."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+
+
+def test_weights_that_spill_over_to_the_cpu_do_not_fit(
+    tiny_checkpoint: Path, cuda: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from_pretrained = checkpoint.AutoModelForCausalLM.from_pretrained
+    monkeypatch.setattr(
+        checkpoint.AutoModelForCausalLM,
+        "from_pretrained",
+        lambda source, **_: from_pretrained(source),
+    )
+    with pytest.raises(FULL):
+        Checkpoint("tiny", str(tiny_checkpoint), "MEDRAFT_MODEL", "none").load()
+
+
+@pytest.mark.parametrize("quantize", ["8bit", "4bit"])
+def test_quantization_is_for_cuda_with_bitsandbytes(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, quantize: Any
+) -> None:
+    wanted = settings.load(engine="huggingface", model="embedded", quantize=quantize)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(AgentError, match=f"MEDRAFT_QUANTIZE={quantize} needs a CUDA GPU"):
+        llms.load(wanted)
+    request.getfixturevalue("cuda")
+    monkeypatch.setattr(checkpoint.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(AgentError, match=r"\[gpu\]"):
+        llms.load(wanted)
+    placement = checkpoint._placement(quantize)
+    assert placement["dtype"] == torch.float16
+    assert getattr(placement["quantization_config"], f"load_in_{quantize}")
+
+
+def test_a_torch_for_cpus_on_a_cuda_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(checkpoint.shutil, "which", lambda name: f"/usr/bin/{name}")
+    with pytest.raises(AgentError, match="pip install torch"):
+        llms.load(settings.load(engine="huggingface"))
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Refuses each model for a reason of its own, as the real one does."""
+
+    def do_GET(self) -> None:
+        if "someone/gone-away" in self.path:
+            self.close_connection = True
+            return
+        status, headers = 404, {"X-Error-Code": "RepoNotFound"}
+        if "someone/gated" in self.path:
+            status, headers = 403, {"X-Error-Code": "GatedRepo"}
+        elif "someone/wrong-token" in self.path:
+            message = "Invalid credentials in Authorization header"
+            status, headers = 401, {"X-Error-Message": message}
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": "0"}).items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+LOAD_ALL = """
+import json, sys
+from agent import llms, settings
+from agent.errors import AgentError
+for name in sys.argv[1:]:
+    try:
+        llms.load(settings.load(engine="huggingface", model=name))
+    except AgentError as error:
+        print(json.dumps([name, str(error)]), flush=True)
+"""
+
+
+def test_what_the_hub_refuses_is_one_sentence_each(tmp_path: Path) -> None:
+    reasons = {
+        "someone/gated": "https://huggingface.co/someone/gated",
+        "someone/wrong-token": "does not take the token",
+        "someone/no-such-model": "The Hub has no model someone/no-such-model",
+        "someone/gone-away": "cannot be reached",
+    }
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        environment = os.environ | {
+            "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
+            "HF_HOME": str(tmp_path),
+            "HF_TOKEN": "hf_wrong",
+            "HF_HUB_OFFLINE": "0",
+            "NO_PROXY": "127.0.0.1",
+        }
+        command = [sys.executable, "-c", LOAD_ALL, *reasons]
+        ran = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+        )
+        hub.shutdown()
+    told = dict(json.loads(line) for line in ran.stdout.splitlines())
+    assert told.keys() == reasons.keys(), ran.stderr
+    for name, reason in reasons.items():
+        assert reason in told[name]
+        assert "MEDRAFT_MODEL" in told[name] or "hf auth login" in told[name]

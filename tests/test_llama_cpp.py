@@ -1,0 +1,404 @@
+"""What only the embedded engine does: GGUF files, sizes, slots, and a server that dies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import psutil
+import pytest
+from huggingface_hub import constants
+from llama_index.core.base.llms.types import ChatMessage, MessageRole
+
+from agent import settings
+from agent.errors import AgentError
+from agent.llms import ChatLLM, Engine, gguf_file, llama_cpp
+from agent.llms.llama_cpp_server import Server, fit, threads
+from agent.llms.llama_cpp_slots import Slots
+from agent.llms.weights import embedded_gguf
+from agent.settings import Settings
+
+
+def said(*texts: str) -> list[ChatMessage]:
+    """A system prompt, then user and assistant in turn."""
+    roles = [MessageRole.SYSTEM] + [MessageRole.USER, MessageRole.ASSISTANT] * len(texts)
+    return [ChatMessage(role=role, content=text) for role, text in zip(roles, texts, strict=False)]
+
+
+FEVER = said("You are a doctor.", "What is a fever?")
+KNEES = said("You are a poet.", "Why do my knees creak on the stairs?")
+
+
+async def answer(llm: ChatLLM, messages: Sequence[ChatMessage] = FEVER, tokens: int = 24) -> str:
+    """The greedy answer, plainly."""
+    stream = await llm.astream_chat(messages, max_tokens=tokens, repetition_penalty=1.0)
+    return "".join([response.delta or "" async for response in stream])
+
+
+@pytest.fixture(scope="module")
+def wanted(models_home: Path, adapter: Path) -> dict[str, str | Path]:
+    return {"engine": "llama_cpp", "home": models_home, "adapter": str(adapter)}
+
+
+@pytest.fixture(scope="module")
+def engine(wanted: dict) -> Engine:
+    return llama_cpp.load(settings.load(**wanted))
+
+
+def server_of(engine: Engine) -> Server:
+    return engine.base._server
+
+
+# Files
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Hub cache with one snapshot of owner/repo, and no network."""
+    snapshot = tmp_path / "models--owner--repo" / "snapshots" / "0123abcd"
+    snapshot.mkdir(parents=True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return snapshot
+
+
+@pytest.mark.parametrize(
+    ("held", "named", "found"),
+    [
+        (["a.gguf"], "owner/repo/a.gguf", "a.gguf"),
+        (["sub/a.gguf", "b.gguf"], "owner/repo/sub/a.gguf", "sub/a.gguf"),
+        (["a.gguf"], "owner/repo", "a.gguf"),
+        (["a.Q4_K_M.gguf", "a.q8_0.gguf"], "owner/repo", "a.q8_0.gguf"),
+        (["a.Q4_K_M.gguf", "a.F16.gguf"], "owner/repo", "a.Q4_K_M.gguf"),
+    ],
+)
+def test_a_hub_name_is_found_in_its_cache(
+    cache: Path, held: list[str], named: str, found: str
+) -> None:
+    for name in held:
+        (cache / name).parent.mkdir(exist_ok=True)
+        (cache / name).write_bytes(b"GGUF")
+    assert gguf_file.find(named, "MEDRAFT_MODEL") == cache / found
+
+
+@pytest.mark.parametrize("named", ["owner/repo/b.gguf", "owner/repo", "owner/other"])
+def test_what_is_neither_here_nor_cached_needs_the_hub(cache: Path, named: str) -> None:
+    for name in ("a.Q5_0.gguf", "a.Q6_K.gguf"):
+        (cache / name).write_bytes(b"GGUF")
+    with pytest.raises(AgentError, match=r"the Hub cannot be\s+reached.*MEDRAFT_MODEL"):
+        gguf_file.find(named, "MEDRAFT_MODEL")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A Hub with two repositories of two files each; it gives neither file, and says so."""
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            listed = self.path.startswith("/api/") and "/missing/" not in self.path
+            files = [{"type": "file", "oid": "0", "size": 4, "path": f"{n}.gguf"} for n in "ab"]
+            self.send_response(200 if listed else 404 if "/missing/" in self.path else 403)
+            if not listed:
+                code = "RepoNotFound" if "/missing/" in self.path else "GatedRepo"
+                self.send_header("X-Error-Code", code)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            if listed:
+                self.wfile.write(json.dumps(files).encode())
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE
+    monkeypatch.setattr(
+        constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        template.replace(template.partition("/{")[0], address),
+    )
+    yield
+    server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("named", "sentence"),
+    [
+        ("owner/gated/a.gguf", "accepted its terms.*hf auth login"),
+        ("owner/missing", "no repository owner/missing on the Hub"),
+        ("owner/missing/a.gguf", "no repository owner/missing on the Hub"),
+        ("owner/gated/c.gguf", "a.gguf, b.gguf"),
+        ("owner/gated", "a.gguf, b.gguf"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_sentence(hub: None, named: str, sentence: str) -> None:
+    with pytest.raises(AgentError, match=sentence) as error:
+        gguf_file.find(named, "MEDRAFT_MODEL")
+    assert "\n" not in str(error.value)
+
+
+async def test_a_model_in_the_hubs_cache_answers(cache: Path, wanted: dict) -> None:
+    (cache / "model.gguf").symlink_to(embedded_gguf())
+    loaded = llama_cpp.load(settings.load(**wanted | {"model": "owner/repo", "adapter": "none"}))
+    assert loaded.model == "model"
+    assert await answer(loaded.base)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"GGUF", b"no model at all, but long enough for a header"]
+)
+def test_a_file_that_is_no_gguf_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    with pytest.raises(AgentError, match="cannot load"):
+        gguf_file.header(path)
+
+
+# Sizes
+
+
+def with_memory(monkeypatch: pytest.MonkeyPatch, gib: float) -> None:
+    free = SimpleNamespace(available=int(gib * 2**30))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+
+
+def test_the_header_tells_what_a_chat_takes() -> None:
+    # 30 layers of 3 key-value heads of 64 keys and 64 values, 2 bytes each
+    assert gguf_file.header(embedded_gguf()) == gguf_file.Header(8192, 30 * 3 * 128 * 2)
+
+
+def test_a_window_beyond_the_models_own_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    assert fit(embedded_gguf(), Settings(context_window=4096))[0] == 4096
+    assert not caplog.records
+    assert fit(embedded_gguf(), Settings(context_window=100_000))[0] == 8192
+    assert "trained for 8192" in caplog.text
+
+
+def test_slots_are_no_more_than_memory_holds(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = Settings(context_window=8192, slots=4)  # 180 MiB each
+    with_memory(monkeypatch, 4)
+    assert fit(embedded_gguf(), wanted) == (8192, 4)
+    assert not caplog.records
+    with_memory(monkeypatch, 1)
+    assert fit(embedded_gguf(), wanted) == (8192, 2)
+    assert "memory for 2" in caplog.text
+    with_memory(monkeypatch, 0.5)
+    with pytest.raises(AgentError, match="MEDRAFT_CONTEXT_WINDOW"):
+        fit(embedded_gguf(), wanted)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux has it")
+def test_threads_are_the_cores_that_the_process_may_use() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert threads(Settings()) == 1
+        assert threads(Settings(threads=3)) == 3
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+# Slots
+
+
+async def test_a_conversation_finds_its_slot_again_for_each_llm() -> None:
+    slots = Slots(4)
+
+    async def turn(scale: float, *texts: str) -> int:
+        slot = await slots.take(scale, said("You are a doctor.", *texts))
+        slots.give_back(slot)
+        return slot.id
+
+    history = ["It hurts."]
+    mine = {scale: await turn(scale, *history) for scale in (0.0, 1.0)}
+    other = {scale: await turn(scale, "I cough.") for scale in (0.0, 1.0)}
+    assert len({*mine.values(), *other.values()}) == 4
+    for scale in (0.0, 1.0, 1.0, 0.0):
+        history += ["Where?", "Here."]
+        assert await turn(scale, *history) == mine[scale]
+    assert await turn(1.0, "My ear rings.") in other.values()  # idle longer than mine
+
+
+async def test_the_llms_take_turns_first_come_first_served() -> None:
+    slots = Slots(2)
+    order = []
+
+    async def request(name: str, scale: float) -> None:
+        slot = await slots.take(scale, FEVER)
+        order.append(name)
+        await asyncio.sleep(0.01)
+        slots.give_back(slot)
+
+    first = await slots.take(0.0, FEVER)
+    requests = [
+        asyncio.create_task(request(name, scale))
+        for name, scale in [("tuned", 1.0), ("stopped", 1.0), ("base", 0.0)]
+    ]
+    await asyncio.sleep(0.01)
+    assert order == []  # the other slot is free, and yet base does not overtake
+    requests[1].cancel()
+    slots.give_back(first)
+    await asyncio.gather(*requests, return_exceptions=True)
+    assert order == ["tuned", "base"]
+
+
+async def test_both_llms_at_once_answer_as_they_do_alone(engine: Engine) -> None:
+    llms = [engine.base, engine.llm("fine-tuned")] * 2
+    alone = [await answer(llm, messages) for llm in llms[:2] for messages in (FEVER, KNEES)]
+    assert len(set(alone)) == 4
+    at_once = await asyncio.gather(
+        *(answer(llm, messages) for llm in llms[:2] for messages in (FEVER, KNEES))
+    )
+    # Side by side in one batch the last bits differ, and a near tie may fall the other way.
+    assert [text[:20] for text in at_once] == [text[:20] for text in alone]
+
+
+async def test_what_the_adapter_computed_never_reaches_the_base_llm(wanted: dict) -> None:
+    loaded = llama_cpp.load(settings.load(**wanted, slots=1))
+    alone = await answer(loaded.base)
+    await answer(loaded.base, KNEES)
+    await answer(loaded.llm("fine-tuned"))
+    await answer(loaded.base, KNEES)
+    # The slot is the base LLM's, and the server had kept this prompt as the adapter read it.
+    assert await answer(loaded.base) == alone
+
+
+async def test_a_turn_reads_what_is_new_whichever_llm_answers(engine: Engine) -> None:
+    running = server_of(engine).running
+
+    async def tokens_read() -> int:
+        metrics = (await running.http.get("/metrics")).text
+        (line,) = re.findall(r"^llamacpp:prompt_tokens_total (\d+)", metrics, re.MULTILINE)
+        return int(line)
+
+    async def turn(llm: ChatLLM, said: list[ChatMessage], number: int) -> int:
+        question = f"Question {number}. My head hurts since Monday, and light makes it worse."
+        said.append(ChatMessage(role=MessageRole.USER, content=question))
+        before = await tokens_read()
+        reply = await answer(llm, said, tokens=4)
+        said.append(ChatMessage(role=MessageRole.ASSISTANT, content=reply))
+        return await tokens_read() - before
+
+    llms = [engine.base, engine.llm("fine-tuned")]
+    conversations = [said("You are a doctor."), said("You are a nurse.")]
+    read = [
+        [await turn(llms[(number + who) % 2], conversations[who], number) for who in (0, 1)]
+        for number in range(10)
+    ]
+    for who in (0, 1):
+        assert 0 < read[9][who] <= 1.5 * read[1][who]
+
+
+# Stop
+
+
+async def test_ten_stops_leave_nothing_behind(engine: Engine) -> None:
+    running = server_of(engine).running
+    process = psutil.Process()
+
+    async def stop(llm: ChatLLM, pieces: int) -> None:
+        """Stop an answer after so many pieces; with none, while the prompt is read."""
+        long = said("You are a doctor.", f"{pieces} " + "My head hurts since Monday. " * 250)
+        stream = await llm.astream_chat(FEVER if pieces else long, max_tokens=500)
+        async with aclosing(stream):
+            if not pieces:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(anext(stream), 0.1)
+            for _ in range(pieces):
+                await anext(stream)
+
+    async def is_idle() -> bool:
+        slots = (await running.http.get("/slots")).json()
+        return not any(slot["is_processing"] for slot in slots)
+
+    async def held() -> tuple[int, int]:
+        limit = time.perf_counter() + 0.3
+        while not await is_idle():
+            assert time.perf_counter() < limit, "the engine goes on after Stop"
+        return process.num_threads(), process.memory_info().rss
+
+    for pieces in (0, 3):  # what is made once and kept
+        await stop(engine.base, pieces)
+    await answer(engine.base)
+    before = await held()
+    for pieces in (0, 1, 2, 0, 3) * 2:
+        await stop(engine.base, pieces)
+    after = await held()
+    assert after[0] == before[0]
+    assert after[1] - before[1] < 16 * 2**20
+    for slot in running.slots._slots:
+        assert not slot.busy
+
+
+# Death and restart
+
+
+def kill(server: Server) -> None:
+    """Shut the server's port under it, and every connection to it."""
+    port = httpx.URL(server.running.native.listening_address).port
+    for connection in psutil.Process().net_connections("tcp"):
+        if connection.laddr.port == port:
+            with socket.socket(fileno=os.dup(connection.fd)) as its:
+                its.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def mortal(wanted: dict) -> Engine:
+    """An engine of a test's own."""
+    return llama_cpp.load(settings.load(**wanted))
+
+
+async def test_a_server_that_died_is_started_again_once(
+    mortal: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    llms = [mortal.base, mortal.llm("fine-tuned")]
+    before = [await answer(llm) for llm in llms]
+    died = server_of(mortal).running
+    kill(server_of(mortal))
+    # Each in an event loop of its own, as LlamaIndex's synchronous methods have it.
+    again = await asyncio.gather(
+        *(asyncio.to_thread(asyncio.run, answer(llm)) for llm in llms * 2),
+        asyncio.to_thread(asyncio.run, mortal.base.count_tokens(FEVER)),
+    )
+    assert [text[:20] for text in again[:4]] == [text[:20] for text in before * 2]
+    assert again[4] > 10
+    assert server_of(mortal).running is not died
+    assert caplog.text.count("it was started again") == 1
+
+
+async def test_an_answer_that_loses_its_server_ends_with_a_sentence(mortal: Engine) -> None:
+    heard = []
+    stream = await mortal.base.astream_chat(FEVER, max_tokens=500)
+    with pytest.raises(AgentError, match="ask again"):
+        async for response in stream:
+            heard.append(response.delta)
+            if len(heard) == 3:
+                kill(server_of(mortal))
+    assert len(heard) >= 3
+    assert await answer(mortal.base)
+
+
+async def test_a_server_that_cannot_start_again_says_why(
+    mortal: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(server_of(mortal), "_model", tmp_path / "gone.gguf")
+    kill(server_of(mortal))
+    with pytest.raises(AgentError, match=r"gone\.gguf"):
+        await answer(mortal.base)

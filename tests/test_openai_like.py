@@ -1,0 +1,412 @@
+"""The engine for servers elsewhere: against llama.cpp's own, and against one that misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from llama_index.core.base.llms.types import ChatMessage, MessageRole
+
+from agent import llms, settings
+from agent.errors import AgentError
+from agent.llms import ChatLLM, Engine, openai_like
+
+SECRET = "my left knee"
+PROMPT = [
+    ChatMessage(role=MessageRole.SYSTEM, content="You are a doctor."),
+    ChatMessage(role=MessageRole.USER, content=f"What is wrong with {SECRET}?"),
+]
+BEGUN = [*PROMPT, ChatMessage(role=MessageRole.ASSISTANT, content="It is the")]
+
+
+async def answer(llm: ChatLLM, messages: list[ChatMessage] = PROMPT, **sampling: Any) -> str:
+    """The whole answer; greedy unless told."""
+    text = ""
+    async with aclosing(await llm.astream_chat(messages, **{"max_tokens": 12} | sampling)) as said:
+        async for response in said:
+            text = response.message.content or ""
+    return text
+
+
+# A server that misbehaves on purpose.
+
+
+@dataclass
+class Reply:
+    """Bytes to send, at once and 0.4 s later; then the connection is closed, or held until the
+    client is gone."""
+
+    sent: bytes = b""
+    later: bytes = b""
+    hangs: bool = False
+
+
+def page(body: str, status: int = 200, **headers: str) -> Reply:
+    head = [f"HTTP/1.1 {status} .", f"Content-Length: {len(body)}", "Connection: close"]
+    head += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return Reply("\r\n".join([*head, "", body]).encode())
+
+
+def stream(*events: object, end: bytes = b"") -> Reply:
+    """Events of a stream (text as it is, all else as JSON), without the last chunk of HTTP."""
+    sent = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    for event in events:
+        data = f"data: {event if isinstance(event, str) else json.dumps(event)}\n\n".encode()
+        sent += f"{len(data):x}\r\n".encode() + data + b"\r\n"
+    return Reply(sent + end)
+
+
+def word(text: str, finish: str | None = None, **more: object) -> dict[str, object]:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish}
+    return {"object": "chat.completion.chunk", "choices": [choice], **more}
+
+
+CLOSED = b"0\r\n\r\n"
+WORDS = [word("Rest "), word("it.")]
+GOOD = stream(*WORDS, word("", "stop"), "[DONE]", end=CLOSED)
+MODELS = {"data": [{"id": "llama", "max_model_len": 2048}, {"id": "doctor", "parent": "llama"}]}
+
+
+@dataclass
+class Misbehaving:
+    """Answers chats by its script, whose last line is repeated, and other paths by its pages."""
+
+    script: list[Reply] = field(default_factory=list)
+    pages: dict[str, Reply] = field(
+        default_factory=lambda: {"/v1/models": page(json.dumps(MODELS))}
+    )
+    chats: list[dict[str, Any]] = field(default_factory=list)
+    asked: list[tuple[str, Any]] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+    listening: asyncio.Server = field(init=False)
+    url: str = field(init=False)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        length = re.search(r"content-length: (\d+)", head, re.IGNORECASE)
+        body = json.loads(await reader.readexactly(int(length[1]))) if length else None
+        path = head.split()[1]
+        if path == "/v1/chat/completions":
+            self.chats.append(body)
+            self.times.append(time.perf_counter())
+            reply = self.script[min(len(self.chats), len(self.script)) - 1]
+        else:
+            self.asked.append((path, body))
+            reply = self.pages.get(path, page("no such page", 404))
+        with contextlib.suppress(ConnectionError):
+            writer.write(reply.sent)
+            await writer.drain()
+            if reply.later:
+                await asyncio.sleep(0.4)
+                writer.write(reply.later)
+            if reply.hangs:
+                await reader.read()
+                self.left.set()
+        writer.close()
+
+    async def engine(self, **values: Any) -> Engine:
+        """Loaded as the agent loads it: in a thread, while the loop goes on."""
+        chosen = settings.load(engine="openai_like", base_url=self.url, **values)
+        return await asyncio.to_thread(llms.load, chosen)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Misbehaving]:
+    misbehaving = Misbehaving()
+    misbehaving.listening = await asyncio.start_server(misbehaving.serve, "127.0.0.1", 0)
+    port = misbehaving.listening.sockets[0].getsockname()[1]
+    misbehaving.url = f"http://127.0.0.1:{port}/v1"
+    yield misbehaving
+    misbehaving.listening.close()
+
+
+async def test_streams_what_the_server_says(server: Misbehaving) -> None:
+    server.script = [GOOD]
+    loaded = await server.engine(fine_tuned_model="doctor")
+    said = [r async for r in await loaded.llm("fine-tuned").astream_chat(PROMPT, max_tokens=9)]
+    assert [r.delta for r in said] == ["Rest ", "it."]
+    assert said[-1].message.content == "Rest it."
+    assert [r.raw["tokens"] for r in said] == [1, 2]
+    (sent,) = server.chats
+    assert (sent["model"], sent["max_tokens"], sent["top_k"]) == ("doctor", 9, 40)
+    assert sent["repetition_penalty"] == sent["repeat_penalty"] == 1.1
+    assert "continue_final_message" not in sent
+
+
+async def test_counts_tokens_as_vllm_tells_them(server: Misbehaving) -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}
+    server.script = [stream(word("Rest it.", "stop", usage=usage), "[DONE]", end=CLOSED)]
+    loaded = await server.engine()
+    said = [r async for r in await loaded.base.astream_chat(PROMPT, max_tokens=9)]
+    assert [r.raw["tokens"] for r in said] == [5]
+
+
+async def test_vllm_is_told_to_go_on_from_a_begun_answer(server: Misbehaving) -> None:
+    server.script = [GOOD]
+    await answer((await server.engine()).base, BEGUN)
+    assert server.chats[0]["continue_final_message"] is True
+    assert server.chats[0]["add_generation_prompt"] is False
+
+
+QUOTING = json.dumps({"error": {"message": f"cannot read '{SECRET}'", "code": 400}})
+TOO_LONG = json.dumps(
+    {"error": {"message": f"maximum context length is 2048 tokens, not '{SECRET}'", "code": 400}}
+)
+FAILURES = {
+    "wrong key": (page(QUOTING, 401), "MEDRAFT_API_KEY", ""),
+    "forbidden": (page(QUOTING, 403), "MEDRAFT_API_KEY", ""),
+    "unknown model": (page(QUOTING, 404), "MEDRAFT_MODEL", ""),
+    "too long": (page(TOO_LONG, 400), "shorter", ""),
+    "refused": (page(QUOTING, 400), "refuses the request", ""),
+    "too many": (page(QUOTING, 429), "no place free", ""),
+    "no slot": (page(QUOTING, 503), "no place free", ""),
+    "fails": (page(QUOTING, 500), "failed", ""),
+    "dies": (Reply(), "does not answer", ""),
+    "garbage": (stream(f"{{no JSON: {SECRET}", end=CLOSED), "OpenAI's protocol", ""),
+    "no chunk": (stream([SECRET], end=CLOSED), "OpenAI's protocol", ""),
+    "no stream": (page(f"<p>{SECRET}</p>"), "broke off", ""),
+    "error first": (stream(json.loads(QUOTING), end=CLOSED), "broke off", ""),
+    "error in mid-stream": (stream(*WORDS, json.loads(QUOTING), end=CLOSED), "kept", "Rest it."),
+    "garbage in mid-stream": (stream(*WORDS, f"{{{SECRET}", end=CLOSED), "kept", "Rest it."),
+    "cut": (stream(*WORDS), "broke off", "Rest it."),
+    "no end": (stream(*WORDS, end=CLOSED), "broke off", "Rest it."),
+    "silent": (Reply(hangs=True), "takes too long", ""),
+    "silent in mid-stream": (Reply(stream(*WORDS).sent, hangs=True), "too long.*kept", "Rest it."),
+}
+
+
+@pytest.mark.parametrize(("reply", "told", "said"), FAILURES.values(), ids=FAILURES.keys())
+async def test_a_failure_is_one_sentence_without_the_patients_words(
+    server: Misbehaving,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    reply: Reply,
+    told: str,
+    said: str,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    monkeypatch.setattr(openai_like, "FIRST_TOKEN", 0.3 if reply.hangs and not said else 60)
+    monkeypatch.setattr(openai_like, "BETWEEN_TOKENS", 0.3)
+    server.script = [reply]
+    loaded = await server.engine()
+    heard = ""
+    with pytest.raises(AgentError, match=told) as caught:
+        async with asyncio.timeout(10):
+            async for response in await loaded.base.astream_chat(PROMPT, max_tokens=9):
+                heard = response.message.content or ""
+    assert heard == said
+    assert re.fullmatch(r"The LLM server at 127\.0\.0\.1:\d+ [^\n]*\.", str(caught.value))
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+    assert SECRET not in caplog.text
+
+
+async def test_tries_again_until_the_server_has_room(server: Misbehaving) -> None:
+    server.script = [page("", 503), page("", 503), GOOD]
+    assert await answer((await server.engine()).base) == "Rest it."
+    first, second, third = server.times
+    assert 0.3 < second - first < third - second < 2
+
+
+async def test_gives_up_after_three_tries(server: Misbehaving) -> None:
+    server.script = [page("", 503)]
+    with pytest.raises(AgentError, match="503"):
+        await answer((await server.engine()).base)
+    assert len(server.chats) == 3
+
+
+async def test_waits_as_long_as_the_server_says(server: Misbehaving) -> None:
+    server.script = [page("", 429, Retry_After="1"), GOOD]
+    assert await answer((await server.engine()).base) == "Rest it."
+    assert 0.95 < server.times[1] - server.times[0] < 1.5
+
+
+async def test_an_answer_that_broke_off_is_not_begun_again(server: Misbehaving) -> None:
+    server.script = [stream(*WORDS), GOOD]
+    with pytest.raises(AgentError, match="broke off"):
+        await answer((await server.engine()).base)
+    assert len(server.chats) == 1
+
+
+async def test_a_slow_reader_is_not_a_slow_server(
+    server: Misbehaving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_like, "BETWEEN_TOKENS", 0.2)
+    begun = stream(word("Rest ")).sent
+    server.script = [Reply(begun, later=GOOD.sent.removeprefix(begun))]
+    said = []
+    async for response in await (await server.engine()).base.astream_chat(PROMPT, max_tokens=9):
+        said.append(response.delta)
+        await asyncio.sleep(0.3)
+    assert said == ["Rest ", "it."]
+
+
+async def test_stop_closes_the_connection_at_once(server: Misbehaving) -> None:
+    server.script = [Reply(stream(*WORDS).sent, hangs=True)]
+    said = await (await server.engine()).base.astream_chat(PROMPT, max_tokens=9)
+    await anext(said)
+    await said.aclose()
+    await asyncio.wait_for(server.left.wait(), 0.3)
+
+
+async def test_stop_before_the_first_word_closes_the_connection(server: Misbehaving) -> None:
+    server.script = [Reply(hangs=True)]
+    waiting = asyncio.create_task(answer((await server.engine()).base))
+    await asyncio.sleep(0.2)
+    assert server.chats
+    waiting.cancel()
+    await asyncio.wait_for(server.left.wait(), 0.3)
+
+
+async def test_stop_ends_the_wait_for_another_try(server: Misbehaving) -> None:
+    server.script = [page("", 429, Retry_After="1"), GOOD]
+    waiting = asyncio.create_task(answer((await server.engine()).base))
+    await asyncio.sleep(0.2)
+    assert server.chats
+    waiting.cancel()
+    done, _ = await asyncio.wait([waiting], timeout=0.3)
+    assert done
+    await asyncio.sleep(1)
+    assert len(server.chats) == 1
+
+
+async def test_a_server_that_went_away_is_named(server: Misbehaving) -> None:
+    loaded = await server.engine()
+    server.listening.close()
+    for asked in (answer(loaded.base), server.engine()):
+        with pytest.raises(AgentError, match=r":\d+ does not answer.*MEDRAFT_BASE_URL"):
+            await asked
+
+
+async def test_no_proxy_stands_before_this_machine(
+    server: Misbehaving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    server.script = [GOOD]
+    assert await answer((await server.engine()).base) == "Rest it."
+
+
+async def test_auto_is_the_first_that_is_not_the_fine_tuned(server: Misbehaving) -> None:
+    loaded = await server.engine(fine_tuned_model="llama")
+    assert loaded.base.metadata.model_name == "doctor"
+    assert loaded.llm("fine-tuned").metadata.model_name == "llama"
+
+
+@pytest.mark.parametrize("name", ["model", "fine_tuned_model"])
+async def test_an_unknown_model_is_told_with_those_there_are(
+    server: Misbehaving, name: str
+) -> None:
+    told = rf"no model nurse: correct MEDRAFT_{name.upper()} \(it has llama, doctor\)"
+    with pytest.raises(AgentError, match=told):
+        await server.engine(**{name: "nurse"})
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        (page(QUOTING, 401), "MEDRAFT_API_KEY"),
+        (page(QUOTING, 404), "MEDRAFT_BASE_URL"),
+        (page("<html>"), "OpenAI's protocol"),
+        (page('{"data": {"id": 3}}'), "OpenAI's protocol"),
+        (page('{"data": []}'), "it has none"),
+    ],
+)
+async def test_what_is_no_list_of_models_is_one_sentence(
+    server: Misbehaving, reply: Reply, told: str
+) -> None:
+    server.pages["/v1/models"] = reply
+    with pytest.raises(AgentError, match=told):
+        await server.engine()
+
+
+@pytest.mark.parametrize("url", ["localhost:8080/v1", "http://", "http://host:port/v1"])
+def test_what_is_no_address_is_named(url: str) -> None:
+    with pytest.raises(AgentError, match=f"{url} is no http address"):
+        llms.load(settings.load(engine="openai_like", base_url=url))
+
+
+@pytest.mark.parametrize(("wanted", "window"), [(4096, 2048), (1024, 1024)])
+async def test_the_window_is_the_servers_but_no_more_than_wanted(
+    server: Misbehaving, wanted: int, window: int
+) -> None:
+    loaded = await server.engine(context_window=wanted, fine_tuned_model="doctor")
+    assert loaded.base.metadata.context_window == window
+    assert loaded.llm("fine-tuned").metadata.context_window == window
+
+
+async def test_counts_a_prompt_as_vllm_does(server: Misbehaving) -> None:
+    server.pages["/tokenize"] = page('{"count": 77, "max_model_len": 2048, "tokens": []}')
+    assert await (await server.engine()).base.count_tokens(BEGUN) == 77
+    path, body = server.asked[-1]
+    assert (path, body["model"], len(body["messages"])) == ("/tokenize", "llama", 3)
+    assert body["continue_final_message"] is True and body["add_generation_prompt"] is False
+
+
+@pytest.mark.parametrize("reply", [page("no such page", 404), page("<html>"), page("{}")])
+async def test_estimates_where_the_server_does_not_count(server: Misbehaving, reply: Reply) -> None:
+    server.pages["/tokenize"] = reply
+    count = await (await server.engine()).base.count_tokens(PROMPT)
+    assert count == openai_like.estimate(PROMPT) > 20
+
+
+# llama.cpp's own server, behind a proxy that gives its adapter a name, as vLLM does.
+
+
+async def test_answers_as_the_embedded_engine_does(named: Any) -> None:
+    loaded = named.engine()
+    answers = set()
+    for choice in ("base", "fine-tuned"):
+        for messages in (PROMPT, BEGUN):
+            ours = await answer(loaded.llm(choice), messages)
+            assert ours == await answer(named.embedded.llm(choice), messages)
+            answers.add(ours)
+    assert len(answers) == 4
+
+
+async def test_counts_as_the_embedded_engine_does(named: Any) -> None:
+    loaded = named.engine()
+    for messages in (PROMPT, BEGUN):
+        count = await loaded.base.count_tokens(messages)
+        assert count == await named.embedded.base.count_tokens(messages)
+        assert count < openai_like.estimate(messages)
+
+
+def test_llama_cpp_tells_its_window(named: Any) -> None:
+    window = named.engine(context_window=100_000).base.metadata.context_window
+    assert window == named.embedded.base.metadata.context_window
+
+
+def test_llama_cpp_refuses_another_key(named: Any) -> None:
+    with pytest.raises(AgentError, match="MEDRAFT_API_KEY"):
+        named.engine(api_key="another")
+
+
+async def test_llama_cpp_tells_what_is_too_long(named: Any) -> None:
+    long = [ChatMessage(role=MessageRole.USER, content="It hurts. " * 3000)]
+    with pytest.raises(AgentError, match="shorter"):
+        await answer(named.engine().base, long)
+
+
+async def test_llama_cpp_understands_how_to_draw(named: Any) -> None:
+    loaded = named.engine()
+    wild = {"temperature": 2.0, "min_p": 0.0, "repetition_penalty": 1.0}
+    assert len({await answer(loaded.base, top_k=1, **wild) for _ in range(3)}) == 1
+    assert len({await answer(loaded.base, top_k=1000, **wild) for _ in range(3)}) > 1
+    plain = await answer(loaded.base, repetition_penalty=1.0, max_tokens=30)
+    assert plain != await answer(loaded.base, repetition_penalty=1.8, max_tokens=30)
