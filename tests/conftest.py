@@ -241,7 +241,9 @@ def named(models_home: Path, adapter: Path) -> Iterator[Named]:
     handler = type("Handler", (Names,), {"llama_cpp": llama_cpp})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        yield Named(f"http://127.0.0.1:{proxy.server_port}/v1", base.api_key, embedded, Names.broken)
+        yield Named(
+            f"http://127.0.0.1:{proxy.server_port}/v1", base.api_key, embedded, Names.broken
+        )
         proxy.shutdown()
 
 
