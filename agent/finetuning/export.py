@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agent.errors import AgentError
 from agent.files import make_once, make_whole
-from agent.llms import lora, weights
+from agent.llms import gguf_file, lora, weights
 from agent.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ def export(settings: Settings, adapter: Path, form: Form, target: Path) -> None:
     if target.exists():
         raise AgentError(f"{target} is there already: give another --output, or delete it.")
     if form == "gguf":
-        embedded = settings.model in ("auto", "embedded")
-        model = (
-            weights.llama_cpp_file(settings.home / "models") if embedded else Path(settings.model)
-        )
+        if settings.model in ("auto", "embedded"):
+            model = weights.llama_cpp_file(settings.home / "models")
+        else:
+            model = gguf_file.find(settings.model, "MEDRAFT_MODEL")
         make_whole(target, lambda path: write_gguf(adapter, model, path))
     else:
         _, checkpoint = weights.checkpoint(settings)
