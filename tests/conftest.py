@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 from agent import llms, settings
 from agent.llms import Engine
@@ -23,6 +26,8 @@ from index_store.build import Built, build
 from index_store.cleaning import clean
 from index_store.dataset import Dialogue
 from index_store.embedding import EMBEDDED, load_embedding
+
+from browsing import ARGUMENTS, CHROMIUM, HOSTILE, Server, answered, open_page, serve
 
 if TYPE_CHECKING:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
@@ -245,6 +250,85 @@ def named(models_home: Path, adapter: Path) -> Iterator[Named]:
             f"http://127.0.0.1:{proxy.server_port}/v1", base.api_key, embedded, Names.broken
         )
         proxy.shutdown()
+
+
+@pytest.fixture(scope="session")
+def app_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for Chainlit's own files, with our configuration in it."""
+    root = tmp_path_factory.mktemp("app-root")
+    for name in (".chainlit", "public"):
+        shutil.copytree(ROOT / name, root / name)
+    shutil.copy(ROOT / "chainlit.md", root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def index(
+    tmp_path_factory: pytest.TempPathFactory,
+    dialogues: list[Dialogue],
+    build_index: Callable[[list[Dialogue], Path], Built],
+) -> Path:
+    """An index of `dialogues`, and of one whose texts try to be more than texts."""
+    directory = tmp_path_factory.mktemp("page-index")
+    build_index([*dialogues, HOSTILE], directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def environment(models_home: Path, index: Path) -> dict[str, str]:
+    """The server's environment: short, repeatable answers of the embedded model."""
+    inherited = {name: os.environ[name] for name in os.environ if not name.startswith("MEDRAFT_")}
+    return inherited | {
+        "MEDRAFT_HOME": str(models_home),
+        "MEDRAFT_INDEX_DIR": str(index),
+        # By its path the model comes without any adapter.
+        "MEDRAFT_MODEL": str(llama_cpp_file(models_home / "models")),
+        "MEDRAFT_ENGINE": "llama_cpp",
+        "MEDRAFT_TEMPERATURE": "0",
+        "MEDRAFT_MAX_TOKENS": "120",
+        "MEDRAFT_MIN_SCORE": "0.2",
+    }
+
+
+@pytest.fixture(scope="session")
+def server(
+    app_root: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """The page is served; the models may still be loading."""
+    with serve(app_root, environment, tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Playwright]:
+    """Playwright, with a browser at hand."""
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    """One browser; each test gets a page, and so a conversation, of its own."""
+    with playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS) as chromium:
+        yield chromium
+
+
+@pytest.fixture(scope="session")
+def first_message(server: Server, browser: Browser) -> list[str]:
+    """What the page says to a message that comes while the models are being loaded."""
+    page = open_page(browser, server)
+    page.locator("#starters button", has_text="headache").click()
+    texts = [page.locator(".ai-message").first.inner_text()]
+    answered(page)
+    return [*texts, page.locator(".ai-message").last.inner_text()]
+
+
+@pytest.fixture
+def page(server: Server, browser: Browser, first_message: list[str]) -> Iterator[Page]:
+    """A new conversation with loaded models."""
+    opened = open_page(browser, server)
+    yield opened
+    opened.context.close()
 
 
 def random_adapter(checkpoint: Path, directory: Path) -> Path:

@@ -1,0 +1,55 @@
+"""The console script `medraft`.
+
+Owns the tree of commands, and how an error ends one. Everything heavy is imported by the command
+that needs it, so that `--help` answers at once. With --json, standard output is JSON and nothing
+else.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from agent import settings as settings_module
+from agent.cli import finetune, index, routing, talk
+from agent.errors import AgentError
+from index_store.errors import StoreError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A patient chat agent that answers from doctors' replies.",
+)
+app.add_typer(talk.app)
+app.add_typer(routing.app)
+app.add_typer(index.app, name="index")
+app.add_typer(finetune.app, name="finetune")
+
+
+@app.command()
+def setup() -> None:
+    """Prepare what the first conversation needs: the embedded model and the sample's index."""
+    from agent.llms import choose, weights
+
+    settings = settings_module.load()
+    models = settings.home / "models"
+    if settings.model in ("auto", "embedded") and choose(settings) == "llama_cpp":
+        print(f"The model: {weights.llama_cpp_file(models)}")
+    if not (settings.index_dir / "manifest.json").exists():
+        print("The index: embedding the sample (about half a minute)")
+        index.build()
+    else:
+        index.info()
+
+
+def main() -> None:
+    """Run a command; a known error is one sentence on standard error and exit code 2."""
+    try:
+        app()
+    except (AgentError, StoreError) as error:
+        print(f"medraft: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

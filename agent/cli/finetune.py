@@ -1,0 +1,104 @@
+"""`medraft finetune`: examples, train, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from agent import settings as settings_module
+from agent.cli.options import ColumnNames, Limit, Source
+
+app = typer.Typer(
+    no_args_is_help=True, help="A fine-tuned LLM: examples, a LoRA adapter, other formats."
+)
+
+
+@app.command("examples")
+def make_examples(
+    source: Source = "sample",
+    limit: Limit = None,
+    columns: ColumnNames = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Examples of each dialogue.")] = 2,
+    documents: Annotated[
+        float, typer.Option(min=0, max=1, help="Share with documents (RAFT); the rest is SFT.")
+    ] = 0.6,
+    oracle: Annotated[
+        float, typer.Option(min=0, max=1, help="P: share of those with a relevant document.")
+    ] = 0.8,
+    distractors: Annotated[int, typer.Option("--distractors", "-k", min=0)] = 1,
+    multi_turn: Annotated[
+        float, typer.Option(min=0, max=1, help="Share that follows an earlier exchange.")
+    ] = 0.15,
+    seed: int = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="A folder; default: MEDRAFT_HOME/finetuning/examples.")
+    ] = None,
+) -> None:
+    """Make SFT and RAFT examples: the prompts of a conversation, with the replies to learn."""
+    import asyncio
+
+    from agent.finetuning.examples import Recipe
+    from agent.finetuning.prepare import prepare
+    from index_store.cleaning import clean
+    from index_store.dataset import Columns, read_rows
+
+    settings = settings_module.load()
+    folder = output or settings.home / "finetuning" / "examples"
+    recipe = Recipe(rounds, documents, oracle, distractors, multi_turn, seed)
+    names = Columns.parse(columns) if columns else None
+    dialogues, cleaning = clean(read_rows(source, names, limit))
+    made = asyncio.run(
+        prepare(settings, dialogues, cleaning, recipe, folder, source=source, limit=limit)
+    )
+    print(f"Dialogues: {_counts(made.dialogues)}.")
+    print(f"Examples: {_counts(made.examples)}; {_counts(made.held)}. -> {folder}")
+
+
+@app.command("train")
+def train_adapter(
+    output: Annotated[Path, typer.Option(help="The adapter's folder; again, to go on.")],
+    examples: Annotated[
+        Path | None, typer.Option(help="A folder; default: MEDRAFT_HOME/finetuning/examples.")
+    ] = None,
+    epochs: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    rank: Annotated[int, typer.Option(help="Of the LoRA; its alpha is twice that.")] = 16,
+    learning_rate: Annotated[float, typer.Option(min=0)] = 1.5e-3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples of one step.")] = 8,
+    at_once: Annotated[int, typer.Option(min=1, help="Of these, in memory at once.")] = 4,
+    four_bit: Annotated[bool, typer.Option(help="QLoRA; CUDA only.")] = False,
+    seed: int = 0,
+) -> None:
+    """Train a LoRA adapter of MEDRAFT_MODEL; a run that was killed goes on where it was."""
+    from agent.finetuning import training
+
+    settings = settings_module.load()
+    how = training.Training(epochs, rank, learning_rate, batch_size, at_once, four_bit, seed=seed)
+    folder = examples or settings.home / "finetuning" / "examples"
+    record = training.train(settings, how, folder, output)
+    print(
+        f"{record['steps']} steps in {record['minutes']} minutes, validation loss "
+        f"{record['best_validation_loss']:.3f} at step {record['best_step']}. "
+        f"-> MEDRAFT_ADAPTER={output}"
+    )
+
+
+@app.command("export")
+def export_adapter(
+    adapter: Path,
+    output: Annotated[Path, typer.Option(help="A .gguf file, or a folder for a checkpoint.")],
+    form: Annotated[
+        Literal["gguf", "checkpoint"],
+        typer.Option("--to", help="A LoRA for llama.cpp, or MEDRAFT_MODEL with it merged in."),
+    ] = "gguf",
+) -> None:
+    """Write a PEFT adapter in a form that other programs read."""
+    from agent.finetuning.export import export
+
+    export(settings_module.load(), adapter, form, output)
+    print(f"-> {output}")
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())

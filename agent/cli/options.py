@@ -1,0 +1,40 @@
+"""What several commands share: the options that mean the same everywhere, and JSON in and out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agent.errors import AgentError
+
+Source = Annotated[
+    str, typer.Option(help="sample, a .jsonl, .csv or .parquet file, or a Hub data set.")
+]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Rows to read; 1,000 by default from the Hub.")
+]
+ColumnNames = Annotated[
+    str | None, typer.Option("--columns", help="Description=title,Patient=question,Doctor=answer")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Dir = Annotated[Path | None, typer.Option("--dir", help="The index; default: MEDRAFT_INDEX_DIR.")]
+
+
+def lines() -> Iterator[tuple[int, Any]]:
+    """The JSON values of standard input with their line numbers; empty lines are passed over."""
+    for number, line in enumerate(sys.stdin, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line)
+        except json.JSONDecodeError as error:
+            raise AgentError(f"Line {number} of standard input is not JSON: {error.msg}.") from None
+
+
+def print_json(value: object) -> None:
+    print(json.dumps(value, ensure_ascii=False), flush=True)

@@ -1,0 +1,75 @@
+"""`medraft route`, `triage` and `train-router`: the decisions before an answer, alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agent import settings as settings_module
+from agent.cli.options import lines, print_json
+from agent.errors import AgentError
+
+app = typer.Typer()
+
+
+@app.command()
+def route() -> None:
+    """Read {"messages": [{"role", "content"}, ...]} lines; print the router's decision on each."""
+    from agent import router
+    from index_store.embedding import identity, load_embedding
+
+    settings = settings_module.load()
+    head = router.load(identity(settings.embed_model), settings.home)
+    embedding = router.TurnEmbedding(load_embedding(settings.embed_model))
+    for number, line in lines():
+        try:
+            messages = line["messages"]
+            turns = [str(m["content"]) for m in messages if m["role"] == "user"]
+        except (KeyError, TypeError):
+            raise AgentError(
+                f"Line {number} of standard input has no messages: each line must be "
+                '{"messages": [{"role": "user", "content": "..."}]}.'
+            ) from None
+        if not turns:
+            raise AgentError(f"Line {number} of standard input has no message of a user.")
+        decision, _ = head.route(turns, embedding.matrix(turns))
+        print_json(asdict(decision))
+
+
+@app.command("triage")
+def triage_command() -> None:
+    """Read {"text": ...} lines; print for each whether it is an emergency, and of which kind."""
+    from agent.triage import triage
+
+    settings_module.load()
+    for number, line in lines():
+        if not isinstance(line, dict) or not isinstance(line.get("text"), str):
+            raise AgentError(
+                f'Line {number} of standard input has no text: each line must be {{"text": "..."}}.'
+            )
+        kind = triage(line["text"])
+        print_json({"emergency": kind is not None, "kind": kind})
+
+
+@app.command("train-router")
+def train_router(
+    output: Annotated[
+        Path | None, typer.Option(help="Where the head goes; default: in MEDRAFT_HOME.")
+    ] = None,
+) -> None:
+    """Train the router's head for the embedding model in use, from the labelled examples."""
+    from agent.router import HEAD, TurnEmbedding
+    from agent.router_training import train
+    from index_store.embedding import identity, load_embedding
+
+    settings = settings_module.load()
+    target = output or settings.home / HEAD.name
+    embedding = TurnEmbedding(load_embedding(settings.embed_model))
+    report = train(embedding.matrix, identity(settings.embed_model), target)
+    print(
+        f"{report.examples} examples; in cross-validation {report.retrieved:.1%} of the health "
+        f"questions are retrieved, {report.left_alone:.1%} of the others left alone. -> {target}"
+    )

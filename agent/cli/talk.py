@@ -1,0 +1,60 @@
+"""`medraft ask` and `medraft chat`: the agent in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agent import settings as settings_module
+from agent.behaviour import LLMChoice, Retrieval
+from agent.cli.options import Json, print_json
+
+if TYPE_CHECKING:
+    from agent.loading import Agent
+    from agent.settings import Settings
+
+app = typer.Typer()
+
+Llm = Annotated[LLMChoice | None, typer.Option(help="Default: MEDRAFT_LLM.")]
+Ret = Annotated[Retrieval | None, typer.Option(help="Default: MEDRAFT_RETRIEVAL.")]
+
+
+@app.command()
+def ask(question: str, llm: Llm = None, retrieval: Ret = None, as_json: Json = False) -> None:
+    """Answer one question."""
+    import asyncio
+
+    from agent.transcript import collect, show
+
+    settings = _settings(llm, retrieval)
+    agent = _load(settings)
+    engine = agent.conversation()
+    if as_json:
+        print_json(asyncio.run(collect(engine, question)))
+    else:
+        asyncio.run(show(engine, question))
+
+
+@app.command()
+def chat(llm: Llm = None, retrieval: Ret = None) -> None:
+    """Talk with the agent in the terminal. Control-C stops an answer, Control-D leaves."""
+    from agent.transcript import converse
+
+    converse(_load(_settings(llm, retrieval)).conversation())
+
+
+def _settings(llm: LLMChoice | None, retrieval: Retrieval | None) -> Settings:
+    chosen = {"llm": llm, "retrieval": retrieval}
+    return settings_module.load(**{name: value for name, value in chosen.items() if value})
+
+
+def _load(settings: Settings) -> Agent:
+    if sys.stderr.isatty():
+        print("Loading the models ...", file=sys.stderr)
+    from agent import loading
+
+    agent = loading.load(settings)
+    agent.engine.llm(settings.llm)  # a choice that cannot be had is told before any question
+    return agent

@@ -1,0 +1,209 @@
+"""What the tests of the page share: a server of its own, and what people do in the browser."""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, WebSocket, expect
+
+from index_store.dataset import Dialogue
+
+ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 60_000  # milliseconds that a busy machine may take for an answer
+
+HEADACHE = "Hi Doctor, I have a headache, help me."
+NOT_A_DOCTOR = "medraft is not a doctor. In an emergency call your local emergency number."
+HOSTILE = Dialogue(
+    "Q. What helps against hiccups? <script>document.title = 'script'</script>",
+    "I hiccup <img src=x onerror=\"document.title='image'\"> **all day** and `all night`.",
+    "# Stop\nRead [this](https://third.example/link) or https://third.example/bare or "
+    "www.third.example/www, write to doctor@third.example.\n"
+    "Is 3 < 5 & 6_7_8?\n"
+    "![picture](https://third.example/picture.png)\n:::caution\nHold your breath:slowly.\n:::",
+)
+
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="chromium is not installed: the page was NOT tested in a browser"
+)
+
+
+@dataclass
+class Server:
+    """A running `chainlit run agent/app.py`."""
+
+    url: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+
+@dataclass
+class Frames:
+    """What the page's web sockets carried, with the time of each: direction, text, seconds."""
+
+    seen: list[tuple[str, str, float]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, page: Page) -> Frames:
+        """Listen from the page's next web socket on."""
+        frames = cls()
+
+        def listen(web_socket: WebSocket) -> None:
+            web_socket.on("framesent", lambda data: frames._add("sent", data))
+            web_socket.on("framereceived", lambda data: frames._add("received", data))
+
+        page.on("websocket", listen)
+        return frames
+
+    def _add(self, direction: str, data: str | bytes) -> None:
+        self.seen.append((direction, str(data), time.monotonic()))
+
+    def since(self, event: str) -> list[tuple[str, float]]:
+        """Everything from the last time that the browser sent `event`: text, seconds after it."""
+        begin = max(
+            i for i, (to, text, _) in enumerate(self.seen) if to == "sent" and event in text
+        )
+        return [(text, at - self.seen[begin][2]) for _, text, at in self.seen[begin:]]
+
+
+def command(port: int) -> list[str]:
+    """What a person types: `chainlit run agent/app.py`."""
+    app = str(ROOT / "agent" / "app.py")
+    return [sys.executable, "-m", "chainlit", "run", app, "--headless", "--port", str(port)]
+
+
+@contextmanager
+def serve(app_root: Path, environment: dict[str, str], folder: Path) -> Iterator[Server]:
+    """Run the page until the block ends; its output goes to a file in `folder`."""
+    log, port = folder / "server.log", free_port()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command(port), cwd=app_root, env=environment, stdout=output, stderr=output
+        )
+    server = Server(f"http://127.0.0.1:{port}", log, process)
+    try:
+        wait_until_served(server)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def wait_until_served(server: Server) -> None:
+    """Return when the page answers; fail with the log if its process ends before."""
+    while True:
+        try:
+            urlopen(f"{server.url}/health").close()
+        except URLError:
+            assert server.process.poll() is None, server.log.read_text(encoding="utf-8")
+            time.sleep(0.05)
+        else:
+            return
+
+
+def refused(arguments: list[str], cwd: Path, environment: dict[str, str], said: str) -> None:
+    """Assert that a server does not start, and says why in one sentence."""
+    run = subprocess.run(
+        arguments, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 2
+    assert said in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+    assert "Your app is available" not in run.stdout
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def status(server: Server, path: str, origin: str, **headers: str) -> int:
+    """The status of a GET request that a page of `origin` would send."""
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=10)
+    connection.request("GET", path, headers={"Origin": origin, **headers})
+    try:
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def third_parties() -> set[str]:
+    """The hosts that Chainlit's page, as it is shipped, makes browsers talk to."""
+    spec = importlib.util.find_spec("chainlit")
+    assert spec and spec.origin
+    page = Path(spec.origin).parent / "frontend" / "dist" / "index.html"
+    return set(re.findall(r"https?://([\w.-]+)", page.read_text(encoding="utf-8")))
+
+
+def open_page(browser: Browser, server: Server) -> Page:
+    """A new conversation that can be written to."""
+    page = browser.new_context(locale="de-DE").new_page()
+    page.goto(server.url)
+    page.locator("#starters button:enabled").first.wait_for()
+    return page
+
+
+def choose(page: Page, setting: str, choice: str) -> None:
+    """Set one of the two choices in the settings panel."""
+    page.locator("#chat-settings-open-modal").click()
+    page.locator(f"#chat-settings #{setting}").click()
+    page.get_by_role("option", name=choice, exact=True).click()
+    page.locator("#confirm").click()
+    page.locator("#chat-settings").wait_for(state="detached")
+
+
+def ask(page: Page, message: str) -> None:
+    """Send a message, once the page is connected."""
+    page.locator("#chat-settings-open-modal:enabled").wait_for()
+    page.locator("#chat-input").click()
+    page.keyboard.type(message)
+    page.keyboard.press("Enter")
+    page.locator('[data-step-type="user_message"]', has_text=message).last.wait_for()
+
+
+def answered(page: Page) -> None:
+    """Wait until something follows the last message, and the page takes the next one."""
+    last = page.locator("[data-step-type]").last
+    expect(last).not_to_have_attribute("data-step-type", "user_message", timeout=PATIENCE)
+    page.locator("#chat-submit").wait_for(timeout=PATIENCE)
+
+
+def step(page: Page) -> Locator:
+    """The line that names the behaviour of the last answer."""
+    last = page.locator('[id^="step-base"], [id^="step-RAG"]').last
+    last.wait_for(timeout=PATIENCE)
+    return last
+
+
+def open_source(page: Page, number: int) -> Locator:
+    """Open a source of the last answer; returns what is shown of it."""
+    page.get_by_role("button", name=f"Source {number}").last.click()
+    expect(page.locator("#side-view-title")).to_have_text(f"Source {number}")
+    content = page.locator("#side-view-content")
+    expect(content).to_contain_text("A doctor replied")
+    return content
