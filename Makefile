@@ -10,7 +10,7 @@ PIP := $(BIN)/pip install --quiet --quiet --disable-pip-version-check --constrai
 # faiss-cpu and faiss-gpu install the same files: one or the other.
 FAISS := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 
-.PHONY: chat test setup check router contract screenshots clean
+.PHONY: chat test setup check router triage contract screenshots clean
 
 chat: setup
 	@echo "== The page: http://localhost:$(PORT) (Control-C ends it)"
@@ -18,7 +18,7 @@ chat: setup
 
 test: setup .venv/dev
 	@echo "== Tests"
-	@$(BIN)/pytest
+	@OMP_NUM_THREADS=1 MEDRAFT_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 setup: .venv/installed
 	@$(BIN)/medraft setup
@@ -46,7 +46,10 @@ check: .venv/dev
 	@touch $@
 
 router: .venv/installed
-	$(BIN)/medraft train-router --output agent/router_head.json
+	$(BIN)/medraft train-router --output agent/router_head.npz
+
+triage: .venv/installed
+	$(BIN)/medraft train-triage --output agent/triage_head.json
 
 contract: setup .venv/dev
 	$(BIN)/python -m docs.contract

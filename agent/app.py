@@ -1,37 +1,49 @@
 """The page: `chainlit run agent/app.py`, from the repository's root.
 
-Owns the wiring of Chainlit's callbacks to a conversation, and of a turn's events to the screen.
-Does not know how an answer comes about, nor how it looks.
+Owns the wiring of Chainlit's callbacks to a conversation. Does not know how an answer comes
+about, nor how it looks.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import chainlit as cl
 from chainlit import server
 from chainlit.config import config
+from chainlit.types import ThreadDict
 
-from agent.errors import AgentError
-from agent.page import choices, privacy, sources
+from agent import database
+from agent.page import (
+    accounts,
+    choices,
+    columns,
+    compare,
+    privacy,
+    resume,
+    routes,
+    sources,
+    welcome,
+)
+from agent.page.conversation import SESSIONS, Conversation, end_elsewhere
+from agent.page.history import History
+from agent.page.language import speak, spoken
 from agent.page.startup import Models, settings_or_exit
-from agent.page.turn import TurnOnScreen
-from index_store.errors import StoreError
-
-if TYPE_CHECKING:
-    from agent.engine import PatientChatEngine
-
-log = logging.getLogger("medraft")
-
-LOADING = "The models are being loaded. Your message will be answered in a moment."
-SORRY = "Something went wrong while answering; your message was not lost. Please send it again."
+from agent.page.turn import RETRY
 
 settings, manifest = settings_or_exit(config)
 models = Models(settings)
 privacy.protect(server, config.project.allow_origins)
+speak(server)
+accounts.open_ways_in(settings, server)
+routes.add(server)
+resume.show_again_after_a_lost_connection(server.sio)
+
+
+@cl.data_layer
+def history() -> History:
+    """Where threads, steps and feedback are kept."""
+    return History(database.connect_async(settings))
 
 
 @cl.on_app_startup
@@ -40,48 +52,70 @@ async def load_models() -> None:
     models.load()
 
 
-@cl.set_starters
-async def starters(user: cl.User | None) -> list[cl.Starter]:
+@cl.set_starters  # type: ignore[arg-type]  # Chainlit hands over the language, too
+async def starters(user: cl.User | None, tag: str) -> list[cl.Starter]:
     """Questions to begin with."""
-    return choices.starters()
+    return welcome.starters(spoken(tag))
 
 
 @cl.on_chat_start
 async def begin() -> None:
     """The conversation gets its choices; its engine comes with the first message."""
-    await choices.show_panel(settings)
+    await choices.show(settings)
+    await cl.context.emitter.set_commands([compare.command()])
+
+
+@cl.on_chat_resume
+async def go_on(thread: ThreadDict) -> None:
+    """A stored conversation goes on where it was."""
+    await end_elsewhere(thread)
+    await resume.resume(thread)
+    await _conversation().restore(thread)
+    await choices.show(settings)
+    await cl.context.emitter.set_commands([compare.command()])
 
 
 @cl.on_message
 async def answer(message: cl.Message) -> None:
-    """One turn. However it ends, the patient sees how."""
-    turn = TurnOnScreen(sample=manifest.source == "sample")
-    running = _running()
-    task = asyncio.current_task()
-    assert task is not None
-    running.add(task)
-    try:
-        engine = await _conversation()
-        async with aclosing(engine.turn(message.content)) as events:
-            async for event in events:
-                await turn.show(event)
-    except (AgentError, StoreError) as error:
-        turn.fail(str(error))
-    except Exception as error:
-        # The type alone: the text of an error may hold what the patient said.
-        log.error("%s in thread %s", type(error).__name__, message.thread_id)
-        turn.fail(SORRY)
-    finally:
-        running.discard(task)
-        # Stop, pressed again, must not cut short what makes the screen whole.
-        await asyncio.shield(turn.finish())
+    """A message of the patient, new or edited."""
+    await _conversation().answer(message)
 
 
 @cl.on_stop
-def stop() -> None:
-    """Chainlit stops the newest message; after a lost connection an older one may still run."""
-    for task in _running():
-        task.cancel()
+async def stop() -> None:
+    """Stop, in whatever state the turns of this session are."""
+    _conversation().stop()
+    await _conversation().say_stopped()
+
+
+@cl.action_callback(RETRY)
+async def retry(button: cl.Action) -> None:
+    """A click on "Try again"."""
+    _conversation().retry(button.payload["message"])
+
+
+@cl.on_settings_update
+async def confirm_choices(panel: dict[str, Any]) -> None:
+    """The settings panel was confirmed."""
+    await choices.show_picker(settings)
+
+
+@cl.on_window_message
+async def pick(data: object) -> None:
+    """A pick in the composer, before any message; or anything else that a window was sent."""
+    await choices.picked(data, settings)
+
+
+@cl.action_callback(columns.COMPARE)
+async def compare_all_four(button: cl.Action) -> None:
+    """A click on "Compare all four"."""
+    await compare.by_click(_conversation(), button)
+
+
+@cl.action_callback(columns.CONTINUE)
+async def take_over(button: cl.Action) -> None:
+    """A click on "Continue with this one"."""
+    await compare.take_over(_conversation(), button)
 
 
 @cl.action_callback(sources.BUTTON)
@@ -90,27 +124,10 @@ async def open_source(button: cl.Action) -> None:
     await sources.open_beside(button)
 
 
-async def _conversation() -> PatientChatEngine:
-    """This session's engine, with the choices that hold from this message on."""
-    if not models.loaded:
-        notice = await cl.Message(LOADING).send()
-        try:
-            await models.agent()
-        finally:
-            await notice.remove()
-    agent = await models.agent()
-    engine: PatientChatEngine | None = cl.user_session.get("engine")
-    if engine is None:
-        engine = agent.conversation()
-        cl.user_session.set("engine", engine)
-    engine.llm, engine.retrieval = choices.chosen(settings)
-    return engine
-
-
-def _running() -> set[asyncio.Task[Any]]:
-    """The turns of this session that have not ended."""
-    running: set[asyncio.Task[Any]] | None = cl.user_session.get("running")
-    if running is None:
-        running = set()
-        cl.user_session.set("running", running)
-    return running
+def _conversation() -> Conversation:
+    """This session's conversation."""
+    found: Conversation | None = cl.user_session.get(SESSIONS)
+    if found is None:
+        found = Conversation(models, settings, sample=manifest.is_sample)
+        cl.user_session.set(SESSIONS, found)
+    return found

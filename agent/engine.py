@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
@@ -24,6 +24,7 @@ from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from agent.behaviour import LLMChoice, Retrieval, behaviour
+from agent.emergency import Language, notice
 from agent.events import (
     Delta,
     Emergency,
@@ -35,10 +36,12 @@ from agent.events import (
     Timing,
     Waiting,
 )
+from agent.injection import addresses_model
 from agent.llms import Engine
-from agent.prompting import Prompt, prompt, render
-from agent.router import Route, Router, TurnEmbedding
+from agent.prompting import Prompt, prompt
+from agent.router import Reason, Route, Router, TurnEmbedding, asks
 from agent.settings import Settings
+from agent.support import Supported, support
 from agent.triage import triage
 from index_store.retriever import DoctorReplyRetriever
 
@@ -50,7 +53,8 @@ SENTENCE_END = re.compile(r"[^\W\d_]{2,}[.!?][\"')\]]*\s*$|;\s*\n\s*$")
 
 
 class PatientChatEngine(BaseChatEngine):
-    """A conversation. `llm` and `retrieval` may be set between turns; the next one heeds them.
+    """A conversation. `llm`, `retrieval`, and `language` and `country` of the emergency notice may
+    be set between turns; the next one heeds them.
 
     `turn` is the whole of it; the methods of LlamaIndex's BaseChatEngine are views of it. The
     synchronous ones must not be called where an event loop runs. All raise AgentError, whose
@@ -68,6 +72,8 @@ class PatientChatEngine(BaseChatEngine):
     ) -> None:
         self.llm: LLMChoice = settings.llm
         self.retrieval: Retrieval = settings.retrieval
+        self.language: Language = "en"
+        self.country = settings.country
         self._settings = settings
         self._engine = engine
         self._embedding = embedding
@@ -81,19 +87,21 @@ class PatientChatEngine(BaseChatEngine):
 
     async def turn(self, message: str) -> AsyncGenerator[Event, None]:
         """Answer `message`; closing the generator stops the engine and keeps what was said."""
-        async with self._one_turn_at_a_time:
+        # Halves of a UTF-16 pair, which browsers send in JSON, are no text to any tokenizer.
+        message = message.encode("utf-8", "replace").decode()
+        async with self._one_turn_at_a_time, self._remembered(message) as said:
             start = time.perf_counter()
             timing = Timing()
+            history = self.chat_history
             choice, retrieval = self.llm, self.retrieval  # they may change while this runs
-            said = ""
             if kind := triage(message):
-                emergency = Emergency(kind, render("emergency", kind=kind))
-                said = f"{emergency.notice}\n\n"
+                emergency = Emergency(kind, notice(kind, self.language, self.country))
+                said.append(f"{emergency.notice}\n\n")
                 yield emergency
 
             llm = self._engine.llm(choice)
             # An emergency is looked up by its own words, whatever was spoken of before.
-            asked = [] if kind else [m for m in self.chat_history if m.role == MessageRole.USER]
+            asked = [] if kind else [m for m in history if m.role == MessageRole.USER]
             route, query = await self._route(message, retrieval, asked)
             timing.route_ms = _since(start)
             yield Routed(route, behaviour(choice, route.retrieve))
@@ -103,63 +111,96 @@ class PatientChatEngine(BaseChatEngine):
                 begun = time.perf_counter()
                 found = await self._retriever.aretrieve(query)
                 timing.retrieve_ms = _since(begun)
-            texts = [node.get_content() for node in found]
+            trusted = await asyncio.to_thread(_trusted, found)
+            texts = [node.get_content() for node in trusted]
             asked_for = await prompt(
-                llm, choice, self.chat_history, message, texts, self._settings.max_tokens
+                llm, choice, _without_crisis(history), message, texts, self._settings.max_tokens
             )
             if route.retrieve:
-                yield Retrieved(found[: asked_for.used])
+                sources = trusted[: asked_for.used]
+                yield Retrieved(sources, [node for node in found if node not in sources])
 
             answer = ""
+            ended = True
             enough = ENOUGH * self._settings.max_tokens
-            self._memory.put(ChatMessage(role=MessageRole.USER, content=message))
-            try:
-                stream = await llm.astream_chat(
-                    asked_for.messages,
-                    max_tokens=self._settings.max_tokens,
-                    temperature=self._settings.temperature,
-                    top_p=self._settings.top_p,
-                )
-                async with aclosing(stream):
-                    async for response in stream:
-                        raw = response.raw or {}
-                        if "waiting" in raw:
-                            yield Waiting(raw["waiting"])
-                            continue
-                        if "notice" in raw:
-                            yield Notice(raw["notice"])
-                            continue
-                        timing.tokens = raw["tokens"]
-                        timing.first_token_ms = timing.first_token_ms or _since(start)
-                        delta = (response.delta or "") if answer else _first(asked_for, response)
-                        answer += delta
-                        yield Delta(delta)
-                        if SENTENCE_END.search(answer) and (
-                            timing.tokens >= enough or _repeats_itself(answer)
-                        ):
-                            break
-            finally:
-                if said or answer:
-                    self._memory.put(
-                        ChatMessage(role=MessageRole.ASSISTANT, content=(said + answer).strip())
-                    )
+            stream = await llm.astream_chat(
+                asked_for.messages,
+                max_tokens=self._settings.max_tokens,
+                temperature=self._settings.temperature,
+                top_p=self._settings.top_p,
+            )
+            async with aclosing(stream):
+                async for response in stream:
+                    raw = response.raw or {}
+                    if "waiting" in raw:
+                        yield Waiting(raw["waiting"])
+                        continue
+                    if "notice" in raw:
+                        yield Notice(raw["notice"])
+                        continue
+                    timing.tokens = raw["tokens"]
+                    timing.first_token_ms = timing.first_token_ms or _since(start)
+                    delta = (response.delta or "") if answer else _first(asked_for, response)
+                    answer += delta
+                    said.append(delta)
+                    yield Delta(delta)
+                    if SENTENCE_END.search(answer) and (
+                        timing.tokens >= enough or _repeats_itself(answer)
+                    ):
+                        ended = False
+                        break
             timing.total_ms = _since(start)
-            yield Finished(answer.strip(), timing)
+            ended = ended and timing.tokens < self._settings.max_tokens
+            answer = answer.strip()
+            supported: list[Supported] = []
+            if texts := texts[: asked_for.used]:
+                supported = await asyncio.to_thread(support, answer, texts, self._embedding.matrix)
+            yield Finished(answer, timing, ended, supported)
 
     async def _route(
         self, message: str, retrieval: Retrieval, asked: Sequence[ChatMessage]
     ) -> tuple[Route, QueryBundle | None]:
         if retrieval == "never":
-            return Route(False, None, "retrieval is set to never"), None
+            return Route(False, None, Reason.NEVER), None
         turns = [*(earlier.content or "" for earlier in asked), message]
-        route, query = self._router.route(turns, await self._embedding.turns(turns))
+        vectors = await self._embedding.turns(turns)
+        history = self.chat_history
+        answers = bool(history) and asks(history[-1].content or "")
+        route, query = self._router.route(turns, vectors, answers)
         if retrieval == "always":
-            route = Route(True, route.score, "retrieval is set to always")
+            route = Route(True, route.score, Reason.ALWAYS)
         return route, QueryBundle(query.text, embedding=query.vector.tolist())
+
+    @asynccontextmanager
+    async def _remembered(self, message: str) -> AsyncIterator[list[str]]:
+        """However the turn ends, memory gets the question with what was said to it. A question
+        without a word said to it is forgotten: many chat templates refuse two in a row."""
+        said: list[str] = []
+        try:
+            yield said
+        finally:
+            if text := "".join(said).strip():
+                self._memory.put(ChatMessage(role=MessageRole.USER, content=message))
+                self._memory.put(ChatMessage(role=MessageRole.ASSISTANT, content=text))
+
+    def take_over(self, before: int, question: str, answer: str, new: bool) -> None:
+        """Remember question and answer after the first `before` messages of `chat_history`: as an
+        exchange more (`new`), or in place of the one that stands there; call it between turns."""
+        history = self.chat_history
+        exchange = [
+            ChatMessage(role=MessageRole.USER, content=question),
+            ChatMessage(role=MessageRole.ASSISTANT, content=answer),
+        ]
+        later = history[before if new else before + len(exchange) :]
+        self._memory.set([*history[:before], *exchange, *later])
 
     def reset(self) -> None:
         """Forget the conversation."""
         self._memory.reset()
+
+    def rewind(self, messages: int) -> None:
+        """Forget all but the first so many messages of `chat_history`; call it between turns."""
+        self._memory.set(self.chat_history[:messages])
 
     @property
     def chat_history(self) -> list[ChatMessage]:
@@ -244,6 +285,22 @@ class PatientChatEngine(BaseChatEngine):
     def _recall(self, chat_history: list[ChatMessage] | None) -> None:
         if chat_history is not None:
             self._memory.set(chat_history)
+
+
+def _trusted(found: list[NodeWithScore]) -> list[NodeWithScore]:
+    return [node for node in found if not addresses_model(node.get_content())]
+
+
+def _without_crisis(history: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """What the LLM is told of the conversation. Thanked after talk of suicide, a small one goes on
+    about it in ways that nobody should read; the notice that was given stays on the screen."""
+    told, crisis = [], False
+    for message in history:
+        if message.role == MessageRole.USER:
+            crisis = triage(message.content or "") == "suicide"
+        if not crisis:
+            told.append(message)
+    return told
 
 
 def _repeats_itself(answer: str) -> bool:

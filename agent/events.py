@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from agent.behaviour import Behaviour
     from agent.router import Route
+    from agent.support import Supported
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,11 @@ class Routed:
 
 @dataclass(frozen=True)
 class Retrieved:
-    """The doctors' replies that go into the prompt; none if nothing was close enough."""
+    """The doctors' replies that go into the prompt, none if nothing was close enough; and those
+    that were found and `left_out`: they address a model (agent.injection), or there is no room."""
 
     sources: list[NodeWithScore]
+    left_out: list[NodeWithScore] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,14 @@ class Timing:
 
 @dataclass(frozen=True)
 class Finished:
-    """The answer ended by itself or at its longest; a stopped one does not get here."""
+    """The answer is whole: the LLM ended it (`ended`), or it was cut where it was long enough or
+    began to repeat itself. A stopped one does not get here. `support` tells which of its sentences
+    a source supports, by the source's number in `Retrieved.sources`, from 1."""
 
     answer: str
     timing: Timing = field(default_factory=Timing)
+    ended: bool = True
+    support: list[Supported] = field(default_factory=list)
 
 
 Event = Emergency | Routed | Retrieved | Waiting | Notice | Delta | Finished

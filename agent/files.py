@@ -42,10 +42,22 @@ def make_whole(target: Path, make: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text` in one step."""
+    _write(path, text, 0o666)
+
+
+def write_private(path: Path, text: str) -> None:
+    """As `write_text`, to a file that nobody but its owner can read, at no time."""
+    _write(path, text, 0o600)
+
+
+def _write(path: Path, text: str, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.unlink(missing_ok=True)  # of a process that was killed: its mode may be another
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
         sync(temporary)
         temporary.replace(path)
     except BaseException:

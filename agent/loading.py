@@ -16,8 +16,8 @@ from agent.llms import Engine
 from agent.router import Router, TurnEmbedding
 from agent.settings import Settings
 from index_store.embedding import identity, load_embedding
+from index_store.live import LiveIndex
 from index_store.retriever import DoctorReplyRetriever
-from index_store.store import IndexStore
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Agent:
 def load(settings: Settings) -> Agent:
     """Load all, quick checks first. Raises AgentError or StoreError, each one sentence."""
     head = router.load(identity(settings.embed_model), settings.home)
-    store = IndexStore.open(settings.index_dir, settings.embed_model)
+    store = LiveIndex(settings.index_dir, settings.embed_model, settings.search_on)
     engine = llms.load(settings)
     embedding = load_embedding(settings.embed_model)
     retriever = DoctorReplyRetriever(store, embedding, settings.sources, settings.min_score)

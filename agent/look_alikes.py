@@ -32,6 +32,12 @@ def is_taken_back(message: str, start: int, end: int, kind: str) -> bool:
     )
 
 
+def frames(message: str) -> set[str]:
+    """What `message`, which is folded, speaks of besides: "past", "question", "joke", "fiction"."""
+    cues = {"past": _PAST, "question": _UNREAL, "joke": _JOKE, "fiction": _FICTION}
+    return {name for name, cue in cues.items() if cue.search(message)}
+
+
 def _phrases(rule: str) -> re.Pattern[str]:
     return compiled(spelt_out(rule, VOCABULARY))
 
@@ -54,6 +60,8 @@ _NEGATED = re.compile(
     r"look\w*|be|want|about|think|thinking|planning))"
     rf"{_WORDS}{{0,4}}(?: or{_WORDS}{{1,4}}){{0,6}}(?: or)? $|"
     r"\b(?:isnt|arent|wasnt|werent|dont|doesnt|didnt|havent|hasnt|never) (?:\w++ or )?$|"
+    r"\b(?:no longer|wouldnt|wont|never) (?:ever |actually |really |having |think about |"
+    r"thought of ){0,2}$|"
     r"\b(?:dont|doesnt|didnt) think [^,|]{0,30}$"
 )
 _MILD = re.compile(
@@ -65,7 +73,7 @@ _DEGREE = re.compile(
     r"pain|hurt|ach|tight|pressure|discomfort|short|breathless|burn|bl[oe]e?d|cramp|dizz|faint|"
     r"heavy"
 )
-_UNLIKE_BEFORE = re.compile(r" (?:\w++ ){0,2}(?:like (?:this|that|it)|this bad|so bad)\b")
+_UNLIKE_BEFORE = re.compile(r" (?!or )(?:\w++ ){0,2}(?:like (?:this|that|it)|this bad|so bad)\b")
 _DENIED_AFTER = re.compile(
     r" [|,] (?:none|negative|(?:no|never|nope)(?= [|,]|$))|.{0,20} for (?:\w+ )?years\b"
 )
@@ -84,7 +92,10 @@ def _is_denied(opening: str, match: str, after: str) -> bool:
 _PAST_BEFORE = re.compile(r"\b(?:history of|previous|former|earlier|past|prior) (?:\w++ ){0,2}$")
 _PAST = _phrases(
     r"""
-    (19|20)\d\d|(?<!since )last (year|month|summer|winter|spring|autumn|christmas|easter)|(years?|
+    (19|20)\d\d|years back|once (in|at|when|as)|at (the age of )?(1\d|2\d)(?= [,|])|at (our|my|
+    her) first|in (uni|spring|
+    summer|autumn|winter)|(?<!since )last (year|month|summer|winter|spring|autumn|christmas|
+    easter)|(years?|
     yrs|months|decades?|ages) (ago|back)|known (for|since)|when (i|he|she|they) (was|were) (a|an|
     young|younger|little|small|<number>|still|pregnant)|in (school|college|university|primary
     school|kindergarten|high school)|as (a|an) (child|kid|baby|teenager|teen|infant|toddler)|used
@@ -146,11 +157,21 @@ _UNREAL = _phrases(
     afraid|scared|fear|terrified|paranoid|anxious) (of|about|that i could|that i might|i could|i
     might) (getting|having an?|get|have|choking)|(prevent*|avoid|protect)( my \w+)?|translate|
     explain|define|meaning of|poem|essay|homework|first aid (course|kit|class|training|applies)|
-    (studying|revising|studied) for|(for|my|an|the) exam|lecture|statistics|student nurse|nursing
+    (studying|revising|studied) for|(for|my|an|the) exam|lecture|statistics|suppose|imagine|
+    lets say|say (a|an|my|your|someone|somebody)|(if|when) (a|an) \w+|if (my|your|our)
+    \w+ (ever|told|said|were|got)|(who|whom) (to|would|should|do)|in (theory|general|advance)|
+    (causes?|reasons?|interactions?|risk
+    factors|first aid|signs|symptoms) (of|for|between|in)|known side|medical student|how would (i|
+    you|we) ~1 (recogni[sz]e|know|spot)|
+    (scared|afraid|frightened|terrified|petrified|fear*) of(?! (him|her|my|what|myself|it|going))|
+    (always|i|we) (fear|worry|dread)|
+    asks (who|why|what|how|whether)|(do|does) (lifeguards?|medics|teachers|nurses|vets|\w+s) do|
+    student nurse|nursing
     student|antidote|tell me (about|what|how)|(information|info|facts|curious|wondering|talk|
     presentation|learn*) (on|about|whether)|leaflet|package insert|side effects?|label|warns?|
     warnings?|(may|can|might|could) cause|on the box|information sheet|read (that|about|online|
-    somewhere|on|\w+ (can|may|causes?))|reading about|lists?|listed|googl*|website|internet|(says|
+    somewhere|on|\w+ (can|may|causes?))|reading about|lists?|listed|googl* ~1 (it|symptoms|that|
+    about|online)|website|internet|(says|
     say|said)( on)?( that)?( it)? (can|may|might)|instructions|(said|told|says|advised) ~2 to ~3
     (call|go|come|ring|watch) ~3 (for|if|when)( i (have|get|feel|had))?|look out for|watch for|asked
     (me )?(whether|if|about)( i (have|had|get|feel))?|(dog|cat|puppy|kitten|hamster|parrot|rabbit|
@@ -166,8 +187,9 @@ _RESUMED = re.compile(
 )
 _JOKE = _phrases(
     """
-    laughing|laughed|laughter|so funny|hilarious|the joke|of embarrassment|so embarrass*|boredom|
-    boring|curiosity|overdos* ~3 chocolate|squad|prevention|(saw|heard) the (price|bill)|lol|haha|in
+    laughing|laughed|laughter|so funny|hilarious|the joke|of embarrassment|so embarrass*|
+    fak(e|ed|es|ing)|boredom|boring|curiosity|overdos* ~3 chocolate|squad|prevention|(saw|heard)
+    the (price|bill)|lol|haha|in
     debt|netflix|figure of speech|(in|with|under) (work|emails|paperwork|homework|debt)|(nearly|
     almost|gave me|give me|gives me|giving me|gave her|gave him) (a |had a |have a |having
     a )?(heart attack|stroke)|(will|would|going to) have a (heart attack|stroke|fit) when|seizure
@@ -195,7 +217,10 @@ _FICTION = _phrases(
     (saw|watched|seen) (a|the|some|this) (video|clip|film|movie)|(in|from|of|on|reading|read) (the|
     a|an|this|that|my|his|her) (\w+ )?(book|show|story|video game|computer game|school play|song|
     script|telly)|on (tv|netflix|the news|the radio|telly|youtube|tiktok|television)|song about|book
-    club|scene with|(writing|wrote) a|greys anatomy|on (house|er|casualty|scrubs|holby)|in er|a
+    club|scene with|(writing|wrote) a|greys anatomy|on (house|er|casualty|scrubs|holby)|in er|
+    scene|episode|cartoon|(a|the) (youtuber|vlogger|influencer|celeb*|footballer|singer)|
+    on (facebook|eastenders|instagram)|
+    in the (papers?|newspapers?)|fairy tale|dolls?|juliet|snow white|a
     dream|dreamt|dreamed|nightmare|the plot|school play|in the series
     """
 )

@@ -1,8 +1,9 @@
 """The prompt of a turn: templates rendered, and cut to what the model can read.
 
 Owns the order in the prompt (system, the history as it was said, the patient's message with
-the retrieved replies last, so that the engine's prefix cache serves all that came before) and
-what gives way when it is too long. The templates are `prompts/*.j2`, one file a prompt.
+the retrieved replies last, so that the engine's prefix cache serves all that came before), that
+nobody's text is more than text in it, and what gives way when it is too long. The templates are
+`prompts/*.j2`, one file a prompt.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRo
 
 from agent.behaviour import LLMChoice
 from agent.errors import AgentError
+from agent.injection import harmless
 from agent.settings import ROOT
 
 # The history gives way in blocks of this many messages: were it cut by one at every turn,
@@ -71,6 +73,8 @@ async def prompt(
     What is too long loses its oldest turns first, then its last sources, never the message.
     Raises AgentError if the message alone is longer than the model can read.
     """
+    history = [ChatMessage(role=m.role, content=harmless(m.content or "")) for m in history]
+    message, sources = harmless(message), [harmless(source) for source in sources]
     budget = llm.metadata.context_window - max_tokens
     system = ChatMessage(role=MessageRole.SYSTEM, content=render("system"))
     for used in range(len(sources), -1, -1):
@@ -88,7 +92,9 @@ async def prompt(
                 return Prompt(messages, used, opening)
     raise AgentError(
         f"This message is longer than the model can read ({budget} tokens): "
-        "please send a shorter one."
+        "please send a shorter one.",
+        key="too_long",
+        budget=budget,
     )
 
 

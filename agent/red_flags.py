@@ -1,4 +1,4 @@
-"""The red flags themselves, read from `red_flags.toml` beside this file, where they are edited.
+"""The red flags themselves, read from `red_flags.toml` and `red_flags_es.toml`: edit them there.
 
 Owns nothing but the reading. `agent/wording.py` has the notation, `agent/triage.py` the search.
 """
@@ -7,8 +7,12 @@ import tomllib
 from pathlib import Path
 
 _FILE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_SPANISH = tomllib.loads(Path(__file__).with_name("red_flags_es.toml").read_text(encoding="utf-8"))
 
 # Groups of words that rules name as <group>.
 VOCABULARY: dict[str, str] = _FILE["vocabulary"]
 # For each kind its rules, the kind that wins first.
-RED_FLAGS: dict[str, str] = _FILE["red_flags"]
+RED_FLAGS: dict[str, str] = {
+    kind: rules.strip() + "\n" + _SPANISH["red_flags"][kind]
+    for kind, rules in _FILE["red_flags"].items()
+}

@@ -1,17 +1,19 @@
-"""Retrieve doctors' replies for this message, or not: one logistic head on its embedding.
+"""Retrieve doctors' replies for this message, or not: one kernel head on its embedding.
 
 Owns the decision, its score and its reason, and the vector that searches. The state is
-nothing but the patient's turns: each is judged together with the health turns before it, and
-what results is again the context of the next. Knows nothing of the index or of any LLM.
+nothing but the patient's turns, and whether the last one was asked for: each is judged together
+with the health turns before it, and what results is again the context of the next. Knows nothing
+of the index or of any LLM.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,10 +26,24 @@ from index_store.embedding import embed_queries
 if TYPE_CHECKING:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
-HEAD = Path(__file__).with_name("router_head.json")
+HEAD = Path(__file__).with_name("router_head.npz")
+# How a message stands in its conversation: it opens a subject, it follows a health turn ("and for
+# my son?"), or it answers what the doctor asked after one ("yes").
+OPENING, FOLLOWING, ANSWERING = range(3)
 # A message of so many words speaks for itself, and what was said before weighs less in the search.
 SELF_CONTAINED = 8
-CONTEXT_WEIGHT, ELLIPTIC_CONTEXT_WEIGHT = 0.25, 0.5
+CONTEXT_WEIGHT, ELLIPTIC_CONTEXT_WEIGHT = 0.5, 1.5
+
+
+class Reason(StrEnum):
+    """Why a message is looked up, or not."""
+
+    HEALTH = "a health question"
+    FOLLOWS = "goes on about the patient's health"
+    UNSURE = "perhaps a health question, so better looked up"
+    OTHER = "not a health question"
+    ALWAYS = "retrieval is set to always"
+    NEVER = "retrieval is set to never"
 
 
 @dataclass(frozen=True)
@@ -36,7 +52,7 @@ class Route:
 
     retrieve: bool
     score: float | None
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True)
@@ -49,44 +65,58 @@ class Query:
 
 @dataclass(frozen=True)
 class Router:
-    """A trained head: weights of shape (d,) and a bias for a message that opens a subject,
-    and what is added to both when it follows a health turn ("yes, for three days")."""
+    """A trained head: logistic, on a Gaussian kernel over labelled examples.
+
+    `examples` are unit vectors of shape (n, d); `weights` (n, 3) and `thresholds` (3,) have a
+    column each for a message that opens, follows or answers.
+    """
 
     embed_model: str
-    opening: np.ndarray
-    opening_bias: float
-    following: np.ndarray
-    following_bias: float
-    threshold: float
+    examples: np.ndarray
+    weights: np.ndarray
+    bias: float
+    gamma: float
+    thresholds: np.ndarray
 
-    def score(self, vector: np.ndarray, follows: bool) -> float:
+    def score(self, vector: np.ndarray, stands: int = OPENING) -> float:
         """Probability that a unit vector of shape (d,) is a health question."""
-        logit = float(self.opening @ vector) + self.opening_bias
-        if follows:
-            logit += float(self.following @ vector) + self.following_bias
-        return float(1 / (1 + np.exp(-logit)))
+        near = np.exp(2 * self.gamma * (self.examples @ vector - 1))
+        return float(1 / (1 + np.exp(-(near @ self.weights[:, stands] + self.bias))))
 
-    def route(self, turns: Sequence[str], vectors: np.ndarray) -> tuple[Route, Query]:
+    def route(
+        self, turns: Sequence[str], vectors: np.ndarray, answers: bool = False
+    ) -> tuple[Route, Query]:
         """Judge the last of the patient's turns, oldest first; their unit vectors are (n, d).
 
+        `answers` tells whether the doctor had just asked something (see `asks`).
         The query joins the last turn with the health turns before it, whatever the decision,
         so that a patient who always wants retrieval gets it in context, too.
         """
         context: Query | None = None
         for text, vector in zip(turns[:-1], vectors[:-1], strict=True):
-            if self.score(vector, context is not None) >= self.threshold:
+            stands = FOLLOWING if context else OPENING
+            if self.score(vector, stands) >= self.thresholds[stands]:
                 context = _query(text, vector, context)
-        score = self.score(vectors[-1], context is not None)
-        retrieve = score >= self.threshold
-        reason = self._reason(score, context is not None)
+        stands = (ANSWERING if answers else FOLLOWING) if context else OPENING
+        score = self.score(vectors[-1], stands)
+        retrieve = bool(score >= self.thresholds[stands])
+        reason = _reason(retrieve, score, context is not None)
         return Route(retrieve, score, reason), _query(turns[-1], vectors[-1], context)
 
-    def _reason(self, score: float, follows: bool) -> str:
-        if score < self.threshold:
-            return "not a health question"
-        if score < 0.5:
-            return "perhaps a health question, so better looked up"
-        return "goes on about the patient's health" if follows else "a health question"
+    def save(self, path: Path) -> None:
+        """Write the head; its vectors as whole numbers of one byte, which costs no accuracy."""
+        scale = np.abs(self.examples).max() / 127
+        with path.open("wb") as file:
+            np.savez(
+                file,
+                embed_model=self.embed_model,
+                examples=np.round(self.examples / scale).astype(np.int8),
+                scale=scale,
+                weights=self.weights.astype(np.float32),
+                bias=self.bias,
+                gamma=self.gamma,
+                thresholds=self.thresholds,
+            )
 
 
 class TurnEmbedding:
@@ -110,6 +140,26 @@ class TurnEmbedding:
         return await asyncio.to_thread(self.matrix, texts)
 
 
+def asks(reply: str) -> bool:
+    """Whether a doctor's reply ends in a question, so that the next message answers it."""
+    return reply.rstrip().endswith("?")
+
+
+def patient_turns(messages: Sequence[Mapping[str, str]]) -> tuple[list[str], bool]:
+    """What `Router.route` wants to know of {"role", "content"} messages: turns, and `answers`."""
+    turns = [str(message["content"]) for message in messages if message["role"] == "user"]
+    answers = len(messages) > 1 and messages[-2]["role"] == "assistant"
+    return turns, answers and asks(str(messages[-2]["content"]))
+
+
+def _reason(retrieve: bool, score: float, follows: bool) -> Reason:
+    if not retrieve:
+        return Reason.OTHER
+    if score < 0.5:
+        return Reason.UNSURE
+    return Reason.FOLLOWS if follows else Reason.HEALTH
+
+
 def _query(text: str, vector: np.ndarray, context: Query | None) -> Query:
     if context is None:
         return Query(text, vector)
@@ -129,17 +179,17 @@ def load(embed_model: str, home: Path) -> Router:
         if not path.is_file():
             continue
         try:
-            head = json.loads(path.read_text(encoding="utf-8"))
-            if head["embed_model"] == embed_model:
-                return Router(
-                    embed_model,
-                    np.asarray(head["opening"], dtype=np.float32),
-                    head["opening_bias"],
-                    np.asarray(head["following"], dtype=np.float32),
-                    head["following_bias"],
-                    head["threshold"],
-                )
-        except (ValueError, KeyError, TypeError):
+            with np.load(path) as head:
+                if str(head["embed_model"]) == embed_model:
+                    return Router(
+                        embed_model,
+                        head["examples"] * np.float32(head["scale"]),
+                        head["weights"],
+                        float(head["bias"]),
+                        float(head["gamma"]),
+                        head["thresholds"],
+                    )
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             raise AgentError(
                 f"The router's head {path} is damaged or of an older medraft: "
                 "run `medraft train-router`."

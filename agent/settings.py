@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from agent.behaviour import LLMChoice, Retrieval
@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     index_dir: Path = Field(ROOT / "index_store" / "persisted", description="the persisted index")
     embed_model: str = Field(
         "embedded", description="embedding model: embedded, a directory, or a Hub name"
+    )
+    search_on: Literal["cpu", "gpu"] = Field(
+        "cpu", description="where vectors are searched; gpu needs faiss-gpu"
     )
 
     engine: Literal["auto", "llama_cpp", "huggingface", "openai_like"] = Field(
@@ -76,6 +79,28 @@ class Settings(BaseSettings):
     temperature: float = Field(0.2, ge=0, le=2, description="0 is greedy")
     top_p: float = Field(0.9, gt=0, le=1)
 
+    database_url: SecretStr | None = Field(
+        None,
+        description="where histories are: postgresql://NAME:PASSWORD@HOST/DATABASE or "
+        "sqlite:///FILE; empty: a file in MEDRAFT_HOME",
+    )
+    user_header: str | None = Field(
+        None, description="the header in which a proxy that has checked it names the user"
+    )
+
+    country: str = Field(
+        "",
+        description="whose numbers the emergency notice gives, by ISO 3166 (US, ES ...); empty: "
+        "your local emergency number",
+    )
+
+    @field_validator("country")
+    @classmethod
+    def _two_letters(cls, given: str) -> str:
+        if given and not (len(given) == 2 and given.isascii() and given.isalpha()):
+            raise ValueError("a country has two letters by ISO 3166, as in ES or US")
+        return given.upper()
+
 
 def load(**overrides: Any) -> Settings:
     """Read the settings. Raises AgentError for an unknown name or a value out of range."""
@@ -92,5 +117,6 @@ def load(**overrides: Any) -> Settings:
         first = error.errors()[0]
         name = PREFIX + str(first["loc"][0]).upper()
         raise AgentError(
-            f"Setting {name} does not take {first['input']!r}: {first['msg'].lower()}."
+            f"Setting {name} does not take {first['input']!r}: "
+            f"{first['msg'].removeprefix('Value error, ').lower()}."
         ) from None

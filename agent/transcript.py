@@ -20,19 +20,7 @@ from agent.events import Delta, Emergency, Finished, Notice, Retrieved, Routed
 
 async def collect(engine: PatientChatEngine, question: str) -> dict[str, Any]:
     """The documented object of `medraft ask --json`."""
-    told: dict[str, Any] = {
-        "question": question,
-        "llm": engine.llm,
-        "retrieval": engine.retrieval,
-        "behaviour": None,
-        "route": None,
-        "emergency": False,
-        "emergency_kind": None,
-        "emergency_notice": None,
-        "answer": "",
-        "sources": [],
-        "timing": None,
-    }
+    told = unanswered(engine, question)
     async with aclosing(engine.turn(question)) as events:
         async for event in events:
             match event:
@@ -44,11 +32,33 @@ async def collect(engine: PatientChatEngine, question: str) -> dict[str, Any]:
                     }
                 case Routed(route, behaviour):
                     told |= {"behaviour": behaviour, "route": asdict(route)}
-                case Retrieved(sources):
+                case Retrieved(sources, left_out):
                     told["sources"] = [source(found) for found in sources]
-                case Finished(answer, timing):
-                    told |= {"answer": answer, "timing": asdict(timing)}
+                    told["left_out"] = [source(found) for found in left_out]
+                case Finished(answer, timing, ended, support):
+                    told |= {"answer": answer, "ended": ended, "timing": asdict(timing)}
+                    told["support"] = [asdict(sentence) for sentence in support]
     return told
+
+
+def unanswered(engine: PatientChatEngine, question: str) -> dict[str, Any]:
+    """That object before the turn."""
+    return {
+        "question": question,
+        "llm": engine.llm,
+        "retrieval": engine.retrieval,
+        "behaviour": None,
+        "route": None,
+        "emergency": False,
+        "emergency_kind": None,
+        "emergency_notice": None,
+        "answer": "",
+        "ended": False,
+        "sources": [],
+        "left_out": [],
+        "support": [],
+        "timing": None,
+    }
 
 
 def source(found: NodeWithScore) -> dict[str, Any]:
@@ -72,11 +82,13 @@ async def show(engine: PatientChatEngine, question: str) -> None:
                     print(f"{notice}\n", flush=True)
                 case Routed(route, behaviour):
                     print(f"[{behaviour}: {route.reason}]", file=sys.stderr)
-                case Retrieved(sources):
+                case Retrieved(sources, left_out):
                     for number, found in enumerate(sources, start=1):
                         title = found.node.metadata["title"]
                         print(f"[{number}] {title} ({found.score:.2f})", file=sys.stderr)
-                    if not sources:
+                    for found in left_out:
+                        print(f"[left out] {found.node.metadata['title']}", file=sys.stderr)
+                    if not sources and not left_out:
                         print("[no doctor's reply was close enough]", file=sys.stderr)
                 case Notice(text):
                     print(f"[{text}]", file=sys.stderr)
@@ -84,8 +96,11 @@ async def show(engine: PatientChatEngine, question: str) -> None:
                     print(text, end="", flush=True)
                 case Finished(_, timing) if timing.first_token_ms is None:
                     print("[the model gave no answer: ask in other words]", file=sys.stderr)
-                case Finished(_, timing):
+                case Finished(_, timing, _, support):
                     print(flush=True)
+                    marks = "".join(f"[{s.source}]" if s.source else "[-]" for s in support)
+                    if marks:
+                        print(f"[sentence by sentence, its source: {marks}]", file=sys.stderr)
                     print(
                         f"[first token after {timing.first_token_ms:.0f} ms, "
                         f"{timing.tokens} tokens in {timing.total_ms / 1000:.1f} s]",

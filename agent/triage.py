@@ -3,8 +3,9 @@
 Owns the search for red flags in what a patient writes: without a model or the network, well under
 a millisecond for an ordinary message. The red flags are in `agent/red_flags.toml`, what takes them
 back (negations, the past, films) in `agent/look_alikes.py`, how both are written and read in
-`agent/wording.py`. Knows nothing of the notice that is shown (`prompts/emergency.j2`), of the
-conversation, or of what is answered afterwards.
+`agent/wording.py`. A second opinion, the weighed words of `agent/triage_head.py`, speaks of what
+no rule foresaw, and against a rule that caught on a word. Knows nothing of the notice that is shown
+(`agent/emergency.py`), of the conversation, or of what is answered afterwards.
 
 It errs on the safe side: a notice too many costs a line, a missed one may cost a life.
 """
@@ -16,6 +17,7 @@ from typing import Literal, NamedTuple, cast
 
 from agent.look_alikes import is_taken_back
 from agent.red_flags import RED_FLAGS, VOCABULARY
+from agent.triage_head import likeliest_kind, weigh
 from agent.wording import compiled, fold, joined, openers, spelt_out
 
 Kind = Literal[
@@ -24,9 +26,20 @@ Kind = Literal[
     "diabetic",
 ]  # fmt: skip
 
+# A red flag counts as so much of the words' log odds, and both together must come to so much; a
+# sentence may be weighed without the others, at a price. Chosen by cross-validation over messages
+# in fresh voices, and so that what was learned is still found (docs/evaluation.md).
+_FLAG, _ENOUGH, _OUT_OF_CONTEXT = 2.0, 1.0, 2.0
+# Where the rules found nothing, so many sentences are weighed alone, if they have so many words.
+_SENTENCES, _WORDS = 20, 4
 # No patient repeats a word so often; the bound keeps the time short for text made to take long.
 _OCCURRENCES = 50
 _WORD = re.compile(r"[\w.]+")
+# What every fourth word of a Spanish message is, at least; the weights are of English words.
+_SPANISH = re.compile(
+    r"\b(?:el|la|los|las|un|una|de|del|en|que|y|con|por|se|le|mi|su|es|esta|estoy|soy|tengo|"
+    r"tiene|muy|mas|ya|desde|hace|puedo|puede|como|cuando|quiero)\b"
+)
 
 
 class _Cue(NamedTuple):
@@ -34,6 +47,14 @@ class _Cue(NamedTuple):
 
     kind: Kind
     pattern: re.Pattern[str]
+
+
+class _Flag(NamedTuple):
+    """A red flag of `kind`, in `message[start:end]`."""
+
+    kind: Kind
+    start: int
+    end: int
 
 
 class _Index(NamedTuple):
@@ -50,17 +71,61 @@ def triage(text: str) -> Kind | None:
     whose first aid is the most specific wins: the order of `RED_FLAGS`.
     """
     message = fold(text)
+    flag = _red_flag(message)
+    opinion = _opinion(message)
+    if opinion is None:  # in another language the rules know the plainest words, and no more
+        return flag.kind if flag else None
+    if flag:
+        told = [_sentences(message, flag.start, flag.end)]
+        if _is_spanish(told[0]):
+            return flag.kind
+    else:
+        told = [part for part in message.split("|")[:_SENTENCES] if len(part.split()) >= _WORDS]
+    for sentence in told:
+        alone = weigh(sentence)
+        opinion = opinion if alone is None else max(opinion, alone - _OUT_OF_CONTEXT)
+    if flag:
+        return flag.kind if opinion + _FLAG > _ENOUGH else None
+    # "And my son?" goes on about something else, and its few words weigh what chance makes them.
+    goes_on = message.startswith("and ") and len(_WORD.findall(message)) < _WORDS
+    if goes_on or opinion <= _ENOUGH:
+        return None
+    return cast(Kind, likeliest_kind(message))
+
+
+def _opinion(message: str) -> float | None:
+    return None if _is_spanish(message) else weigh(message)
+
+
+def _is_spanish(message: str) -> bool:
+    return 4 * len(_SPANISH.findall(message)) >= len(message.split())
+
+
+def _red_flag(message: str) -> _Flag | None:
+    """The most urgent red flag in `message` that is meant, by the rules."""
     found = _found(message)
     for kind, rules in _index().rules.items():
         for rule in rules:
             # All that is only looked up comes before what must be read with its context.
-            if rule <= found.keys() and all(_is_meant(cue, message, found[cue]) for cue in rule):
-                return kind
+            if rule <= found.keys():
+                meant = [_meant(cue, message, found[cue]) for cue in rule]
+                places = [place for place in meant if place is not None]
+                if len(places) == len(rule):
+                    return _Flag(kind, min(s for s, _ in places), max(e for _, e in places))
     return None
 
 
-def _is_meant(cue: _Cue, message: str, places: list[tuple[int, int]]) -> bool:
-    return any(not is_taken_back(message, start, end, cue.kind) for start, end in places)
+def _meant(cue: _Cue, message: str, places: list[tuple[int, int]]) -> tuple[int, int] | None:
+    for start, end in places:
+        if not is_taken_back(message, start, end, cue.kind):
+            return start, end
+    return None
+
+
+def _sentences(message: str, start: int, end: int) -> str:
+    """The sentences in which `message[start:end]` stands."""
+    after = message.find("|", end)
+    return message[message.rfind("|", 0, start) + 1 : after if after >= 0 else len(message)]
 
 
 def _found(message: str) -> dict[_Cue, list[tuple[int, int]]]:

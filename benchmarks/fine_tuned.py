@@ -16,20 +16,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import math
-import re
 import statistics
 import tempfile
 from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from llama_index.core.base.llms.types import MessageRole
 
 from agent import llms, router, settings
 from agent.behaviour import LLMChoice, behaviour
-from agent.finetuning.examples import Tokenizer
-from agent.llms import ChatLLM, as_dicts, weights
+from agent.evaluation.metrics import repeats, share_copied, words_of
+from agent.llms import ChatLLM
 from agent.prompting import Prompt, Reader, prompt
 from agent.router import TurnEmbedding
 from agent.settings import Settings
@@ -42,7 +41,6 @@ from index_store.split import split
 from index_store.store import IndexStore
 
 ANSWER = 256  # tokens
-LOOP, COPY = 8, 5  # words
 Case = tuple[Dialogue, list[str]]
 
 
@@ -50,9 +48,9 @@ def find_documents(settings: Settings, folder: Path) -> list[Case]:
     """The held-out dialogues, each with what the retriever finds for it among the others."""
     from llama_index.core.schema import QueryBundle
 
-    dialogues, cleaning = clean(read_rows("sample"))
+    dialogues, _ = clean(read_rows("sample"))
     known = [d for d in dialogues if split(d.patient) != "test"]
-    build(known, cleaning, folder, settings.embed_model, progress=False)
+    build(known, folder, settings.embed_model, progress=False)
     embedding = load_embedding(settings.embed_model)
     head = router.load(identity(settings.embed_model), settings.home)
     turns = TurnEmbedding(embedding)
@@ -75,38 +73,18 @@ async def asked(llm: Reader, choice: LLMChoice, case: Case, with_documents: bool
 
 
 async def perplexities(settings: Settings, cases: Sequence[Case]) -> None:
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    name, checkpoint = weights.checkpoint(settings)
-    adapter = weights.adapter(settings, name)
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    reader = Tokenizer(tokenizer, settings.context_window)
-    base = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
-    model: Any = PeftModel.from_pretrained(base, str(adapter), adapter_name="doctor").eval()
+    engine = llms.load(settings.model_copy(update={"engine": "huggingface"}))
 
     async def perplexity(choice: LLMChoice, with_documents: bool) -> float:
-        total, count = 0.0, 0
+        llm = engine.llm(choice)
+        nats, tokens = 0.0, 0
         for case in cases:
-            made = await asked(reader, choice, case, with_documents)
+            made = await asked(llm, choice, case, with_documents)
             messages = [m for m in made.messages if m.role != MessageRole.ASSISTANT]
-            answer = ChatMessage(role=MessageRole.ASSISTANT, content=case[0].doctor)
-            head = tokenizer.apply_chat_template(
-                as_dicts(messages), add_generation_prompt=True, return_dict=True
-            )["input_ids"]
-            whole = tokenizer.apply_chat_template(as_dicts([*messages, answer]), return_dict=True)[
-                "input_ids"
-            ]
-            ids = torch.tensor([whole])
-            labels = ids.clone()
-            labels[:, : len(head)] = -100
-            adapters = ["__base__" if choice == "base" else "doctor"]
-            with torch.no_grad():
-                loss = model(input_ids=ids, labels=labels, adapter_names=adapters).loss
-            learned = len(whole) - len(head)
-            total, count = total + float(loss) * learned, count + learned
-        return math.exp(total / count)
+            loss = await llm.loss(messages, case[0].doctor)
+            assert loss is not None
+            nats, tokens = nats + loss.nats, tokens + loss.tokens
+        return math.exp(nats / tokens)
 
     print(f"Perplexity of {len(cases)} held-out replies")
     for with_documents in (False, True):
@@ -128,7 +106,7 @@ async def answers(settings: Settings, cases: Sequence[Case], show: bool) -> None
                 )
                 if show:
                     print(f"\n{case[0].patient}\n-> {answer}")
-                words = re.findall(r"[\w']+", answer.lower())
+                words = words_of(answer)
                 ended += tokens < ANSWER
                 loops += repeats(words)
                 lengths.append(len(words))
@@ -157,23 +135,6 @@ async def say(
         async for response in stream:
             text, tokens = response.message.content or "", (response.raw or {})["tokens"]
     return text, tokens
-
-
-def repeats(words: Sequence[str]) -> bool:
-    runs = [tuple(words[i : i + LOOP]) for i in range(len(words) - LOOP + 1)]
-    return len(set(runs)) < len(runs)
-
-
-def share_copied(words: Sequence[str], documents: Sequence[str]) -> float:
-    known = set()
-    for document in documents:
-        there = re.findall(r"[\w']+", document.lower())
-        known |= {tuple(there[i : i + COPY]) for i in range(len(there) - COPY + 1)}
-    copied = set()
-    for start in range(len(words) - COPY + 1):
-        if tuple(words[start : start + COPY]) in known:
-            copied |= set(range(start, start + COPY))
-    return len(copied) / max(1, len(words))
 
 
 def main() -> None:

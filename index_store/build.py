@@ -1,7 +1,9 @@
-"""Building the index: embed, index, write, commit.
+"""Changing the index: build it, add to it, remove from it, compact it.
 
-Owns the order in which files come to be, so that a build that is killed leaves the index that
-was there before. Does not know where dialogues come from, nor how they are searched.
+Owns which rows the next generation holds, and its commit: whatever the change, a new generation
+is written beside the one that serves, and takes its place in one step. Hence a change that is
+killed leaves the index as it was, and every index is compact. Does not know what a generation
+consists of, nor where rows come from.
 """
 
 from __future__ import annotations
@@ -9,215 +11,265 @@ from __future__ import annotations
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from index_store import journal
 from index_store import manifest as manifests
-from index_store.cleaning import Cleaning
+from index_store.cleaning import Cleaner, Cleaning
 from index_store.dataset import Dialogue
-from index_store.embedding import embed_texts, identity, load_embedding
+from index_store.embedding import identity
 from index_store.errors import StoreError, reason
-from index_store.manifest import SCHEMA_VERSION, FileRecord, Manifest, sync
-from index_store.store import REPLIES, VECTORS, WORDS, IndexStore, tokenize
+from index_store.generation import Generation
+from index_store.journal import Journal
+from index_store.manifest import SCHEMA_VERSION, Manifest, Source, sync
+from index_store.replies import Damage, Kept
+from index_store.store import IndexStore
+from index_store.vectors import EXACT
 
-if TYPE_CHECKING:
-    import numpy as np
+New = tuple[str, int | None, Iterable[Dialogue]]  # a source, its limit, its cleaned rows
 
 GENERATION, BUILDING, LOCK = "generation-", "building-", "build.lock"
-BATCH = 128  # rows between two steps of the progress bar
 
 
 @dataclass(frozen=True)
 class Built:
-    """A committed index, and how many of its rows were embedded now and taken over."""
+    """A committed index; how many rows were embedded, were there before, and are gone.
+
+    `cleaning` is what was done to the rows that came new, if any did.
+    """
 
     manifest: Manifest
     embedded: int
     reused: int
+    removed: int
+    cleaning: Cleaning | None
 
 
 def build(
-    dialogues: Sequence[Dialogue],
-    cleaning: Cleaning,
+    rows: Iterable[Dialogue],
     directory: Path,
     embed_model: str,
     *,
     source: str = "sample",
     limit: int | None = None,
+    factory: str = EXACT,
     progress: bool = True,
 ) -> Built:
-    """Replace the index in `directory` by one of `dialogues`, all of it or nothing.
+    """Replace the index in `directory` by one of `rows`, cleaned: all of it or nothing.
 
-    Rows that the index there holds already, with the same embedding model, are not embedded
-    again. `cleaning`, `source` and `limit` are recorded. Progress is shown on standard error
-    if that is a terminal.
+    Rows that the index there holds already, or that a killed build had embedded, are not
+    embedded again. `source` and `limit` are recorded; `factory` is FAISS's. Progress is shown
+    on standard error if that is a terminal.
 
-    Raises StoreError if there is nothing to index, if another build is running there, if the
+    Raises StoreError if there is nothing to index, if another change is running there, if the
     embedding model is not to be had, or if the index cannot be written.
     """
+    change = _Change(directory, embed_model, progress)
+    # Nothing is created for a source that cannot be read, or has nothing to index.
+    usable = change.cleaner.keep(rows)
+    first = next(usable, None)
+    if first is None:
+        raise _nothing(source, change.cleaner.report())
+    return change.run(lambda *_: False, (source, limit, chain([first], usable)), factory)
+
+
+def add(
+    rows: Iterable[Dialogue],
+    directory: Path,
+    embed_model: str,
+    *,
+    source: str,
+    limit: int | None = None,
+    progress: bool = True,
+) -> Built:
+    """Add `rows`, cleaned, in place of those that came from the same source before.
+
+    Raises StoreError as `build` does, and if there is no index.
+    """
+    change = _Change(directory, embed_model, progress)
+    return change.run(lambda name, _: name != source, (source, limit, change.cleaner.keep(rows)))
+
+
+def remove(unwanted: Callable[[str, Dialogue], bool], directory: Path, embed_model: str) -> Built:
+    """Remove the rows of which `unwanted(source, row)` is true: text, vector and BM25 entry.
+
+    Raises StoreError as `build` does, if there is no index, if no row is unwanted, or if all
+    are.
+    """
+    with IndexStore.open(directory, embed_model) as store:
+        if not any(unwanted(name, row) for name, row in store.rows()):
+            raise StoreError(f"Nothing was removed: no such reply is in {directory}.")
+    change = _Change(directory, embed_model, progress=False)
+    return change.run(lambda name, row: not unwanted(name, row))
+
+
+def compact(directory: Path, embed_model: str) -> Built:
+    """Write the index anew as it is, and delete whatever else lies beside it.
+
+    Raises StoreError as `build` does, and if there is no index.
+    """
+    return _Change(directory, embed_model, progress=False).run(lambda *_: True)
+
+
+class _Change:
+    """From the index that lies in a directory to the next one."""
+
+    def __init__(self, directory: Path, embed_model: str, progress: bool) -> None:
+        self._directory = directory
+        self._embed_model = embed_model
+        self._progress = progress
+        self.cleaner = Cleaner()
+        self._rows_of: Counter[str] = Counter()
+        self._removed = 0
+
+    def run(
+        self,
+        keeps: Callable[[str, Dialogue], bool],
+        new: New | None = None,
+        factory: str | None = None,
+    ) -> Built:
+        """Write the rows that `keeps` says, and the new ones; without a factory, the old one's."""
+        directory = self._directory
+        identity(self._embed_model)
+        if factory is None:
+            manifests.read(directory, identity(self._embed_model))  # there must be an index
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            with changing(directory):
+                _sweep(directory, (BUILDING,))
+                old = self._old(required=factory is None)
+                with nullcontext() if old is None else closing(old):
+                    built = self._written(old, keeps, new, factory)
+                sweep(directory, built.manifest)
+        except Damage as error:
+            raise manifests.damaged(directory, str(error)) from error
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(
+                f"The index cannot be written to {directory} ({reason(error)}): check the free "
+                "space and the permissions, or choose another directory with --dir. What was "
+                "there before is unchanged."
+            ) from error
+        return built
+
+    def _old(self, required: bool) -> IndexStore | None:
+        try:
+            return IndexStore.open(self._directory, self._embed_model)
+        except StoreError:  # none there, or none that can be used: everything is new
+            if required:
+                raise
+            return None
+
+    def _written(
+        self,
+        old: IndexStore | None,
+        keeps: Callable[[str, Dialogue], bool],
+        new: New | None,
+        factory: str | None,
+    ) -> Built:
+        name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+        building = Generation(self._directory / (BUILDING + name))
+        model = identity(self._embed_model)
+        try:
+            rows = building.write_replies(self._rows(old, keeps, new))
+            self._check(rows, new, old)
+            building.write_words()
+            dimension, embedded = building.write_vectors(
+                self._embed_model, old, Journal(self._directory, model), self._progress
+            )
+            factory = factory or (old.manifest.factory if old else EXACT)
+            building.write_nearest(factory)
+            sources = [] if old is None else old.manifest.sources
+            if new is not None:
+                came = Source(name=new[0], limit=new[1], cleaning=self.cleaner.report())
+                sources = [*(s for s in sources if s.name != came.name), came]
+            manifest = Manifest(
+                schema_version=SCHEMA_VERSION,
+                embed_model=model,
+                dimension=dimension,
+                factory=factory,
+                sources=[source for source in sources if self._rows_of[source.name]],
+                built_at=datetime.now(UTC).replace(microsecond=0),
+                rows=rows,
+                generation=GENERATION + name,
+                files=building.synced(),
+            )
+            building.folder.rename(self._directory / manifest.generation)
+            sync(self._directory)
+            manifests.write(self._directory, manifest)  # from here on the new index serves
+        finally:
+            shutil.rmtree(building.folder, ignore_errors=True)
+        cleaning = None if new is None else self.cleaner.report()
+        return Built(manifest, embedded, rows - embedded, self._removed, cleaning)
+
+    def _rows(
+        self,
+        old: IndexStore | None,
+        keeps: Callable[[str, Dialogue], bool],
+        new: New | None,
+    ) -> Iterator[Kept]:
+        for source, row in [] if old is None else old.rows():
+            if keeps(source, row):
+                self.cleaner.know(row)
+                self._rows_of[source] += 1
+                yield source, row
+            else:
+                self._removed += 1
+        if new is not None:
+            for row in new[2]:
+                self._rows_of[new[0]] += 1
+                yield new[0], row
+
+    def _check(
+        self,
+        rows: int,
+        new: New | None,
+        old: IndexStore | None,
+    ) -> None:
+        if new is not None and self._rows_of[new[0]] == 0:
+            raise _nothing(new[0], self.cleaner.report())
+        if rows == 0:
+            raise StoreError(
+                f"This would remove all rows of the index: delete the folder {self._directory} "
+                "if you mean that."
+            )
+
+
+@contextmanager
+def changing(directory: Path) -> Iterator[None]:
+    """One change at a time. Raises StoreError if another one is running, or OSError."""
     from filelock import FileLock, Timeout
 
-    if not dialogues:
-        raise StoreError(f"There are no usable rows in {source} ({cleaning}).")
-    identity(embed_model)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with FileLock(directory / LOCK, timeout=0):
-            _sweep(directory, (BUILDING,))
-            name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
-            folder = directory / (BUILDING + name)
-            try:
-                dimension, embedded = _write(folder, dialogues, directory, embed_model, progress)
-                manifest = Manifest(
-                    schema_version=SCHEMA_VERSION,
-                    embed_model=identity(embed_model),
-                    dimension=dimension,
-                    source=source,
-                    limit=limit,
-                    built_at=datetime.now(UTC).replace(microsecond=0),
-                    rows=len(dialogues),
-                    cleaning=cleaning,
-                    generation=GENERATION + name,
-                    files=_sync_and_record(folder),
-                )
-                folder.rename(directory / manifest.generation)
-                sync(directory)
-                manifests.write(directory, manifest)  # from here on the new index serves
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-            _sweep(directory, (BUILDING, GENERATION), keep=manifest.generation)
+        lock = FileLock(directory / LOCK, timeout=0)
+        lock.acquire()
     except Timeout:
         raise StoreError(
             f"Another build is writing to {directory}: wait until it has finished."
         ) from None
-    except (OSError, sqlite3.Error) as error:
-        raise StoreError(
-            f"The index cannot be written to {directory} ({reason(error)}): check the free space "
-            "and the permissions, or choose another directory with --dir. What was there before "
-            "is unchanged."
-        ) from error
-    return Built(manifest, embedded, len(dialogues) - embedded)
-
-
-def _write(
-    folder: Path, dialogues: Sequence[Dialogue], directory: Path, embed_model: str, progress: bool
-) -> tuple[int, int]:
-    """Fill `folder`; the vectors' dimension, and how many rows were embedded."""
-    from index_store.node import searched_text
-
-    texts = [searched_text(dialogue) for dialogue in dialogues]
-    ids = [dialogue.id for dialogue in dialogues]
-    folder.mkdir()
-    vectors, embedded = _embed(texts, ids, directory, embed_model, progress)
-    _write_vectors(folder / VECTORS, vectors)
-    _write_words(folder / WORDS, texts)
-    _write_replies(folder / REPLIES, dialogues)
-    return vectors.shape[1], embedded
-
-
-def _embed(
-    texts: list[str], ids: list[str], directory: Path, embed_model: str, progress: bool
-) -> tuple[np.ndarray[Any, Any], int]:
-    """Unit vectors (rows, d), and how many of them were not in the index that lies there."""
-    import numpy as np
-    from tqdm import tqdm
-
-    known, old = _known_vectors(directory, embed_model, ids)
-    new = [row for row, id_ in enumerate(ids) if id_ not in known]
-    parts = []
-    if new:
-        embedding = load_embedding(embed_model)
-        with tqdm(
-            total=len(new), desc="Embedding", unit="row", disable=None if progress else True
-        ) as bar:
-            for start in range(0, len(new), BATCH):
-                batch = new[start : start + BATCH]
-                parts.append(embed_texts(embedding, [texts[row] for row in batch]))
-                bar.update(len(batch))
-    dimension = (parts[0] if parts else old).shape[1]
-    vectors = np.empty((len(ids), dimension), dtype=np.float32)
-    if new:
-        vectors[new] = np.concatenate(parts)
-    for row, id_ in enumerate(ids):
-        if id_ in known:
-            vectors[row] = old[known[id_]]
-    return vectors, len(new)
-
-
-def _known_vectors(
-    directory: Path, embed_model: str, ids: list[str]
-) -> tuple[dict[str, int], np.ndarray[Any, Any]]:
-    """Vectors of the index that lies in `directory`, and which of its rows holds which id."""
-    import numpy as np
-
     try:
-        old = IndexStore.open(directory, embed_model)
-    except StoreError:  # none there, or none that can be used: everything is new
-        return {}, np.empty((0, 0), dtype=np.float32)
-    with old:
-        positions = old.positions()
-        common = [id_ for id_ in dict.fromkeys(ids) if id_ in positions]
-        vectors = old.vectors([positions[id_] for id_ in common])
-    return {id_: row for row, id_ in enumerate(common)}, vectors
+        yield
+    finally:
+        lock.release()
 
 
-def _write_vectors(path: Path, vectors: np.ndarray[Any, Any]) -> None:
-    import faiss
-    from llama_index.vector_stores.faiss import FaissVectorStore
-
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
-    try:
-        FaissVectorStore(index).persist(str(path))
-        # FAISS does not report a disk that fills up with the last block: read it back.
-        written = FaissVectorStore.from_persist_path(str(path)).client.ntotal
-    except RuntimeError as error:
-        raise OSError(reason(error)) from error
-    if written != len(vectors):
-        raise OSError(f"{written} of {len(vectors)} vectors were written")
+def sweep(directory: Path, manifest: Manifest) -> None:
+    """Delete everything but the generation that serves."""
+    _sweep(directory, (BUILDING, GENERATION), keep=manifest.generation)
+    journal.sweep(directory)
 
 
-def _write_words(path: Path, texts: list[str]) -> None:
-    import bm25s
-
-    tokens = tokenize(texts)
-    if not tokens.vocab:
-        raise StoreError("There are no usable rows: none has a word that can be searched for.")
-    index = bm25s.BM25()
-    index.index(tokens, show_progress=False)
-    index.save(path, show_progress=False)
-
-
-def _write_replies(path: Path, dialogues: Sequence[Dialogue]) -> None:
-    with closing(sqlite3.connect(path)) as database:
-        database.execute(
-            "CREATE TABLE replies (position INTEGER PRIMARY KEY, id TEXT NOT NULL, "
-            "title TEXT NOT NULL, patient TEXT NOT NULL, doctor TEXT NOT NULL)"
-        )
-        database.executemany(
-            "INSERT INTO replies VALUES (?, ?, ?, ?, ?)",
-            ((i, d.id, d.title, d.patient, d.doctor) for i, d in enumerate(dialogues)),
-        )
-        database.commit()
-
-
-def _sync_and_record(folder: Path) -> dict[str, FileRecord]:
-    """Flush everything below `folder` to the disk; the files by name relative to it."""
-    records = {}
-    for path in sorted(folder.rglob("*")):
-        sync(path)
-        if path.is_file():
-            records[path.relative_to(folder).as_posix()] = FileRecord.of(path)
-    sync(folder)
-    return records
+def _nothing(source: str, cleaning: Cleaning) -> StoreError:
+    return StoreError(f"There are no usable rows in {source} ({cleaning}).")
 
 
 def _sweep(directory: Path, prefixes: tuple[str, ...], keep: str | None = None) -> None:
-    """Delete what earlier builds left; what cannot be deleted now is deleted by the next."""
+    """Delete what earlier changes left; what cannot be deleted now is deleted by the next."""
     for path in directory.iterdir():
         if path.name.startswith(prefixes) and path.name != keep:
             if path.is_dir():

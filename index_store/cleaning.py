@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pydantic import BaseModel, ConfigDict
 
@@ -56,39 +56,57 @@ class Cleaning(BaseModel):
         return f"{self.read} read, {self.kept} kept" + (f", dropped: {dropped}" if dropped else "")
 
 
-def clean(rows: Iterable[Dialogue]) -> tuple[list[Dialogue], Cleaning]:
-    """Keep the good rows, in their order, and count why the others were dropped.
+class Cleaner:
+    """Keeps the good rows of a stream, and counts why the others were dropped.
 
     A question without a title gets its own beginning as the title; a title without a question
     is the question. Two rows are duplicates when question and reply differ in case and spaces
     at most; the first one stays.
     """
-    kept: list[Dialogue] = []
-    dropped: Counter[str] = Counter()
-    seen: set[str] = set()
-    read = 0
-    for row in rows:
-        read += 1
-        title, patient, reply = (normalise(text) for text in (row.title, row.patient, row.doctor))
-        doctor = strip_boilerplate(reply)
-        dialogue = Dialogue(
-            " ".join(title.split()) or textwrap.shorten(patient, TITLE_WIDTH, placeholder=" ..."),
-            patient or title,
-            doctor,
-        )
-        key = Dialogue("", _folded(dialogue.patient), _folded(doctor)).id
-        if not dialogue.patient:
-            dropped["empty or missing question"] += 1
-        elif not reply:
-            dropped["empty or missing reply"] += 1
-        elif not doctor:
-            dropped["boilerplate only"] += 1
-        elif key in seen:
-            dropped["duplicate"] += 1
-        else:
-            seen.add(key)
-            kept.append(dialogue)
-    return kept, Cleaning(read=read, kept=len(kept), dropped=dict(dropped))
+
+    def __init__(self) -> None:
+        self._read = 0
+        self._kept = 0
+        self._dropped: Counter[str] = Counter()
+        self._seen: set[int] = set()
+
+    def know(self, dialogue: Dialogue) -> None:
+        """Take note of a clean row that is kept already."""
+        self._seen.add(_key(dialogue))
+
+    def keep(self, rows: Iterable[Dialogue]) -> Iterator[Dialogue]:
+        """Yield the good rows, cleaned, in their order."""
+        for row in rows:
+            self._read += 1
+            title, patient, reply = (normalise(t) for t in (row.title, row.patient, row.doctor))
+            doctor = strip_boilerplate(reply)
+            title = " ".join(title.split()) or textwrap.shorten(
+                patient, TITLE_WIDTH, placeholder=" ..."
+            )
+            dialogue = Dialogue(title, patient or title, doctor)
+            key = _key(dialogue)
+            if not dialogue.patient:
+                self._dropped["empty or missing question"] += 1
+            elif not reply:
+                self._dropped["empty or missing reply"] += 1
+            elif not doctor:
+                self._dropped["boilerplate only"] += 1
+            elif key in self._seen:
+                self._dropped["duplicate"] += 1
+            else:
+                self._seen.add(key)
+                self._kept += 1
+                yield dialogue
+
+    def report(self) -> Cleaning:
+        """What has been done so far."""
+        return Cleaning(read=self._read, kept=self._kept, dropped=dict(self._dropped))
+
+
+def clean(rows: Iterable[Dialogue]) -> tuple[list[Dialogue], Cleaning]:
+    """The good rows of a source that fits in memory, and the report."""
+    cleaner = Cleaner()
+    return list(cleaner.keep(rows)), cleaner.report()
 
 
 def normalise(text: str) -> str:
@@ -109,6 +127,11 @@ def strip_boilerplate(reply: str) -> str:
         before = reply
         reply = _REFERRAL.sub("", _ARROW.sub("", reply)).strip()
     return "" if _COURTESY.fullmatch(reply) else reply
+
+
+def _key(dialogue: Dialogue) -> int:
+    folded = Dialogue("", _folded(dialogue.patient), _folded(dialogue.doctor))
+    return int(folded.id, 16)
 
 
 def _folded(text: str) -> str:

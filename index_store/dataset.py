@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class Dialogue:
     @property
     def id(self) -> str:
         """Sixteen hexadecimal digits that depend on the three texts and nothing else."""
-        text = "\0".join(astuple(self))
+        text = f"{self.title}\0{self.patient}\0{self.doctor}"
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 

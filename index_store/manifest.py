@@ -6,7 +6,6 @@ is what commits a build. Does not know what is inside the files it lists.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shlex
@@ -19,26 +18,39 @@ from index_store import PERSISTED
 from index_store.cleaning import Cleaning
 from index_store.errors import StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 NAME = "manifest.json"
+READ = 1 << 22  # bytes
 
 
 class FileRecord(BaseModel):
-    """A file's size in bytes and its SHA-256, by which it is known again."""
+    """A file's size in bytes and its XXH3 hash of 128 bits, by which it is known again."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     bytes: int
-    sha256: str
+    xxh3: str
 
     @classmethod
     def of(cls, path: Path) -> FileRecord:
         """Measure a file. Raises OSError."""
+        from xxhash import xxh3_128  # against accidents, at the speed of memory
+
+        digest = xxh3_128()
         with path.open("rb") as file:
-            return cls(
-                bytes=os.fstat(file.fileno()).st_size,
-                sha256=hashlib.file_digest(file, "sha256").hexdigest(),
-            )
+            while block := file.read(READ):
+                digest.update(block)
+            return cls(bytes=os.fstat(file.fileno()).st_size, xxh3=digest.hexdigest())
+
+
+class Source(BaseModel):
+    """Where rows came from, as `--source` and `--limit` said, and what cleaning did to them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    limit: int | None
+    cleaning: Cleaning
 
 
 class Manifest(BaseModel):
@@ -49,13 +61,17 @@ class Manifest(BaseModel):
     schema_version: int
     embed_model: str
     dimension: int
-    source: str
-    limit: int | None
+    factory: str  # of FAISS, by which the nearest vectors are found
+    sources: list[Source]
     built_at: datetime
     rows: int
-    cleaning: Cleaning
     generation: str = Field(pattern=r"^generation-[\w-]+$")
     files: dict[str, FileRecord]
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether all of it is the starter corpus, which no real patient or doctor wrote."""
+        return [source.name for source in self.sources] == ["sample"]
 
 
 def read(directory: Path, embed_model: str | None = None) -> Manifest:
@@ -117,10 +133,9 @@ def damaged(directory: Path, what: str, manifest: Manifest | None = None) -> Sto
 def build_command(directory: Path, manifest: Manifest | None = None) -> str:
     """The command that builds this index again, as people type it."""
     words = ["medraft", "index", "build"]
-    if manifest is not None and manifest.source != "sample":
-        words += ["--source", manifest.source]
-    if manifest is not None and manifest.limit is not None:
-        words += ["--limit", str(manifest.limit)]
+    if manifest is not None and (first := manifest.sources[0]).name != "sample":
+        words += ["--source", first.name]
+        words += ["--limit", str(first.limit)] if first.limit is not None else []
     if directory.resolve() != PERSISTED:
         words += ["--dir", str(directory)]
     return f"`{shlex.join(words)}`"

@@ -7,6 +7,7 @@ Does not know when to retrieve, nor what is done with the nodes.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -16,6 +17,7 @@ from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 from index_store.dataset import Dialogue
 from index_store.embedding import embed_queries
+from index_store.live import LiveIndex
 from index_store.node import reply_node
 from index_store.store import Hit, IndexStore
 
@@ -31,14 +33,24 @@ class DoctorReplyRetriever(BaseRetriever):
     """
 
     def __init__(
-        self, store: IndexStore, embedding: HuggingFaceEmbedding, k: int, cut: float
+        self,
+        store: IndexStore | LiveIndex,
+        embedding: HuggingFaceEmbedding,
+        k: int,
+        cut: float,
+        hidden: Callable[[Dialogue], bool] = lambda dialogue: False,
     ) -> None:
-        """`cut` is a cosine, -1 to 1."""
+        """`cut` is a cosine, -1 to 1; a `hidden` dialogue is passed over."""
         super().__init__(callback_manager=CallbackManager([]))
         self._store = store
         self._embedding = embedding
         self._k = k
         self._cut = cut
+        self._hidden = hidden
+
+    def hiding(self, hidden: Callable[[Dialogue], bool]) -> DoctorReplyRetriever:
+        """The same, blind to some dialogues: who measures answers must not find them."""
+        return DoctorReplyRetriever(self._store, self._embedding, self._k, self._cut, hidden)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         text = query_bundle.query_str
@@ -48,13 +60,18 @@ class DoctorReplyRetriever(BaseRetriever):
             else np.asarray(query_bundle.embedding, dtype=np.float32)
         )
         hits = self._store.search(text, vector, self._k * SPARE)
-        return [_node(hit) for hit in hits if hit.score >= self._cut][: self._k]
+        found = [(hit, Dialogue(hit.title, hit.patient, hit.doctor)) for hit in hits]
+        return [
+            _node(hit, dialogue)
+            for hit, dialogue in found
+            if hit.score >= self._cut and not self._hidden(dialogue)
+        ][: self._k]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await asyncio.to_thread(self._retrieve, query_bundle)
 
 
-def _node(hit: Hit) -> NodeWithScore:
-    node = reply_node(Dialogue(hit.title, hit.patient, hit.doctor))
+def _node(hit: Hit, dialogue: Dialogue) -> NodeWithScore:
+    node = reply_node(dialogue)
     node.metadata["rank"] = hit.rank
     return NodeWithScore(node=node, score=hit.score)

@@ -1,28 +1,33 @@
 """The persisted index, opened: verified, searched, read.
 
-Owns what lies in a generation's folder, how a question is searched there and how the two
-rankings are fused. Does not know how the index is built, nor what the hits are for.
+Owns how a question is searched, how the two rankings are fused, and that nothing is served that
+is not what was written. Does not know how the index is built, nor what the hits are for.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from index_store import generation
 from index_store import manifest as manifests
+from index_store.dataset import Dialogue
 from index_store.embedding import identity
 from index_store.manifest import FileRecord, Manifest
+from index_store.replies import Damage, Kept, Replies
+from index_store.words import Words
 
 if TYPE_CHECKING:
     import numpy as np
 
-VECTORS, WORDS, REPLIES = "vectors.faiss", "bm25", "replies.sqlite"
 CANDIDATES = 50  # of each ranking, at least
-RRF_K = 60  # Cormack, Clarke, Buettcher 2009: reciprocal rank fusion
+# A convex combination of cosine and BM25 (Bruch, Gai, Ingber 2023, "An Analysis of Fusion Functions
+# for Hybrid Retrieval"); `medraft evaluate retrieval` compares it with reciprocal rank fusion.
+WORDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -37,35 +42,36 @@ class Hit:
     doctor: str
 
 
-class Damage(ValueError):
-    """A file that is not the one that was written; the message says which and how."""
-
-
 class IndexStore:
     """An open index. Searching and reading are safe from several threads."""
 
     def __init__(
-        self, manifest: Manifest, vectors: Any, words: Any, replies: sqlite3.Connection
+        self,
+        directory: Path,
+        manifest: Manifest,
+        files: tuple[Any, Any, Words, Replies],
     ) -> None:
-        """Take what `open` has read: a FAISS index, a BM25 index and the replies' database."""
+        """Take what `open` has opened."""
         self.manifest = manifest
-        self._vectors = vectors
-        self._words = words
-        self._replies = replies
-        self._reading = threading.Lock()
+        self._directory = directory
+        self._exact, self._nearest, self._words, self._replies = files
 
     @classmethod
-    def open(cls, directory: Path, embed_model: str) -> IndexStore:
+    def open(cls, directory: Path, embed_model: str, search_on: str = "cpu") -> IndexStore:
         """Open the index in `directory`, built with the model that `embed_model` names.
 
-        Every file's size and SHA-256 is checked first. Raises StoreError if there is no index,
-        if it is damaged, or if it is of another schema or another model.
+        Every file is compared with the manifest first. The nearest vectors are searched on the
+        "cpu", or in a copy on the first "gpu". Raises StoreError if there is no index, if it is
+        damaged, if it is of another schema or another model, or if there is no GPU.
         """
         expected = identity(embed_model)
         manifest = manifests.read(directory, expected)
         while True:
+            folder = directory / manifest.generation
             try:
-                return cls._open(directory / manifest.generation, manifest)
+                verify(folder, manifest)
+                files = generation.opened_files(folder, manifest.factory, search_on)
+                return cls(directory, manifest, files)
             except (OSError, ValueError, RuntimeError, sqlite3.Error) as error:
                 newest = manifests.read(directory, expected)
                 if newest.generation == manifest.generation:
@@ -74,53 +80,67 @@ class IndexStore:
                 # A rebuild has replaced the generation since its name was read.
                 manifest = newest
 
-    @classmethod
-    def _open(cls, folder: Path, manifest: Manifest) -> IndexStore:
-        import bm25s
-        from llama_index.vector_stores.faiss import FaissVectorStore
-
-        verify(folder, manifest)
-        vectors = FaissVectorStore.from_persist_path(str(folder / VECTORS)).client
-        words = bm25s.BM25.load(folder / WORDS, show_progress=False)
-        # Immutable: the files of a generation never change, so no lock is taken and none is
-        # left beside them, and the folder may be read-only.
-        address = (folder / REPLIES).resolve().as_uri() + "?mode=ro&immutable=1"
-        replies = sqlite3.connect(address, uri=True, check_same_thread=False)
-        return cls(manifest, vectors, words, replies)
-
     def search(self, query_text: str, query_vector: np.ndarray[Any, Any], k: int) -> list[Hit]:
         """Find the `k` best replies for a question: its text, and its unit vector (d,).
 
-        The order is by reciprocal rank fusion of inner product and BM25, equals by cosine; the
+        The order is by cosine plus WORDS times the BM25 score as a share of the best one; the
         score is the cosine of question and reply. Hence scores need not fall with the rank.
         Fewer than `k` hits if the index is smaller. Raises ValueError for a vector of another
-        dimension.
+        dimension, StoreError if a reply is not what was written.
         """
         import numpy as np
 
-        query = np.asarray(query_vector, dtype=np.float32).reshape(1, self.manifest.dimension)
+        query = np.asarray(query_vector, dtype=np.float32).reshape(self.manifest.dimension)
         depth = min(self.manifest.rows, max(CANDIDATES, 5 * k))
-        fused: dict[int, float] = {}
-        _, nearest = self._vectors.search(query, depth)
-        for ranking in (nearest[0].tolist(), self._words_ranking(query_text, depth)):
-            for rank, position in enumerate(ranking, 1):
-                fused[position] = fused.get(position, 0.0) + 1 / (RRF_K + rank)
-        found = list(fused)
-        cosine = dict(zip(found, (self.vectors(found) @ query[0]).tolist(), strict=True))
-        best = sorted(found, key=lambda position: (-fused[position], -cosine[position]))[:k]
-        rows = self._rows(best)
-        return [Hit(rows[p][0], rank, cosine[p], *rows[p][1:]) for rank, p in enumerate(best, 1)]
+        shared = self._words.scores(query_text)
+        found = list({*self.nearest(query, depth), *_largest(shared, depth)})
+        cosine = self.vectors(found) @ query
+        best_shared = float(shared.max())
+        fused = cosine + (WORDS * shared[found] / best_shared if best_shared else 0.0)
+        best = np.argsort(-fused, kind="stable")[:k].tolist()
+        try:
+            rows = self._replies.read([found[each] for each in best])
+        except Damage as error:
+            raise manifests.damaged(self._directory, str(error), self.manifest) from error
+        hits = [(float(cosine[each]), rows[found[each]]) for each in best]
+        return [
+            Hit(row.id, rank, score, row.title, row.patient, row.doctor)
+            for rank, (score, row) in enumerate(hits, 1)
+        ]
 
-    def positions(self) -> dict[str, int]:
-        """Where each reply's vector stands, by the reply's id."""
-        with self._reading:
-            return dict(self._replies.execute("SELECT id, position FROM replies"))
+    def nearest(
+        self, query_vector: np.ndarray[Any, Any], depth: int, *, exact: bool = False
+    ) -> list[int]:
+        """The positions of the `depth` vectors nearest to a unit vector (d,), best first.
 
-    def vectors(self, positions: list[int]) -> np.ndarray[Any, Any]:
+        They are those that the index's factory finds, which may be fewer, or the true ones.
+        """
+        index = self._exact if exact else self._nearest
+        _, found = index.search(query_vector.reshape(1, -1), depth)
+        return [position for position in found[0].tolist() if position >= 0]
+
+    def sharing_words(self, query_text: str, depth: int) -> list[int]:
+        """The positions of at most `depth` texts that share a word with the query, by BM25."""
+        return _largest(self._words.scores(query_text), depth)
+
+    @property
+    def ids(self) -> np.ndarray[Any, Any]:
+        """The ids of the replies by position, (rows,) uint64: their hexadecimal digits."""
+        return self._replies.ids
+
+    def read(self, position: int) -> Dialogue:
+        """The dialogue at a position. Raises Damage."""
+        return self._replies.read([position])[position]
+
+    def rows(self) -> Iterator[Kept]:
+        """Every dialogue with the name of its source, by position. Raises Damage."""
+        return self._replies.all()
+
+    def vectors(self, positions: Any) -> np.ndarray[Any, Any]:
         """The unit vectors at `positions`, (len(positions), d) float32."""
         import numpy as np
 
-        found: np.ndarray[Any, Any] = self._vectors.reconstruct_batch(
+        found: np.ndarray[Any, Any] = self._exact.reconstruct_batch(
             np.asarray(positions, dtype=np.int64)
         )
         return found
@@ -140,22 +160,15 @@ class IndexStore:
     ) -> None:
         self.close()
 
-    def _words_ranking(self, query_text: str, depth: int) -> list[int]:
-        found, scores = self._words.retrieve(
-            tokenize([query_text]), k=depth, show_progress=False, backend_selection="numpy"
-        )
-        # A score of 0 shares no word with the question, and its place is an accident.
-        return [int(p) for p, score in zip(found[0], scores[0], strict=True) if score > 0]
 
-    def _rows(self, positions: list[int]) -> dict[int, list[str]]:
-        marks = ",".join("?" * len(positions))
-        with self._reading:
-            rows = self._replies.execute(
-                "SELECT position, id, title, patient, doctor FROM replies "
-                f"WHERE position IN ({marks})",
-                positions,
-            ).fetchall()
-        return {position: texts for position, *texts in rows}
+def _largest(scores: np.ndarray[Any, Any], depth: int) -> list[int]:
+    """The places of the `depth` largest scores above 0, largest first."""
+    import numpy as np
+
+    depth = min(depth, len(scores))
+    some = np.argpartition(-scores, depth - 1)[:depth]
+    ordered: list[int] = some[np.argsort(-scores[some], kind="stable")].tolist()
+    return [place for place in ordered if scores[place] > 0]
 
 
 def verify(folder: Path, manifest: Manifest) -> None:
@@ -168,10 +181,3 @@ def verify(folder: Path, manifest: Manifest) -> None:
             raise Damage(f"{name} has {path.stat().st_size} bytes instead of {record.bytes}")
         if FileRecord.of(path) != record:
             raise Damage(f"{name} has changed")
-
-
-def tokenize(texts: list[str]) -> Any:
-    """Words as BM25 counts them: lower case, English stop words left out."""
-    import bm25s
-
-    return bm25s.tokenize(texts, stopwords="en", show_progress=False)

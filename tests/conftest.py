@@ -23,11 +23,10 @@ from agent.llms import Engine
 from agent.llms.weights import llama_cpp_file, transformers_directory
 from agent.settings import ROOT
 from index_store.build import Built, build
-from index_store.cleaning import clean
 from index_store.dataset import Dialogue
 from index_store.embedding import EMBEDDED, load_embedding
 
-from browsing import ARGUMENTS, CHROMIUM, HOSTILE, Server, answered, open_page, serve
+from browsing import ARGUMENTS, CHROMIUM, COMMANDING, HOSTILE, Server, answered, open_page, serve
 
 if TYPE_CHECKING:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
@@ -116,7 +115,7 @@ def build_index() -> Callable[[list[Dialogue], Path], Built]:
     """Clean rows and build an index of them, with the model that comes with medraft."""
 
     def run(rows: list[Dialogue], directory: Path) -> Built:
-        return build(*clean(rows), directory, EMBEDDED, source="rows.jsonl", progress=False)
+        return build(rows, directory, EMBEDDED, source="rows.jsonl", progress=False)
 
     return run
 
@@ -258,7 +257,8 @@ def app_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("app-root")
     for name in (".chainlit", "public"):
         shutil.copytree(ROOT / name, root / name)
-    shutil.copy(ROOT / "chainlit.md", root)
+    for readme in ROOT.glob("chainlit*.md"):
+        shutil.copy(readme, root)
     return root
 
 
@@ -268,21 +268,26 @@ def index(
     dialogues: list[Dialogue],
     build_index: Callable[[list[Dialogue], Path], Built],
 ) -> Path:
-    """An index of `dialogues`, and of one whose texts try to be more than texts."""
+    """An index of `dialogues`, of one whose texts try to be more than texts, and of one that
+    gives orders to a model."""
     directory = tmp_path_factory.mktemp("page-index")
-    build_index([*dialogues, HOSTILE], directory)
+    build_index([*dialogues, HOSTILE, COMMANDING], directory)
     return directory
 
 
 @pytest.fixture(scope="session")
-def environment(models_home: Path, index: Path) -> dict[str, str]:
-    """The server's environment: short, repeatable answers of the embedded model."""
+def environment(
+    models_home: Path, index: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The server's environment: short, repeatable answers of the embedded model, and a home of
+    its own, so that no history and no account of this checkout's is there."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "models").symlink_to(models_home / "models")
     inherited = {name: os.environ[name] for name in os.environ if not name.startswith("MEDRAFT_")}
     return inherited | {
-        "MEDRAFT_HOME": str(models_home),
+        "MEDRAFT_HOME": str(home),
         "MEDRAFT_INDEX_DIR": str(index),
-        # By its path the model comes without any adapter.
-        "MEDRAFT_MODEL": str(llama_cpp_file(models_home / "models")),
+        "MEDRAFT_MODEL": "embedded",
         "MEDRAFT_ENGINE": "llama_cpp",
         "MEDRAFT_TEMPERATURE": "0",
         "MEDRAFT_MAX_TOKENS": "120",
@@ -290,7 +295,7 @@ def environment(models_home: Path, index: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(
     app_root: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
@@ -299,21 +304,21 @@ def server(
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
-    """Playwright, with a browser at hand."""
+    """Playwright, with a browser at hand; while it runs, no asynchronous test can."""
     with sync_playwright() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     """One browser; each test gets a page, and so a conversation, of its own."""
     with playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS) as chromium:
         yield chromium
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def first_message(server: Server, browser: Browser) -> list[str]:
     """What the page says to a message that comes while the models are being loaded."""
     page = open_page(browser, server)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,6 @@ from llama_index.core.base.llms.types import (
     ChatMessage,
     ChatResponse,
     ChatResponseAsyncGen,
-    LLMMetadata,
     MessageRole,
 )
 
@@ -37,49 +36,13 @@ from index_store.embedding import EMBEDDED, identity
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
 
+from scripted import ScriptedLLM
+
 if TYPE_CHECKING:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 COMPLAINT = "What helps against my migraine?"
 OPENING = render("opening") + "\n\n"
-
-
-class ScriptedLLM:
-    """Says the words it was given, one a token; an exception among them is raised there."""
-
-    def __init__(self, window: int = 4096) -> None:
-        self.script: list[str | Exception] = ["Rest ", "in ", "the ", "dark."]
-        self.prompts: list[list[ChatMessage]] = []
-        self.closed = False
-        self.hold = asyncio.Event()
-        self.hold.set()
-        self._window = window
-
-    @property
-    def metadata(self) -> LLMMetadata:
-        return LLMMetadata(context_window=self._window)
-
-    async def astream_chat(
-        self, messages: Sequence[ChatMessage], **sampling: Any
-    ) -> ChatResponseAsyncGen:
-        self.prompts.append(list(messages))
-        return self._stream()
-
-    async def _stream(self) -> ChatResponseAsyncGen:
-        text = ""
-        try:
-            for tokens, word in enumerate(self.script, start=1):
-                await self.hold.wait()
-                if isinstance(word, Exception):
-                    raise word
-                text += word
-                message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
-                yield ChatResponse(message=message, delta=word, raw={"tokens": tokens})
-        finally:
-            self.closed = True
-
-    async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
-        return sum(len((m.content or "").split()) for m in messages)
 
 
 Talk = Callable[..., PatientChatEngine]
@@ -223,6 +186,39 @@ async def test_stop_remembers_what_was_seen_and_closes_the_engine(
     assert history(engine) == [("user", COMPLAINT), ("assistant", f"{OPENING}Rest")]
 
 
+async def test_a_message_stopped_before_any_word_is_forgotten(
+    talk: Talk, base: ScriptedLLM
+) -> None:
+    engine = talk()
+    for last in (Routed, Retrieved):
+        async with aclosing(engine.turn(COMPLAINT)) as turn:
+            async for event in turn:
+                if isinstance(event, last):
+                    break
+        assert history(engine) == []
+    await events_of(engine, COMPLAINT)
+    assert [role for role, _ in history(engine)] == ["user", "assistant"]
+
+
+async def test_a_stopped_emergency_is_remembered_with_its_notice(talk: Talk) -> None:
+    engine = talk()
+    async with aclosing(engine.turn("I have crushing chest pain")) as turn:
+        first = await anext(turn)
+    assert isinstance(first, Emergency)
+    assert history(engine)[1] == ("assistant", first.notice)
+
+
+async def test_what_is_rewound_is_in_no_prompt(talk: Talk, base: ScriptedLLM) -> None:
+    engine = talk()
+    for text in ("Why do my knees creak?", COMPLAINT, "And at night?"):
+        await events_of(engine, text)
+    engine.rewind(2)
+    assert [text for role, text in history(engine) if role == "user"] == ["Why do my knees creak?"]
+    await events_of(engine, "Thank you")
+    assert [m.content for m in base.prompts[-1][1:3]] == [text for _, text in history(engine)[:2]]
+    assert all(COMPLAINT not in (m.content or "") for m in base.prompts[-1])
+
+
 async def test_a_cancelled_task_remembers_too(talk: Talk, base: ScriptedLLM) -> None:
     engine = talk()
     seen = asyncio.Event()
@@ -262,7 +258,7 @@ async def test_a_model_that_does_not_end_is_ended_with_a_sentence(
     finished = (await events_of(talk(max_tokens=21), COMPLAINT))[-1]
     assert isinstance(finished, Finished)
     assert finished.timing.tokens == 16
-    assert finished.answer.endswith("15 water.")
+    assert finished.answer.endswith("15 water.") and not finished.ended
 
 
 async def test_a_model_that_repeats_itself_is_ended(talk: Talk, base: ScriptedLLM) -> None:
@@ -270,6 +266,10 @@ async def test_a_model_that_repeats_itself_is_ended(talk: Talk, base: ScriptedLL
     finished = (await events_of(talk(), COMPLAINT))[-1]
     assert isinstance(finished, Finished)
     assert finished.answer == f"{OPENING}Drink water. Rest well. Drink water."
+    assert not finished.ended
+    base.script = ["Rest ", "well."]
+    finished = (await events_of(talk(), COMPLAINT))[-1]
+    assert isinstance(finished, Finished) and finished.ended
 
 
 async def test_a_list_that_does_not_end_is_ended_with_an_item(

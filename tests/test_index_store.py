@@ -11,15 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import bm25s
 import numpy as np
 import pytest
 from llama_index.core.schema import MetadataMode, QueryBundle
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
-from index_store import PERSISTED
+from index_store import PERSISTED, words
 from index_store import manifest as manifests
 from index_store.build import Built
-from index_store.dataset import Dialogue
+from index_store.dataset import Dialogue, read_rows
 from index_store.embedding import (
     EMBEDDED,
     embed_queries,
@@ -90,19 +91,19 @@ def test_the_score_is_the_cosine_of_question_and_searched_text(
     assert {hit.id: hit.score for hit in hits} == pytest.approx(cosine, abs=1e-4)
 
 
-def test_a_rare_word_is_found_by_bm25_though_the_vector_points_elsewhere(
-    sample_index: Path, embedding: HuggingFaceEmbedding
+def test_shared_words_decide_between_replies_that_are_equally_near(
+    sample_index: Path, embedding: HuggingFaceEmbedding, dialogues: list[Dialogue]
 ) -> None:
-    elsewhere = embed_queries(embedding, ["my knees hurt on the stairs"])[0]
+    vectors = embed_texts(embedding, [searched_text(dialogue) for dialogue in dialogues])
+    # Halfway between the replies on eczema and on acne, to the vector they are the same.
+    halfway = vectors[11] + vectors[9]
+    halfway /= np.linalg.norm(halfway)
     with IndexStore.open(sample_index, EMBEDDED) as store:
-        named = store.search("dupilumab", elsewhere, 2)
-        unnamed = store.search("zzz", elsewhere, 2)
-        empty = store.search("", elsewhere, 2)
-    assert "dupilumab" in named[0].title
-    assert named[0].score < named[1].score
-    assert "dupilumab" not in unnamed[0].title + unnamed[1].title
-    assert empty == unnamed
-    assert unnamed[0].score > unnamed[1].score
+        assert store.search("dupilumab", halfway, 1)[0].id == dialogues[11].id
+        assert store.search("benzoyl peroxide", halfway, 1)[0].id == dialogues[9].id
+        unnamed, empty = store.search("zzz", halfway, 2), store.search("", halfway, 2)
+    assert unnamed == empty
+    assert unnamed[0].score >= unnamed[1].score
 
 
 def test_a_vector_of_another_dimension_is_refused(sample_index: Path) -> None:
@@ -184,7 +185,7 @@ def test_a_missing_file(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "{}", '{"schema_version": 1}', '{"schema_version": 1, "x": 2}']
+    "content", ["", "{", "[]", "{}", '{"schema_version": 2}', '{"schema_version": 2, "x": 2}']
 )
 def test_a_damaged_manifest(copy: Path, content: str) -> None:
     (copy / manifests.NAME).write_text(content)
@@ -198,7 +199,7 @@ def test_a_manifest_that_points_out_of_the_directory(copy: Path) -> None:
 
 def test_another_schema(copy: Path) -> None:
     edit_manifest(copy, schema_version=99, new_field=1)
-    assert "has the format 99, and this medraft reads 1" in sentence(copy)
+    assert "has the format 99, and this medraft reads 2" in sentence(copy)
 
 
 def test_another_embedding_model(copy: Path) -> None:
@@ -313,3 +314,15 @@ def test_a_directory_is_known_by_its_name_and_configuration(
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(config | {"x": 1}))
     assert identity(str(path)) != name
+
+
+def test_words_are_scored_as_bm25s_scores_them(tmp_path: Path) -> None:
+    texts = [f"{row.title} {row.patient} {row.doctor}" for row in read_rows("sample")]
+    texts.insert(3, "is it")  # no word is left of it
+    words.write(tmp_path / "ours", texts)
+    ours = bm25s.BM25.load(tmp_path / "ours", show_progress=False)
+    theirs = bm25s.BM25()
+    theirs.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
+    for question in ("my head throbs and light hurts", "dupilumab eczema", "nothing of the kind"):
+        asked = bm25s.tokenize([question], stopwords="en", return_ids=False, show_progress=False)
+        assert ours.get_scores(asked[0]) == pytest.approx(theirs.get_scores(asked[0]), rel=1e-5)

@@ -222,9 +222,10 @@ async def test_a_conversation_finds_its_slot_again_for_each_llm() -> None:
     slots = Slots(4)
 
     async def turn(scale: float, *texts: str) -> int:
-        slot = await slots.take(scale, said("You are a doctor.", *texts))
-        slots.give_back(slot)
-        return slot.id
+        with slots.take(scale, said("You are a doctor.", *texts)) as line:
+            assert [before async for before in line] == []
+            assert line.slot is not None
+            return line.slot.id
 
     history = ["It hurts."]
     mine = {scale: await turn(scale, *history) for scale in (0.0, 1.0)}
@@ -238,25 +239,50 @@ async def test_a_conversation_finds_its_slot_again_for_each_llm() -> None:
 
 async def test_the_llms_take_turns_first_come_first_served() -> None:
     slots = Slots(2)
-    order = []
+    order, places = [], {}
 
     async def request(name: str, scale: float) -> None:
-        slot = await slots.take(scale, FEVER)
-        order.append(name)
-        await asyncio.sleep(0.01)
-        slots.give_back(slot)
+        with slots.take(scale, FEVER) as line:
+            places[name] = []
+            async for before in line:
+                places[name].append(before)
+            order.append(name)
+            await asyncio.sleep(0.01)
 
-    first = await slots.take(0.0, FEVER)
-    requests = [
-        asyncio.create_task(request(name, scale))
-        for name, scale in [("tuned", 1.0), ("stopped", 1.0), ("base", 0.0)]
-    ]
-    await asyncio.sleep(0.01)
-    assert order == []  # the other slot is free, and yet base does not overtake
-    requests[1].cancel()
-    slots.give_back(first)
+    with slots.take(0.0, FEVER) as first:
+        assert [before async for before in first] == []
+        requests = [
+            asyncio.create_task(request(name, scale))
+            for name, scale in [("tuned", 1.0), ("stopped", 1.0), ("base", 0.0)]
+        ]
+        await asyncio.sleep(0.01)
+        assert order == []  # the other slot is free, and yet base does not overtake
+        requests[1].cancel()
+        await asyncio.sleep(0.01)
     await asyncio.gather(*requests, return_exceptions=True)
     assert order == ["tuned", "base"]
+    assert places == {"tuned": [1], "stopped": [2], "base": [3, 2, 1]}
+    assert not any(slot.busy for slot in slots._slots)
+
+
+async def test_the_place_in_the_line_is_told_and_then_the_answer(wanted: dict) -> None:
+    loaded = llama_cpp.load(settings.load(**wanted, slots=1))
+
+    async def places(llm: ChatLLM) -> tuple[list[int], str]:
+        stream, told, text = await llm.astream_chat(FEVER, max_tokens=8), [], ""
+        async with aclosing(stream):
+            async for response in stream:
+                assert response.raw is not None
+                if "waiting" in response.raw:
+                    assert (response.delta, response.raw["tokens"]) == ("", 0)
+                    told.append(response.raw["waiting"])
+                text += response.delta or ""
+        return told, text
+
+    both = (loaded.base, loaded.llm("fine-tuned"))
+    told = await asyncio.gather(*(places(both[number % 2]) for number in range(3)))
+    assert [place for place, _ in told] == [[], [1], [2, 1]]
+    assert all(text for _, text in told)
 
 
 async def test_both_llms_at_once_answer_as_they_do_alone(engine: Engine) -> None:

@@ -1,14 +1,23 @@
-"""`medraft index`: build, info, search."""
+"""`medraft index`: build and change it, back it up, look into it, search it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agent import settings as settings_module
 from agent.cli.options import ColumnNames, Dir, Json, Limit, Source, print_json
+from agent.errors import AgentError
+
+if TYPE_CHECKING:
+    from agent.settings import Settings
+    from index_store.build import Built
+    from index_store.dataset import Dialogue
+    from index_store.measure import Measured
 
 app = typer.Typer(no_args_is_help=True, help="The persisted index of doctors' replies.")
 
@@ -19,38 +28,129 @@ def build(
     limit: Limit = None,
     columns: ColumnNames = None,
     directory: Dir = None,
+    factory: Annotated[
+        str, typer.Option(help="FAISS's: Flat is exact; HNSW32, IVF1024,PQ48 are approximate.")
+    ] = "Flat",
 ) -> None:
-    """Embed the doctors' replies of a source and persist the index, all of it or nothing."""
+    """Embed the doctors' replies of a source and persist the index, all of it or nothing.
+
+    A build that was killed goes on where it was when it is called again.
+    """
     from index_store.build import build
-    from index_store.cleaning import clean
-    from index_store.dataset import Columns, read_rows
 
     settings = settings_module.load()
-    names = Columns.parse(columns) if columns else None
-    dialogues, cleaning = clean(read_rows(source, names, limit))
+    rows, target = _rows(source, columns, limit), directory or settings.index_dir
+    built = build(rows, target, settings.embed_model, source=source, limit=limit, factory=factory)
+    _say(built, target)
+
+
+@app.command("add")
+def add(
+    source: Annotated[str, typer.Option(help="A .jsonl, .csv or .parquet file, or a data set.")],
+    limit: Limit = None,
+    columns: ColumnNames = None,
+    directory: Dir = None,
+) -> None:
+    """Add the replies of a source, in place of those that came from it before."""
+    from index_store.build import add
+
+    settings = settings_module.load()
+    rows, target = _rows(source, columns, limit), directory or settings.index_dir
+    _say(add(rows, target, settings.embed_model, source=source, limit=limit), target)
+
+
+@app.command("remove")
+def remove(
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids, as `search --json` tells.")] = None,
+    source: Annotated[str | None, typer.Option(help="All replies of this source.")] = None,
+    containing: Annotated[
+        str | None, typer.Option(help="Replies with these words, say a name, in any text.")
+    ] = None,
+    directory: Dir = None,
+) -> None:
+    """Remove replies: their text, their vectors and their words."""
+    from index_store.build import remove
+
+    settings = settings_module.load()
     target = directory or settings.index_dir
-    built = build(dialogues, cleaning, target, settings.embed_model, source=source, limit=limit)
-    print(f"{cleaning}.")
+    if not ids and source is None and not containing:
+        raise AgentError("Nothing is named to be removed: give ids, --source or --containing.")
+    wanted, words = set(ids or ()), " ".join((containing or "").casefold().split())
+
+    def unwanted(name: str, row: Dialogue) -> bool:
+        texts = " ".join(f"{row.title} {row.patient} {row.doctor}".casefold().split())
+        return row.id in wanted or name == source or (bool(words) and words in texts)
+
+    built = remove(unwanted, target, settings.embed_model)
     print(
-        f"{built.manifest.rows} replies in {target}: "
-        f"{built.embedded} embedded, {built.reused} as they were."
+        f"{built.removed} replies are removed from {target}, their text, vectors and words; "
+        f"{built.manifest.rows} are left. A page that runs uses the new index from its next "
+        "search on. What backups, the source itself and stored conversations hold is not touched."
     )
 
 
+@app.command("compact")
+def compact(directory: Dir = None) -> None:
+    """Write the index anew and delete whatever else lies beside it."""
+    from index_store.build import compact
+
+    settings = settings_module.load()
+    target = directory or settings.index_dir
+    _say(compact(target, settings.embed_model), target)
+
+
+@app.command("backup")
+def backup(archive: Path, directory: Dir = None) -> None:
+    """Write the index to one file, a .tar."""
+    from index_store.backup import backup
+
+    target = directory or settings_module.load().index_dir
+    print(f"{backup(target, archive).rows} replies of {target} -> {archive}")
+
+
+@app.command("restore")
+def restore(archive: Path, directory: Dir = None) -> None:
+    """Replace the index by that of a backup, all of it or nothing."""
+    from index_store.backup import restore
+
+    target = directory or settings_module.load().index_dir
+    print(f"{restore(archive, target).rows} replies of {archive} -> {target}")
+
+
 @app.command("info")
-def info(directory: Dir = None, as_json: Json = False) -> None:
+def info(
+    directory: Dir = None,
+    as_json: Json = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Search it: recall against exact, and times.")
+    ] = False,
+) -> None:
     """What is in the index, and where it came from."""
     from index_store import manifest
 
     settings = settings_module.load()
-    found = manifest.read(directory or settings.index_dir)
+    target = directory or settings.index_dir
+    found = manifest.read(target)
+    measured = _measured(target, settings) if measure else None
     if as_json:
-        print_json(found.model_dump(mode="json"))
+        told = {"measured": asdict(measured)} if measured else {}
+        print_json(found.model_dump(mode="json") | told)
         return
     size = sum(file.bytes for file in found.files.values())
-    print(f"{found.rows} replies from {found.source}, built {found.built_at:%Y-%m-%d %H:%M} UTC")
-    print(f"{found.cleaning}.")
-    print(f"{found.embed_model}, {found.dimension} dimensions; {size / 2**20:.1f} MiB on disk")
+    print(f"{found.rows} replies, built {found.built_at:%Y-%m-%d %H:%M} UTC")
+    for source in found.sources:
+        print(f"from {source.name}: {source.cleaning}.")
+    print(
+        f"{found.embed_model}, {found.dimension} dimensions, {found.factory}; "
+        f"{size / 2**20:.1f} MiB on disk"
+    )
+    if measured:
+        print(
+            f"{found.factory} finds {measured.recall:.1%} of the ten nearest "
+            f"({measured.queries} questions), in {_ms(measured.nearest_ms)}; "
+            f"exactly in {_ms(measured.exact_ms)}; "
+            f"a search with BM25 and texts takes {_ms(measured.search_ms)}"
+        )
 
 
 @app.command("search")
@@ -60,7 +160,7 @@ def search(
     directory: Dir = None,
     as_json: Json = False,
 ) -> None:
-    """The replies nearest to a question: dense and BM25, fused by reciprocal rank."""
+    """The replies nearest to a question: by vectors and by BM25."""
     from index_store.embedding import embed_queries, load_embedding
     from index_store.store import IndexStore
 
@@ -73,3 +173,30 @@ def search(
         return
     for hit in hits:
         print(f"{hit.rank}. {hit.title}  (similarity {hit.score:.2f})\n   {hit.doctor}\n")
+
+
+def _rows(source: str, columns: str | None, limit: int | None) -> Iterator[Dialogue]:
+    from index_store.dataset import Columns, read_rows
+
+    return read_rows(source, Columns.parse(columns) if columns else None, limit)
+
+
+def _say(built: Built, directory: Path) -> None:
+    if built.cleaning:
+        print(f"{built.cleaning}.")
+    print(
+        f"{built.manifest.rows} replies in {directory}: "
+        f"{built.embedded} embedded, {built.reused} as they were."
+    )
+
+
+def _measured(directory: Path, settings: Settings) -> Measured:
+    from index_store.measure import measure
+    from index_store.store import IndexStore
+
+    with IndexStore.open(directory, settings.embed_model, settings.search_on) as store:
+        return measure(store, settings.embed_model)
+
+
+def _ms(percentiles: tuple[float, float]) -> str:
+    return "{:.1f} ms (99th percentile {:.1f})".format(*percentiles)

@@ -1,4 +1,4 @@
-"""`medraft route`, `triage` and `train-router`: the decisions before an answer, alone."""
+"""`medraft route`, `triage`, `train-router` and `train-triage`: the decisions before an answer."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ def route() -> None:
     embedding = router.TurnEmbedding(load_embedding(settings.embed_model))
     for number, line in lines():
         try:
-            messages = line["messages"]
-            turns = [str(m["content"]) for m in messages if m["role"] == "user"]
+            turns, answers = router.patient_turns(line["messages"])
         except (KeyError, TypeError):
             raise AgentError(
                 f"Line {number} of standard input has no messages: each line must be "
@@ -35,7 +34,7 @@ def route() -> None:
             ) from None
         if not turns:
             raise AgentError(f"Line {number} of standard input has no message of a user.")
-        decision, _ = head.route(turns, embedding.matrix(turns))
+        decision, _ = head.route(turns, embedding.matrix(turns), answers)
         print_json(asdict(decision))
 
 
@@ -61,15 +60,28 @@ def train_router(
     ] = None,
 ) -> None:
     """Train the router's head for the embedding model in use, from the labelled examples."""
-    from agent.router import HEAD, TurnEmbedding
+    from functools import partial
+
+    from agent.router import HEAD
     from agent.router_training import train
-    from index_store.embedding import identity, load_embedding
+    from index_store.embedding import embed_queries, identity, load_embedding
 
     settings = settings_module.load()
     target = output or settings.home / HEAD.name
-    embedding = TurnEmbedding(load_embedding(settings.embed_model))
-    report = train(embedding.matrix, identity(settings.embed_model), target)
+    embedding = load_embedding(settings.embed_model)
+    report = train(partial(embed_queries, embedding), identity(settings.embed_model), target)
     print(
         f"{report.examples} examples; in cross-validation {report.retrieved:.1%} of the health "
         f"questions are retrieved, {report.left_alone:.1%} of the others left alone. -> {target}"
     )
+
+
+@app.command("train-triage")
+def train_triage(
+    output: Annotated[Path, typer.Option(help="Where the weights of the words go.")],
+) -> None:
+    """Fit triage's second opinion to the labelled messages and the test set's development half."""
+    from agent.triage_training import examples, train
+
+    rows = examples()
+    print(f"{len(rows)} messages, {train(rows, output)} features. -> {output}")

@@ -1,15 +1,16 @@
-"""`medraft ask` and `medraft chat`: the agent in the terminal."""
+"""`medraft ask`, `medraft chat` and `medraft compare`: the agent in the terminal."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agent import settings as settings_module
 from agent.behaviour import LLMChoice, Retrieval
 from agent.cli.options import Json, print_json
+from agent.errors import AgentError
 
 if TYPE_CHECKING:
     from agent.loading import Agent
@@ -43,6 +44,41 @@ def chat(llm: Llm = None, retrieval: Ret = None) -> None:
     from agent.transcript import converse
 
     converse(_load(_settings(llm, retrieval)).conversation())
+
+
+@app.command()
+def compare(question: str, as_json: Json = False) -> None:
+    """Answer one question by all four behaviours, one after the other."""
+    import asyncio
+
+    # Whatever LLM is the default: one that cannot be had is told in its own place.
+    agent = _load(_settings("base", None))
+    answers = asyncio.run(all_four(agent, question, as_json))
+    if as_json:
+        print_json({"question": question, "answers": answers})
+
+
+async def all_four(agent: Agent, question: str, as_json: bool) -> list[dict[str, Any]]:
+    """Show each answer, or collect them all. Raises AgentError if none of the four has one."""
+    from agent.comparison import conversations
+    from agent.transcript import collect, show, unanswered
+
+    answers: list[dict[str, Any]] = []
+    errors: list[AgentError] = []
+    for name, engine in conversations(agent):
+        try:
+            if as_json:
+                answers.append(await collect(engine, question))
+            else:
+                print(f"\n--- {name}", flush=True)
+                await show(engine, question)
+        except AgentError as error:
+            errors.append(error)
+            answers.append(unanswered(engine, question) | {"behaviour": name, "error": str(error)})
+            print(f"{name}: {error}", file=sys.stderr)
+    if len(errors) == 4:
+        raise errors[0]
+    return answers
 
 
 def _settings(llm: LLMChoice | None, retrieval: Retrieval | None) -> Settings:

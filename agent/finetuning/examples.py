@@ -25,7 +25,7 @@ from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRo
 
 from agent.llms import as_dicts
 from agent.prompting import prompt
-from agent.router import Router, TurnEmbedding
+from agent.router import Router, TurnEmbedding, asks
 from index_store.dataset import Dialogue
 from index_store.store import IndexStore
 
@@ -134,7 +134,8 @@ class ExampleMaker:
         examples = []
         for end in range(0, len(said), 2):
             turns = [m.content or "" for m in said[: end + 1 : 2]]
-            route, _ = self._router.route(turns, self._embedding.matrix(turns))
+            answers = end > 0 and asks(said[end - 1].content or "")
+            route, _ = self._router.route(turns, self._embedding.matrix(turns), answers)
             with_documents = route.retrieve and self._random.random() < self.recipe.documents
             answer = said[end + 1].content or ""
             examples.append(await self._example(said[:end], turns[-1], answer, with_documents))
@@ -170,12 +171,9 @@ class ExampleMaker:
         """Relevant replies of other patients and k distractors, for one prompt."""
         turns = [m.content or "" for m in history if m.role == MessageRole.USER] + [message]
         _, query = self._router.route(turns, self._embedding.matrix(turns))
-        target = _words(answer)
 
         def of_another(dialogue: Dialogue) -> bool:
-            words = _words(dialogue.doctor)
-            alike = len(words & target) / len(words | target) > TOO_ALIKE
-            return dialogue.patient not in turns and not alike
+            return not gives_away(dialogue, turns, answer)
 
         relevant: list[Dialogue] = []
         hard: list[Dialogue] = []
@@ -199,6 +197,14 @@ class ExampleMaker:
             if drawn not in relevant and drawn not in distractors:
                 distractors.append(drawn)
         return relevant, distractors
+
+
+def gives_away(dialogue: Dialogue, turns: Sequence[str], answer: str) -> bool:
+    """Whether a document holds the reply that is to be given to a patient's `turns`: it is of
+    the same patient, or its words are nearly those of `answer`."""
+    words, target = _words(dialogue.doctor), _words(answer)
+    alike = len(words & target) > TOO_ALIKE * len(words | target)
+    return dialogue.patient in turns or alike
 
 
 def _exchange(dialogue: Dialogue) -> list[ChatMessage]:

@@ -67,7 +67,7 @@ async def prepare(
         raise _too_few(len(parts["train"]), recipe)
 
     index = folder / "index"
-    build(parts["train"], cleaning, index, settings.embed_model, source=source, limit=limit)
+    build(parts["train"], index, settings.embed_model, source=source, limit=limit)
     embedding = TurnEmbedding(load_embedding(settings.embed_model))
     with IndexStore.open(index, settings.embed_model) as store:
         maker = ExampleMaker(

@@ -37,6 +37,14 @@ class Sampling:
     repetition_penalty: float = 1.1
 
 
+@dataclass(frozen=True)
+class Loss:
+    """How much an LLM was surprised: nats over so many tokens; perplexity is exp(nats / tokens)."""
+
+    nats: float
+    tokens: int
+
+
 class ChatLLM(Protocol):
     """A LlamaIndex chat LLM whose stream can be stopped, and which can count its own prompt."""
 
@@ -59,15 +67,21 @@ class ChatLLM(Protocol):
         """Tokens of the whole prompt, as the model's chat template renders it."""
         ...
 
+    async def loss(self, messages: Sequence[ChatMessage], answer: str) -> Loss | None:
+        """Of reading `answer`, end of turn included, after `messages`, the last of which is not
+        the assistant's. None where the engine does not tell."""
+        ...
+
 
 @dataclass(frozen=True)
 class Engine:
-    """A loaded inference engine."""
+    """A loaded inference engine; it works on up to `at_once` answers at the same time."""
 
     name: str
     model: str
     base: ChatLLM
     fine_tuned: ChatLLM | None
+    at_once: int = 1
 
     def llm(self, choice: LLMChoice) -> ChatLLM:
         """The LLM of a choice. Raises AgentError if it is fine-tuned and there is no adapter."""
@@ -76,13 +90,17 @@ class Engine:
         if self.fine_tuned is None and self.name == "openai_like":
             raise AgentError(
                 f"There is no fine-tuned LLM beside {self.model} here: set "
-                "MEDRAFT_FINE_TUNED_MODEL to the server's name for it, or choose the base LLM."
+                "MEDRAFT_FINE_TUNED_MODEL to the server's name for it, or choose the base LLM.",
+                key="no_fine_tuned",
+                model=self.model,
             )
         if self.fine_tuned is None:
             raise AgentError(
                 f"There is no fine-tuned LLM for {self.model} here: train a LoRA adapter for it "
                 "(docs/finetuning.md says how) and set MEDRAFT_ADAPTER to its folder, or choose "
-                "the base LLM."
+                "the base LLM.",
+                key="no_fine_tuned",
+                model=self.model,
             )
         return self.fine_tuned
 

@@ -21,7 +21,7 @@ import gc
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from llama_index.core.base.llms.types import (
@@ -33,9 +33,11 @@ from llama_index.core.base.llms.types import (
 from transformers import LogitsProcessor, LogitsProcessorList, TextStreamer
 
 from agent.errors import AgentError
-from agent.llms import END_TOKENS, PENALTY_WINDOW, Sampling, as_dicts
+from agent.llms import END_TOKENS, PENALTY_WINDOW, Loss, Sampling, as_dicts
 from agent.llms.checkpoint import first_sentence
 from agent.llms.prefix_cache import PrefixCache
+
+Result = TypeVar("Result")
 
 
 class Say(Protocol):
@@ -91,6 +93,13 @@ class Queue:
             stop.set()
             if job.cancel():  # it had not begun
                 self._leave(say)
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns, in its turn. Raises AgentError."""
+        try:
+            return await asyncio.wrap_future(self._worker.submit(work))
+        except Exception as error:
+            raise explain(error) from None
 
     def _enter(self, run: Callable[[], None], say: Say) -> Future[None]:
         with self._lock:
@@ -154,6 +163,21 @@ class Model:
                 self._generate(words, sampling)
         finally:
             self._stop, self._adapter = threading.Event(), None
+
+    def loss(self, messages: Sequence[ChatMessage], answer: str, adapter: str | None) -> Loss:
+        """Of reading `answer`, end of turn included, after `messages`."""
+        said = ChatMessage(role=MessageRole.ASSISTANT, content=answer)
+        whole = self.tokenizer.apply_chat_template(as_dicts([*messages, said]), return_dict=True)
+        ids = torch.tensor([whole["input_ids"]], device=self.model.device)
+        tokens = ids.shape[1] - len(prompt_ids(self.tokenizer, messages))
+        self._adapter = adapter
+        try:
+            with torch.no_grad():
+                logits = self.model(input_ids=ids, logits_to_keep=tokens + 1).logits[0, :-1]
+        finally:
+            self._adapter = None
+        nats = torch.nn.functional.cross_entropy(logits.float(), ids[0, -tokens:], reduction="sum")
+        return Loss(float(nats), tokens)
 
     def _generate(self, words: _Words, sampling: Sampling) -> None:
         """Go on from the words that there are already."""

@@ -21,7 +21,7 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.llms.huggingface import HuggingFaceLLM
 
 from agent.errors import AgentError
-from agent.llms import Engine, Sampling, checkpoint, lora, weights
+from agent.llms import Engine, Loss, Sampling, checkpoint, lora, weights
 from agent.llms.checkpoint import Checkpoint
 from agent.llms.generation import Model, Queue, Say, explain, free_memory, prompt_ids
 from agent.settings import Settings
@@ -61,6 +61,9 @@ class HuggingFaceChatLLM(HuggingFaceLLM):
 
     async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         return len(await asyncio.to_thread(prompt_ids, self._shared.tokenizer, messages))
+
+    async def loss(self, messages: Sequence[ChatMessage], answer: str) -> Loss | None:
+        return await self._queue.run(lambda: self._shared.loss(messages, answer, self._adapter))
 
 
 class Residents:
@@ -126,6 +129,14 @@ class FullCheckpointLLM:
     async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         """Loads the tokenizer alone."""
         return len(await asyncio.to_thread(self._prompt_ids, messages))
+
+    async def loss(self, messages: Sequence[ChatMessage], answer: str) -> Loss | None:
+        """As `HuggingFaceChatLLM`'s. Raises AgentError if the checkpoint does not load."""
+        return await self._queue.run(
+            lambda: self._residents.model(self._checkpoint, lambda delta, **raw: None).loss(
+                messages, answer, None
+            )
+        )
 
     def _prompt_ids(self, messages: Sequence[ChatMessage]) -> list[int]:
         return prompt_ids(self._checkpoint.tokenizer, messages)

@@ -24,7 +24,7 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.llms.openai_like import OpenAILike
 
 from agent.errors import AgentError
-from agent.llms import PENALTY_WINDOW, Engine, Sampling, as_dicts, gguf_file, weights
+from agent.llms import PENALTY_WINDOW, Engine, Loss, Sampling, as_dicts, gguf_file, weights
 from agent.llms.llama_cpp_server import Running, Server
 from agent.settings import Settings
 
@@ -71,6 +71,11 @@ class LlamaCppLLM(OpenAILike):
             try:
                 async with aclosing(self._deltas(running, messages, sampling)) as deltas:
                     async for delta in deltas:
+                        if isinstance(delta, int):
+                            nothing = ChatMessage(role=MessageRole.ASSISTANT, content=text)
+                            raw = {"tokens": tokens, "waiting": delta}
+                            yield ChatResponse(message=nothing, delta="", raw=raw)
+                            continue
                         text, tokens = text + delta, tokens + 1
                         message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
                         yield ChatResponse(message=message, delta=delta, raw={"tokens": tokens})
@@ -90,18 +95,22 @@ class LlamaCppLLM(OpenAILike):
 
     async def _deltas(
         self, running: Running, messages: Sequence[ChatMessage], sampling: Sampling
-    ) -> AsyncGenerator[str, None]:
-        """The answer's tokens, as text. Raises _Lost or AgentError."""
+    ) -> AsyncGenerator[str | int, None]:
+        """How many are before it in the line, then the answer's tokens, as text. Raises _Lost or
+        AgentError."""
         ended = False
-        slot = await running.slots.take(self.lora_scale, messages)
         try:
-            request = self._request(messages, sampling, slot.id)
-            async with await running.client.chat.completions.create(**request) as stream:
-                async for chunk in stream:
-                    for choice in chunk.choices:
-                        ended = ended or choice.finish_reason is not None
-                        if choice.delta.content:
-                            yield choice.delta.content
+            with running.slots.take(self.lora_scale, messages) as line:
+                async for before in line:
+                    yield before
+                assert line.slot is not None
+                request = self._request(messages, sampling, line.slot.id)
+                async with await running.client.chat.completions.create(**request) as stream:
+                    async for chunk in stream:
+                        for choice in chunk.choices:
+                            ended = ended or choice.finish_reason is not None
+                            if choice.delta.content:
+                                yield choice.delta.content
         except (openai.APITimeoutError, httpx.TimeoutException):
             raise AgentError(
                 "The llama.cpp server inside this process has fallen silent: start medraft again."
@@ -110,8 +119,6 @@ class LlamaCppLLM(OpenAILike):
             raise _Lost from None
         except openai.APIError as error:
             raise AgentError(f"llama.cpp failed while answering: {error}.") from None
-        finally:
-            running.slots.give_back(slot)
         if not ended:
             raise _Lost
 
@@ -146,6 +153,9 @@ class LlamaCppLLM(OpenAILike):
         counted = await self._server.post("/tokenize", {"content": rendered["prompt"]})
         return len(counted["tokens"])
 
+    async def loss(self, messages: Sequence[ChatMessage], answer: str) -> Loss | None:
+        return None  # the server rates the tokens that it says, not those that it reads
+
 
 def load(settings: Settings) -> Engine:
     """Start the server. Raises AgentError if a file is missing or is none that it can load."""
@@ -164,7 +174,7 @@ def load(settings: Settings) -> Engine:
     else:
         tuned = LlamaCppLLM(server, 1.0) if adapter is not None else None
     base = LlamaCppLLM(server, 0.0 if adapter is not None else None)
-    return Engine("llama_cpp", server.name, base=base, fine_tuned=tuned)
+    return Engine("llama_cpp", server.name, base=base, fine_tuned=tuned, at_once=server.slots)
 
 
 def _model_file(settings: Settings, named: str, setting: str) -> Path:

@@ -9,10 +9,9 @@ let the LLM that began go on for as long as new requests for it come in. Knows n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
@@ -41,10 +40,23 @@ class Slot:
 
 
 @dataclass(eq=False)
-class _Request:
+class Request:
+    """A request in the line. Iterate: how many are before it, until it has its `slot`."""
+
     scale: float | None
     messages: Sequence[ChatMessage]
-    slot: Future[Slot] = field(default_factory=Future)
+    slot: Slot | None = None
+    _told: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+    async def __aiter__(self) -> AsyncIterator[int]:
+        while before := await self._told.get():
+            yield before
+
+    def tell(self, before: int) -> None:
+        """In any thread; nobody is before a request that has its slot."""
+        with contextlib.suppress(RuntimeError):  # its loop is closed: nobody listens
+            self._loop.call_soon_threadsafe(self._told.put_nowait, before)
 
 
 class Slots:
@@ -52,41 +64,51 @@ class Slots:
 
     def __init__(self, count: int) -> None:
         self._slots = [Slot(number) for number in range(count)]
-        self._queue: deque[_Request] = deque()
+        self._line: list[Request] = []
         self._requests = 0
         self._lock = threading.Lock()
 
-    async def take(self, scale: float | None, messages: Sequence[ChatMessage]) -> Slot:
-        """Wait for a slot; whoever gets one must give it back."""
-        request = _Request(scale, messages)
+    @contextlib.contextmanager
+    def take(self, scale: float | None, messages: Sequence[ChatMessage]) -> Iterator[Request]:
+        """Stand in the line until the block ends; a slot that was got is free again then."""
+        request = Request(scale, messages)
         with self._lock:
-            self._queue.append(request)
-            self._serve()
+            self._line.append(request)
+            if not self._serve():
+                request.tell(len(self._line))
         try:
-            return await asyncio.wrap_future(request.slot)
-        except asyncio.CancelledError:
-            if not request.slot.cancel():
-                self.give_back(request.slot.result())
+            yield request
+        finally:
             with self._lock:
-                self._queue = deque(other for other in self._queue if other is not request)
-                self._serve()
-            raise
+                if request.slot is not None:
+                    request.slot.busy = False
+                    self._serve()
+                else:
+                    place = self._line.index(request)
+                    del self._line[place]
+                    if not self._serve():
+                        self._tell(place)
 
-    def give_back(self, slot: Slot) -> None:
-        with self._lock:
-            slot.busy = False
-            self._serve()
+    def _serve(self) -> bool:
+        """Whether anybody got a slot; all behind them are told, then."""
+        served = 0
+        while self._line and (slot := self._best(self._line[0])):
+            request = self._line.pop(0)
+            self._requests += 1
+            slot.busy, slot.taken = True, self._requests
+            slot.scale, slot.messages = request.scale, request.messages
+            request.slot = slot
+            request.tell(0)
+            served += 1
+        if served:
+            self._tell(0)
+        return served > 0
 
-    def _serve(self) -> None:
-        while self._queue and (slot := self._best(self._queue[0])):
-            request = self._queue.popleft()
-            if request.slot.set_running_or_notify_cancel():
-                self._requests += 1
-                slot.busy, slot.taken = True, self._requests
-                slot.scale, slot.messages = request.scale, request.messages
-                request.slot.set_result(slot)
+    def _tell(self, start: int) -> None:
+        for before, request in enumerate(self._line[start:], start=start + 1):
+            request.tell(before)
 
-    def _best(self, request: _Request) -> Slot | None:
+    def _best(self, request: Request) -> Slot | None:
         """The free slot that holds most of it, or else the one that was idle the longest."""
         if any(slot.busy and slot.scale != request.scale for slot in self._slots):
             return None

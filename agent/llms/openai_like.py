@@ -31,7 +31,7 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.llms.openai_like import OpenAILike
 
 from agent.errors import AgentError
-from agent.llms import PENALTY_WINDOW, Engine, Sampling, as_dicts
+from agent.llms import PENALTY_WINDOW, Engine, Loss, Sampling, as_dicts
 from agent.settings import Settings
 
 CONNECT = 5.0  # seconds until the server accepts a connection
@@ -195,6 +195,9 @@ class OpenAILikeLLM(OpenAILike):
         except (openai.APIError, httpx.TransportError, *GARBLED):
             return estimate(messages)
 
+    async def loss(self, messages: Sequence[ChatMessage], answer: str) -> Loss | None:
+        return None  # servers that rate a prompt's tokens each do so in a way of their own
+
     async def _ask(self, path: str, body: dict[str, Any]) -> Any:
         client = self._get_aclient().with_options(max_retries=0, timeout=REPLY)
         url = f"{self._server.root}{path}"
@@ -258,7 +261,11 @@ def load(settings: Settings) -> Engine:
         return OpenAILikeLLM(server, name, window, llama_cpp=slot is not None)
 
     return Engine(
-        "openai_like", base, base=llm(base), fine_tuned=None if tuned is None else llm(tuned)
+        "openai_like",
+        base,
+        base=llm(base),
+        fine_tuned=None if tuned is None else llm(tuned),
+        at_once=settings.slots,
     )
 
 

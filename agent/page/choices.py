@@ -1,59 +1,113 @@
-"""What the patient may choose: a first question, the LLM, and whether replies are looked up.
+"""What the patient may choose: the LLM, and whether replies are looked up.
 
-Owns the starters and the settings panel. Does not know what a choice does to an answer.
+Owns the settings panel and the composer's mode picker, which show the same choices.
+Does not know what a choice does to an answer.
+
+The browser tells of a pick in the composer only with the next message; `public/medraft.js` tells
+it at once, as a window message, so that the panel never shows, or confirms, an older choice.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import get_args
 
 import chainlit as cl
 from chainlit.input_widget import InputWidget, Select
+from chainlit.mode import Mode, ModeOption
 
 from agent.behaviour import LLMChoice, Retrieval
+from agent.page import notice
+from agent.page.language import say
 from agent.settings import Settings
 
-QUESTIONS = [
-    "Hi Doctor, I have a headache, help me.",
-    "Hello doctor, I have bad acne. How do I get rid of it?",
-    "My son of six coughs at night. What can I do?",
-    "What can you help me with?",
-]
-
-
-def starters() -> list[cl.Starter]:
-    """The questions to begin with, one click each."""
-    return [cl.Starter(label=question, message=question) for question in QUESTIONS]
-
-
-async def show_panel(settings: Settings) -> None:
-    """Offer the two choices, beginning with those of `settings`."""
-    choices: list[InputWidget] = [
-        Select(
-            id="llm",
-            label="LLM",
-            values=list(get_args(LLMChoice)),
-            initial_value=settings.llm,
-            description="The model as it came, or the one trained on doctors' replies.",
-        ),
-        Select(
-            id="retrieval",
-            label="Retrieval",
-            values=list(get_args(Retrieval)),
-            initial_value=settings.retrieval,
-            description="Whether doctors' replies to similar questions are looked up: "
-            "auto decides for each message.",
-        ),
-    ]
-    await cl.ChatSettings(choices).send()
+OPTIONS: dict[str, tuple[str, ...]] = {"llm": get_args(LLMChoice), "retrieval": get_args(Retrieval)}
 
 
 def chosen(settings: Settings) -> tuple[LLMChoice, Retrieval]:
     """What this session has chosen; whatever the browser sent besides counts for nothing."""
-    panel = cl.user_session.get("chat_settings") or {}
+    panel = cl.context.session.chat_settings
     llm: dict[object, LLMChoice] = {choice: choice for choice in get_args(LLMChoice)}
     retrieval: dict[object, Retrieval] = {choice: choice for choice in get_args(Retrieval)}
     return (
         llm.get(panel.get("llm"), settings.llm),
         retrieval.get(panel.get("retrieval"), settings.retrieval),
     )
+
+
+async def show(settings: Settings) -> None:
+    """Panel and picker, with what the session has chosen, or else with what `settings` say."""
+    await show_panel(settings)
+    await show_picker(settings)
+
+
+async def show_panel(settings: Settings) -> None:
+    """The settings panel."""
+    panel: list[InputWidget] = [
+        Select(
+            id=choice,
+            label=say(f"choices.{choice}"),
+            items={say(f"choices.{_key(option)}"): option for option in OPTIONS[choice]},
+            initial_value=now,
+            description=say(f"choices.{choice}_about"),
+        )
+        for choice, now in zip(OPTIONS, chosen(settings), strict=True)
+    ]
+    await cl.ChatSettings([*panel, notice.country_choice(settings)]).send()
+
+
+async def show_picker(settings: Settings) -> None:
+    """The picker in the composer."""
+    await cl.context.emitter.set_modes(
+        [
+            Mode(
+                id=choice,
+                name=say(f"choices.{choice}"),
+                options=[
+                    ModeOption(
+                        id=option,
+                        name=_name(choice, option),
+                        description=say(f"choices.{_key(option)}_about"),
+                        default=option == now,
+                    )
+                    for option in OPTIONS[choice]
+                ],
+            )
+            for choice, now in zip(OPTIONS, chosen(settings), strict=True)
+        ]
+    )
+
+
+async def pick(modes: Mapping[str, object] | None, settings: Settings) -> None:
+    """A pick in the composer, by the options' ids: the panel shows it, too."""
+    picked = {
+        choice: option
+        for choice, option in (modes or {}).items()
+        if option in OPTIONS.get(choice, ())
+    }
+    before = chosen(settings)
+    cl.context.session.chat_settings |= picked
+    if chosen(settings) != before:
+        await show_panel(settings)
+
+
+async def picked(data: object, settings: Settings) -> None:
+    """The same, told by `public/medraft.js` by the options' names. Any window may send anything."""
+    shown = data.get("medraft-modes") if isinstance(data, dict) else None
+    if isinstance(shown, dict):
+        modes = {
+            choice: option
+            for choice, options in OPTIONS.items()
+            for option in options
+            if shown.get(choice) == _name(choice, option)
+        }
+        await pick(modes, settings)
+
+
+def _name(choice: str, option: str) -> str:
+    # Beside one another in the composer, "base" and "auto" alone would say nothing.
+    return f"{say(f'choices.{choice}')}: {say(f'choices.{_key(option)}')}"
+
+
+def _key(option: str) -> str:
+    return option.replace("-", "_")

@@ -1,7 +1,8 @@
 """What the page itself says, in the patient's language.
 
 Owns the catalogs `words/en.toml` and `words/es.toml` (one table a module, the same keys in both),
-and which of them a browser gets. Does not know when anything is said.
+the errors in other words than the code's (`words/errors_es.toml`), and which language a browser
+gets. Does not know when anything is said.
 """
 
 from __future__ import annotations
@@ -9,13 +10,46 @@ from __future__ import annotations
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import chainlit as cl
 from chainlit.session import WebsocketSession
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-Language = Literal["en", "es"]
+from agent.emergency import Language
+from agent.errors import AgentError
+from index_store.errors import StoreError
+
 WORDS = Path(__file__).with_name("words")
+# By what Chainlit knows a language: `.chainlit/translations/NAME.json`, `chainlit_NAME.md`.
+CHAINLITS: dict[Language, str] = {"en": "en-US", "es": "es"}
+
+
+class Spoken:
+    """ASGI middleware: Chainlit is asked for its own words in a language that ours are in, too.
+
+    Otherwise a German page would be half German, half English; and a tag that Chainlit does not
+    know (es-419, en-US@posix) would find no welcome, or be refused.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, one web socket or the lifespan."""
+        if scope["type"] == "http" and scope["path"].startswith("/project/"):
+            query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+            if "language" in query:
+                query["language"] = CHAINLITS[spoken(query["language"])]
+                scope = {**scope, "query_string": urlencode(query).encode("latin-1")}
+        await self._app(scope, receive, send)
+
+
+def speak(server: Any) -> None:
+    """Have `chainlit.server` speak our languages; once, since --watch loads the app again."""
+    if server.app.middleware_stack is None:
+        server.app.add_middleware(Spoken)
 
 
 def spoken(tag: str | None) -> Language:
@@ -35,6 +69,20 @@ def say(key: str, to: Language | None = None, **values: object) -> str:
     return _catalog(to or language())[table][name].format(**values)
 
 
+def explain(error: AgentError | StoreError, to: Language | None = None) -> str:
+    """An error in the session's language or in `to`.
+
+    English is the error's own; another language has the sentences that a patient can do something
+    about, and a general one for the rest.
+    """
+    if (to or language()) == "en":
+        return str(error)
+    sentences = _catalog("errors_es")["errors"]
+    if isinstance(error, AgentError) and error.key:
+        return sentences[error.key].format(**error.values)
+    return sentences["index" if isinstance(error, StoreError) else "general"]
+
+
 @cache
-def _catalog(to: Language) -> dict[str, dict[str, str]]:
-    return tomllib.loads((WORDS / f"{to}.toml").read_text(encoding="utf-8"))
+def _catalog(name: str) -> dict[str, dict[str, str]]:
+    return tomllib.loads((WORDS / f"{name}.toml").read_text(encoding="utf-8"))

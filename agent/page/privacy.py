@@ -1,7 +1,8 @@
 """Whom the patient's browser talks to: this server, and nobody else.
 
-Owns the response headers, the refusal of requests that another website sends, and the removal
-of third-party addresses from Chainlit's page. Knows nothing of conversations.
+Owns the response headers, what browsers may keep, the refusal of requests that another website
+sends, and the removal of third-party addresses from Chainlit's page. Knows nothing of
+conversations.
 """
 
 from __future__ import annotations
@@ -16,16 +17,25 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEADERS = {
-    # Chainlit's page needs its inline scripts and styles; nothing is evaluated from text.
+    # Chainlit's page needs its inline scripts and styles. It fetches public/elements/Compare.jsx
+    # from here as text and evaluates it: that is what 'unsafe-eval' is for.
     "Content-Security-Policy": "default-src 'self'; "
-    "script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
     "connect-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self'; "
     "frame-ancestors 'none'",
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "DENY",  # for browsers that do not know frame-ancestors
 }
+# Browsers heed it on HTTPS only, and then for a year, whatever else serves the page by then.
+ON_HTTPS = {"Strict-Transport-Security": "max-age=31536000"}
+# The same for everybody. All else may hold what a patient said: whoever uses the browser next
+# finds none of it on the disk, nor by "back" after a logout.
+CACHEABLE = ("/assets/", "/public/", "/avatars/", "/logo", "/favicon")
 # A `preconnect` link opens its connection before any policy is asked: such tags must go.
 THIRD_PARTY_TAG = re.compile(r"<(?:link|meta)\b[^>]*\b(?:href|content)=\"https?://[^>]*>\s*")
 
@@ -52,7 +62,7 @@ class Privacy:
             else:
                 await refusal(scope, receive, send)
         else:
-            await self._app(scope, receive, _with_headers(send))
+            await self._app(scope, receive, _with_headers(send, scope))
 
     def _foreign(self, headers: Headers) -> bool:
         origin = headers.get("origin")
@@ -69,10 +79,16 @@ def protect(server: Any, origins: Sequence[str]) -> None:
     server.get_html_template = lambda root_path: THIRD_PARTY_TAG.sub("", page(root_path))
 
 
-def _with_headers(send: Send) -> Send:
+def _with_headers(send: Send, scope: Scope) -> Send:
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).update(HEADERS)
+            headers = MutableHeaders(scope=message)
+            headers.update(HEADERS)
+            # Behind a proxy on this machine that sends X-Forwarded-Proto; uvicorn sees to that.
+            if scope["scheme"] == "https":
+                headers.update(ON_HTTPS)
+            if not scope["path"].startswith(CACHEABLE):
+                headers["Cache-Control"] = "no-store"
         await send(message)
 
     return send_with_headers

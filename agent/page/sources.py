@@ -1,49 +1,119 @@
 """The doctors' replies behind an answer, as the patient can open them beside it.
 
-Owns their names, their layout, and that a text from the index is shown as the text it is.
-Does not know how they were found.
+Owns their names, their marks in the answer, their layout, and that a text from the index is shown
+as the text it is. Does not know how they were found, nor what supports what.
 
 They are buttons that open the side panel, not elements with display="side": those Chainlit
-opens by itself, all of the conversation at once, over the answer where the screen is small.
+opens by itself, all of the conversation at once, over the answer where the screen is small. A mark
+in the answer is a link to its button (public/medraft.js).
+
+Buttons are made of plain JSON, `payloads`, which is kept in the answer's metadata as `sources`:
+Chainlit stores no buttons, and `restore` makes them anew.
 """
 
 from __future__ import annotations
 
 import re
 import string
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import chainlit as cl
 
-if TYPE_CHECKING:
-    from llama_index.core.schema import NodeWithScore
+from agent.events import Retrieved
+from agent.page.language import say
+from agent.support import Supported
+from agent.transcript import source
 
 BUTTON = "source"  # the name by which Chainlit knows what a click on one calls
-DEMONSTRATION = "Written for demonstration; no real patient or doctor."
+# What became of a reply: the answer takes something from it or does not, it was kept from the
+# model, or nobody knows, because the answer was stopped.
+Use = Literal["used", "unused", "left_out", "unknown"]
+ICONS: dict[Use, str] = {
+    "used": "book-open-check",
+    "unused": "book-dashed",
+    "left_out": "book-x",
+    "unknown": "book-open",
+}
+Payload = dict[str, Any]
+
 _PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
 # Where the page would make a link of an address, however its characters are escaped.
 _LINK = re.compile(r"(?=://)|(?<=www)(?=\.)|(?=@)", re.IGNORECASE)
 _WORD_JOINER = "\u2060"
+# Stand for the ends of a marked passage until its text has been escaped.
+_BEGIN, _END = "\ue000", "\ue001"
 
 
-def buttons(sources: Sequence[NodeWithScore], sample: bool) -> list[cl.Action]:
-    """One a source: "Source 1", "Source 2", ..., in the order of the prompt."""
+def payloads(
+    retrieved: Retrieved, sample: bool, support: Sequence[Supported] | None = None
+) -> list[Payload]:
+    """One a reply, first those in the prompt, in their order: `agent.transcript.source`, and
+    `number`, `use`, `sentences` (spans of the answer that it supports), `passages` (spans of
+    `doctor` that do so) and `sample`.
+
+    `support` is None while the answer has not ended.
+    """
+    found: list[Payload] = []
+    for number, node in enumerate([*retrieved.sources, *retrieved.left_out], start=1):
+        supported = [sentence for sentence in support or () if sentence.source == number]
+        use: Use = "used" if supported else "unknown" if support is None else "unused"
+        if number > len(retrieved.sources):
+            use = "left_out"
+        about = {
+            "number": number,
+            "use": use,
+            "sentences": [[sentence.start, sentence.end] for sentence in supported],
+            "passages": [list(s.passage) for s in supported if s.passage],
+            "sample": sample,
+        }
+        found.append(source(node) | about)
+    return found
+
+
+def buttons(payloads: Sequence[Payload], owner: str) -> list[cl.Action]:
+    """One a payload: "Source 1", "Source 2 (not used)", ...; `owner` is the id of what they stand
+    below, and makes theirs."""
     return [
         cl.Action(
+            id=_id(owner, payload["number"]),
             name=BUTTON,
-            label=f"Source {number}",
-            tooltip="What a doctor wrote to another patient",
-            icon="book-open",
-            payload={"content": _content(source, sample)},
+            label=_label(payload),
+            tooltip=say(f"sources.{payload['use']}_about"),
+            icon=ICONS[payload["use"]],
+            payload=payload,
         )
-        for number, source in enumerate(sources, 1)
+        for payload in payloads
     ]
+
+
+async def restore(step: Mapping[str, Any]) -> None:
+    """Put the buttons of a stored answer below it again."""
+    kept = (step.get("metadata") or {}).get("sources") or []
+    for button in buttons(kept, str(step["id"])):
+        # A page that was open while the server was started again shows it still.
+        await button.remove()
+        await button.send(str(step["id"]))
+
+
+def numbered(answer: str, payloads: Sequence[Payload], owner: str | None = None) -> str:
+    """`answer` with a mark, [1], after each sentence that a source supports.
+
+    With an `owner` it is Markdown, in which a mark is a link to the source's button below that.
+    """
+    marks = [(end, payload["number"]) for payload in payloads for _, end in payload["sentences"]]
+    for end, number in sorted(marks, reverse=True):
+        mark = f"[{number}]"
+        if owner is not None:
+            title = say("sources.source", number=number)
+            mark = f'[\\[{number}\\]](#{_id(owner, number)} "{title}")'
+        answer = f"{answer[:end]} {mark}{answer[end:]}"
+    return answer
 
 
 async def open_beside(button: cl.Action) -> None:
     """Show the source of a button, alone, in the panel beside the chat."""
-    text = cl.Text(name=button.label, content=button.payload["content"])
+    text = cl.Text(name=button.label, content=_content(button.payload))
     session, emitter = cl.context.session, cl.context.emitter
     stored = await session.persist_file(name=text.name, mime="text/plain", content=text.content)
     text.chainlit_key = stored["id"]
@@ -64,17 +134,38 @@ def plain(text: str) -> str:
     return _PUNCTUATION.sub(r"\\\g<0>", _LINK.sub(_WORD_JOINER, joined))
 
 
-def _content(source: NodeWithScore, sample: bool) -> str:
-    title, patient = (str(source.node.metadata[key]) for key in ("title", "patient"))
+def _content(payload: Payload) -> str:
+    title, patient = payload["title"], payload["patient"]
     # A question that came without a title has its own beginning in its place.
     begins = " ".join(patient.split()).startswith(title.removesuffix(" ..."))
+    score = f"{payload['score'] or 0.0:.2f}"
     parts = [
-        f"*{DEMONSTRATION}*" if sample else "",
-        f"similarity {source.score or 0.0:.2f}",
-        "**A patient asked**",
+        f"*{say('sources.demonstration')}*" if payload["sample"] else "",
+        say("sources.similarity", score=score),
+        say(f"sources.{payload['use']}_here"),
+        f"**{say('sources.asked')}**",
         "" if begins else plain(title),
         plain(patient),
-        "**A doctor replied**",
-        plain(source.node.get_content()),
+        f"**{say('sources.replied')}**",
+        _marked(payload["doctor"], payload["passages"]),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _marked(text: str, passages: Sequence[Sequence[int]]) -> str:
+    """`plain(text)` with `passages` of it, which lie within lines, in bold."""
+    text = re.sub(f"[{_BEGIN}{_END}]", " ", text)
+    for start, end in sorted({(start, end) for start, end in passages}, reverse=True):
+        text = f"{text[:start]}{_BEGIN}{text[start:end]}{_END}{text[end:]}"
+    return plain(text).replace(_BEGIN, "**").replace(_END, "**")
+
+
+def _label(payload: Payload) -> str:
+    label = say("sources.source", number=payload["number"])
+    if payload["use"] in ("unused", "left_out"):
+        label = say("sources.not_used", source=label)
+    return label
+
+
+def _id(owner: str, number: int) -> str:
+    return f"source-{owner}-{number}"

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from chainlit.config import ChainlitConfig, config_file
 
-from agent import llms
+from agent import database, llms
 from agent import settings as setting
 from agent.errors import AgentError
+from agent.page import accounts, secret
 from agent.settings import ROOT, Settings
 from index_store import manifest
 from index_store.embedding import identity
@@ -36,6 +37,9 @@ def settings_or_exit(config: ChainlitConfig) -> tuple[Settings, Manifest]:
         settings = setting.load()
         llms.check(settings)
         found = manifest.read(settings.index_dir, identity(settings.embed_model))
+        accounts.check(settings, config.run.host)
+        secret.provide(settings)
+        database.prepare(settings)
         # --watch loads the app again while the server is on its port.
         if not config.run.watch:
             _check_port(config.run.host, config.run.port)
@@ -84,7 +88,8 @@ def _load(settings: Settings) -> Agent:
         log.exception("The models could not be loaded.")
         raise AgentError(
             f"The models could not be loaded ({type(error).__name__}): "
-            "the server's log says why, and medraft must be started again."
+            "the server's log says why, and medraft must be started again.",
+            key="not_loaded",
         ) from error
 
 

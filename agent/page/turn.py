@@ -1,12 +1,18 @@
 """One turn on the screen: the notice, the step, the answer as it streams, its sources.
 
-Owns what the patient sees of each event, and that it ends properly however the turn ends.
-Does not know where the events come from.
+Owns what the patient sees of each event, that it ends properly however the turn ends, and what is
+kept of an answer besides its text. Does not know where the events come from.
+
+What the page itself says in between is a `system_message`, never an `assistant_message`: it is no
+answer, so that nobody judges it, and no memory holds it. What holds for a moment only is sent to
+the screen alone, and stored nowhere.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
+from typing import Any
 
 import chainlit as cl
 from chainlit.utils import utc_now
@@ -23,82 +29,151 @@ from agent.events import (
     Waiting,
 )
 from agent.page import sources
+from agent.page.language import say
+from agent.page.notice import show as show_notice
 
-EMERGENCY = "Emergency"
+RETRY = "retry"  # the name by which Chainlit knows what a click calls
 # Chainlit reads `:word` as a directive and shows nothing of it; "symptoms:fever" must stay.
 _DIRECTIVE = re.compile(r":(?=[A-Za-z]|$)")
 
 
+def retry_button(message_id: str) -> cl.Action:
+    """Try again, below what was said last to a message."""
+    return cl.Action(
+        id=f"retry-{message_id}",
+        name=RETRY,
+        label=say("turn.retry"),
+        tooltip=say("turn.retry_about"),
+        icon="rotate-ccw",
+        payload={"message": message_id},
+    )
+
+
 class TurnOnScreen:
-    """Shows events one by one; `finish` must be called once, last."""
+    """Shows events one by one; `finish` must be called once, last.
+
+    `about` is kept as the answer's metadata: behaviour, llm, retrieval, route, sources, timing,
+    and `answer`, the text without what the screen adds. `avatarName` makes Chainlit show the
+    behaviour on the answer (public/avatars, public/medraft.css).
+    """
 
     def __init__(self, sample: bool) -> None:
-        self._sample = sample
-        self._answer = cl.Message("")
+        self.about: dict[str, Any] = {}
+        self.step_id: str | None = None
+        self.sample = sample
+        self._answer = cl.Message("", metadata=self.about)
+        self._said = ""
+        self._retrieved: Retrieved | None = None
         self._meanwhile: cl.Message | None = None
         self._step: cl.Step | None = None
         self._facts: list[str] = []
-        self._failure: str | None = None
         self._ended = False
+        self._last_words: cl.Message | None = None
+        self._elsewhere: cl.Message | None = None
 
     async def show(self, event: Event) -> None:
         """Put one event on the screen."""
         match event:
             case Emergency(_, notice):
-                await cl.Message(notice, author=EMERGENCY).send()
+                await show_notice(notice)
             case Routed(route, behaviour):
-                score = "" if route.score is None else f" (score {route.score:.2f})"
-                self._facts = [f"Behaviour: {behaviour}", f"Reason: {route.reason}{score}"]
+                self.about |= {"behaviour": behaviour, "avatarName": behaviour}
+                self.about["route"] = asdict(route)
+                why = say(f"turn.{route.reason.name.lower()}")
+                if route.score is not None:
+                    why = say("turn.scored", why=why, score=number(route.score, 2))
+                self._facts = [say("turn.behaviour", behaviour=behaviour), say("turn.why", why=why)]
                 await self._begin_step(behaviour, route.retrieve)
             case Retrieved(found):
-                self._answer.actions = sources.buttons(found, self._sample)
-                none = "none; no doctor's reply was close enough"
-                self._facts.append(f"Sources: {len(found) or none}")
+                self._retrieved = event
+                self._show_sources(sources.payloads(event, self.sample))
+                any_found = found or event.left_out
+                self._facts.append(
+                    say("turn.sources", count=len(found)) if any_found else say("turn.no_source")
+                )
                 await self._show_facts()
+            case Waiting(1):
+                await self.say_meanwhile(say("turn.waiting_one"))
             case Waiting(before):
-                await self._say_meanwhile(_place(before))
+                await self.say_meanwhile(say("turn.waiting", before=before))
             case Notice(text):
-                self._facts.append(f"Notice: {text}")
+                self._facts.append(say("turn.notice", text=text))
                 await self._show_facts()
-                await self._say_meanwhile(text)
+                await self.say_meanwhile(text)
             case Delta(text):
-                await self._end_meanwhile()
+                # First of all the text: memory holds it already, and Stop may come at any moment.
+                self._said += text
                 await self._answer.stream_token(_DIRECTIVE.sub(r"\:", text))
-            case Finished(answer, timing):
+                await self._end_meanwhile()
+            case Finished(answer, timing, _, support):
                 self._ended = True
-                self._facts.append(f"Time: {_words(timing)}")
+                if self._retrieved is not None:
+                    told = sources.payloads(self._retrieved, self.sample, support)
+                    self._show_sources(told)
+                    marked = sources.numbered(answer, told, self._answer.id)
+                    self._answer.content = _DIRECTIVE.sub(r"\:", marked)
+                self.about["timing"] = asdict(timing)
+                self._facts.append(say("turn.time", parts=_parts(timing)))
                 if not answer:
-                    self.fail("The model gave no answer: please ask in other words.")
+                    self.fail(say("turn.nothing_said"))
 
     def fail(self, reason: str) -> None:
         """End the turn with a sentence to the patient."""
-        self._failure = reason
+        self._last_words = cl.Message(reason, type="system_message")
+        self._last_words.is_error = True
 
-    async def finish(self) -> None:
-        """Close what is open; what has been said stays."""
+    async def said_elsewhere(self, message: cl.Message) -> None:
+        """This turn is shown by another message, which tells its end, too."""
+        self._elsewhere = message
+        await self._end_meanwhile()
+
+    def stop(self) -> None:
+        """The patient has stopped the turn."""
+        if not self._ended and self._elsewhere is None:
+            said = "turn.stopped" if self._said.strip() else "turn.stopped_before"
+            self._last_words = cl.Message(say(said), type="system_message")
+
+    async def finish(self, retry: list[cl.Action], compare: cl.Action) -> None:
+        """Close what is open; what has been said stays, with `compare` below the answer and `retry`
+        below the last that was said."""
         await self._end_meanwhile()
         if self._step is not None:
             if not self._ended:
-                self._facts.append("Time: ended before the answer was complete")
+                self._facts.append(say("turn.cut_short"))
             self._step.end = utc_now()
             await self._show_facts()
-        if self._answer.content.strip():
+        if self._said.strip():
+            self.about["answer"] = self._said.strip()
+            self._answer.actions.append(compare)
+            if self._last_words is None:
+                self._answer.actions += retry
             await self._answer.send()
-        if self._failure is not None:
-            await cl.ErrorMessage(self._failure).send()
+        if self._last_words is not None:
+            self._last_words.actions = retry
+            await self._last_words.send()
+        elif self._elsewhere is not None:
+            self._elsewhere.actions = retry
+            for button in retry:
+                await button.send(self._elsewhere.id)
 
-    async def _say_meanwhile(self, text: str) -> None:
+    async def say_meanwhile(self, text: str) -> None:
         """Say what holds until the answer begins, in place of what was said so before."""
+        emitter = cl.context.emitter
         if self._meanwhile is None:
-            self._meanwhile = await cl.Message(text).send()
+            self._meanwhile = cl.Message(text, type="system_message", created_at=utc_now())
+            await emitter.send_step(self._meanwhile.to_dict())
         else:
             self._meanwhile.content = text
-            await self._meanwhile.update()
+            await emitter.update_step(self._meanwhile.to_dict())
+
+    def _show_sources(self, payloads: list[sources.Payload]) -> None:
+        self._answer.actions = sources.buttons(payloads, self._answer.id)
+        self.about["sources"] = payloads
 
     async def _end_meanwhile(self) -> None:
         if self._meanwhile is not None:
             said, self._meanwhile = self._meanwhile, None
-            await said.remove()
+            await cl.context.emitter.delete_step(said.to_dict())
 
     async def _begin_step(self, name: str, retrieve: bool) -> None:
         parent = cl.context.current_step
@@ -106,8 +181,10 @@ class TurnOnScreen:
             name=name,
             type="retrieval" if retrieve else "tool",
             parent_id=parent and parent.id,
+            icon="book-open" if retrieve else "message-circle",
             show_input=False,
         )
+        self.step_id = self._step.id
         self._step.start = utc_now()
         self._step.output = _list(self._facts)
         await self._step.send()
@@ -118,19 +195,31 @@ class TurnOnScreen:
             await self._step.update()
 
 
+async def show_answer(about: dict[str, Any], run_id: str | None, actions: list[cl.Action]) -> None:
+    """Show an answer that came about elsewhere as that of the run `run_id`, with its sources and
+    `actions` below it; `about` as in `TurnOnScreen`."""
+    message = cl.Message("", parent_id=run_id)
+    found = about.get("sources") or []
+    message.metadata = about | {"avatarName": about["behaviour"]}
+    message.content = _DIRECTIVE.sub(r"\:", sources.numbered(about["answer"], found, message.id))
+    message.actions = [*sources.buttons(found, message.id), *actions]
+    await message.send()
+
+
 def _list(facts: list[str]) -> str:
     return "\n".join(f"- {fact}" for fact in facts)
 
 
-def _place(before: int) -> str:
-    return "1 answer is before yours." if before == 1 else f"{before} answers are before yours."
-
-
-def _words(timing: Timing) -> str:
-    parts = [f"routed in {timing.route_ms:.0f} ms"]
+def _parts(timing: Timing) -> str:
+    parts = [say("turn.routed", ms=number(timing.route_ms, 0))]
     if timing.retrieve_ms:
-        parts.append(f"retrieved in {timing.retrieve_ms:.0f} ms")
+        parts.append(say("turn.retrieved", ms=number(timing.retrieve_ms, 0)))
     if timing.first_token_ms is not None:
-        parts.append(f"first word after {timing.first_token_ms / 1000:.1f} s")
-    parts.append(f"{timing.tokens} tokens in {timing.total_ms / 1000:.1f} s")
-    return ", ".join(parts)
+        parts.append(say("turn.first_word", s=number(timing.first_token_ms / 1000, 1)))
+    whole = number(timing.total_ms / 1000, 1)
+    return ", ".join([*parts, say("turn.whole", tokens=timing.tokens, s=whole)])
+
+
+def number(value: float, digits: int) -> str:
+    """A number as the session's language writes it."""
+    return f"{value:.{digits}f}".replace(".", say("turn.point"))

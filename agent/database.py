@@ -1,0 +1,241 @@
+"""The database of histories: its tables, their versions, and how to connect.
+
+Owns the schema, on SQLite (a file in MEDRAFT_HOME) and on Postgres (MEDRAFT_DATABASE_URL), and
+what makes SQLite keep to it: foreign keys, one writer at a time, nothing left of what was deleted.
+Does not know what is written or read, nor who asks.
+
+A step is a row of the few columns that are searched and sorted by, and one JSON value for the
+rest, so that no field that Chainlit adds to its steps is ever lost for want of a column.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    URL,
+    Column,
+    Connection,
+    Engine,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    make_url,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from agent.errors import AgentError
+from agent.settings import Settings
+
+DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
+
+schema = MetaData()
+users = Table(
+    "users",
+    schema,
+    Column("id", String(36), primary_key=True),
+    Column("identifier", Text, nullable=False, unique=True),
+    Column("created_at", Text, nullable=False),
+    Column("about", JSON, nullable=False),
+)
+threads = Table(
+    "threads",
+    schema,
+    Column("id", Text, primary_key=True),
+    Column("user_id", ForeignKey("users.id", ondelete="CASCADE")),
+    Column("name", Text),
+    Column("created_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+    Column("kept", JSON, nullable=False),  # what the session keeps: the chat settings
+    Index("threads_of_a_user", "user_id", "updated_at"),
+)
+steps = Table(
+    "steps",
+    schema,
+    Column("id", Text, primary_key=True),
+    Column("thread_id", ForeignKey("threads.id", ondelete="CASCADE"), nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("output", Text, nullable=False),
+    Column("rest", JSON, nullable=False),
+    Index("steps_of_a_thread", "thread_id", "created_at"),
+)
+elements = Table(
+    "elements",
+    schema,
+    Column("id", Text, primary_key=True),
+    Column("thread_id", ForeignKey("threads.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("step_id", Text, nullable=False),
+    Column("element", JSON, nullable=False),
+)
+feedbacks = Table(
+    "feedbacks",
+    schema,
+    Column("step_id", ForeignKey("steps.id", ondelete="CASCADE"), primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("created_at", Text, nullable=False),
+    Column("value", Integer, nullable=False),
+    Column("comment", Text),
+)
+versions = Table("medraft_version", schema, Column("version", Integer, nullable=False))
+
+# From version 1 to 2, from 2 to 3, and so on; a new database begins with the last.
+MIGRATIONS: list[Callable[[Connection], None]] = []
+
+
+def prepare(settings: Settings) -> None:
+    """Create the tables, or bring them to this version, in one transaction. Raises AgentError."""
+    address = _address(settings)
+    if address.get_backend_name() == "sqlite" and address.database:
+        _create_private(address.database)
+    engine = connect(settings)
+    try:
+        with engine.begin() as connection:
+            _migrate(connection, address)
+    except SQLAlchemyError as error:
+        raise AgentError(
+            f"The history at {address} cannot be opened ({type(error).__name__}): "
+            "start that server or mend the file, or set MEDRAFT_DATABASE_URL to another."
+        ) from None
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def reading(settings: Settings) -> Iterator[Connection]:
+    """For commands, also while the page is served. Raises AgentError, also if there is none yet."""
+    address = _address(settings)
+    if address.get_backend_name() == "sqlite" and not os.path.exists(address.database or ""):
+        raise AgentError(f"There is no history at {address} yet: the page begins it.")
+    prepare(settings)
+    engine = connect(settings)
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def connect(settings: Settings) -> Engine:
+    """One that is not asynchronous. Raises AgentError for an address that is no database's."""
+    address = _address(settings)
+    engine = create_engine(address, **_options(address))
+    return _keep_sqlite_in_order(engine)
+
+
+def connect_async(settings: Settings) -> AsyncEngine:
+    """For the page. Raises AgentError for an address that is no database's."""
+    address = _address(settings)
+    name = DRIVERS[address.get_backend_name()]
+    engine = create_async_engine(address.set(drivername=name), **_options(address))
+    _keep_sqlite_in_order(engine.sync_engine)
+    return engine
+
+
+def _address(settings: Settings) -> URL:
+    if settings.database_url is None:
+        return URL.create("sqlite", database=str(settings.home / "history.db"))
+    try:
+        # Some hosts still call it postgres.
+        given = settings.database_url.get_secret_value().replace("postgres://", "postgresql://", 1)
+        address = make_url(given)
+    except ArgumentError:
+        raise AgentError(
+            "MEDRAFT_DATABASE_URL is not an address: it must look like "
+            "postgresql://NAME:PASSWORD@HOST/DATABASE or sqlite:///FILE."
+        ) from None
+    if address.get_backend_name() not in DRIVERS:
+        raise AgentError(
+            f"MEDRAFT_DATABASE_URL names {address.get_backend_name()}, which medraft cannot use: "
+            "it must begin with postgresql:// or sqlite:///."
+        )
+    if address.get_backend_name() == "postgresql":
+        address = address.set(drivername=DRIVERS["postgresql"])
+    return address
+
+
+def _options(address: URL) -> dict[str, Any]:
+    # The text of an error is logged, and its parameters are what patients said.
+    options: dict[str, Any] = {"hide_parameters": True}
+    if address.get_backend_name() == "sqlite":
+        # Another process that writes is waited for; in this one, one connection is all there is.
+        options |= {"connect_args": {"timeout": 30}, "pool_size": 1, "max_overflow": 0}
+    else:
+        options |= {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+    return options
+
+
+def _keep_sqlite_in_order(engine: Engine) -> Engine:
+    if engine.dialect.name != "sqlite":
+        return engine
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # SQLAlchemy begins transactions itself, below
+        cursor = connection.cursor()
+        for pragma in ("foreign_keys = ON", "secure_delete = ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+        # SQLite's own knows the letters A to Z only.
+        connection.create_function("lower", 1, lambda value: value and str(value).lower())
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A transaction that reads first and writes then fails if another wrote in between.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _create_private(database: str) -> None:
+    """SQLite's journal gets the file's mode, too."""
+    try:
+        os.makedirs(os.path.dirname(database) or ".", exist_ok=True)
+        os.close(os.open(database, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise AgentError(
+            f"The history cannot be written to {database} ({error.strerror}): set MEDRAFT_HOME "
+            "or MEDRAFT_DATABASE_URL to a place that can be written to."
+        ) from None
+
+
+def _migrate(connection: Connection, address: URL) -> None:
+    newest = 1 + len(MIGRATIONS)
+    if connection.dialect.name == "postgresql":
+        # Two servers that start at once: the second one waits for the first.
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('medraft'))"))
+    there = set(inspect(connection).get_table_names())
+    if versions.name not in there:
+        if foreign := there & set(schema.tables):
+            raise AgentError(
+                f"The database at {address} has a table {sorted(foreign)[0]} of another program: "
+                "give medraft a database of its own in MEDRAFT_DATABASE_URL."
+            )
+        schema.create_all(connection)
+        connection.execute(insert(versions).values(version=newest))
+        return
+    version = connection.execute(select(versions.c.version)).scalar_one()
+    if version > newest:
+        raise AgentError(
+            f"The history at {address} was written by a newer medraft (version {version} of its "
+            f"tables, this one knows {newest}): update medraft, or set MEDRAFT_DATABASE_URL."
+        )
+    for migrate in MIGRATIONS[version - 1 :]:
+        migrate(connection)
+    connection.execute(update(versions).values(version=newest))

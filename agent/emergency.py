@@ -1,0 +1,48 @@
+"""The notice that stands before any answer to an emergency: what to do, and whom to call.
+
+Owns the numbers by country (`emergency_numbers.toml`) and the notice's languages
+(`prompts/emergency.LANGUAGE.j2`). Does not know what is an emergency (`agent/triage.py`), nor
+where the notice is shown.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel
+
+from agent.prompting import render
+from agent.triage import Kind
+
+Language = Literal["en", "es"]
+NUMBERS = Path(__file__).with_name("emergency_numbers.toml")
+
+
+class Country(BaseModel, frozen=True, extra="forbid"):
+    """A country's names, and its phone numbers as people there write them; none: not known."""
+
+    en: str
+    es: str
+    emergency: tuple[str, ...] = ()
+    crisis: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
+    poison: tuple[str, ...] = ()
+
+
+@cache
+def countries() -> dict[str, Country]:
+    """The countries whose numbers are known, by ISO 3166 alpha-2 code."""
+    rows = tomllib.loads(NUMBERS.read_text(encoding="utf-8"))
+    return {code: Country(**row) for code, row in rows.items()}
+
+
+def notice(kind: Kind, language: Language = "en", country: str = "") -> str:
+    """The notice as Markdown of two paragraphs: whom to call now, and what to do until then.
+
+    `country` is an ISO 3166 alpha-2 code; one that is empty or not known gets "your local
+    emergency number".
+    """
+    return render(f"emergency.{language}", kind=kind, numbers=countries().get(country))

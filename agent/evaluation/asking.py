@@ -1,0 +1,203 @@
+"""The same questions through every behaviour, and what the engine tells of each answer.
+
+Owns the order of asking, and what a run is made of, so that a restart asks only what is missing
+and no two runs are mixed. Knows nothing of metrics.
+
+Answers are as a patient gets them: the chat engine's own turns, with the settings in use. The
+LLMs come one after the other, because an engine may have to switch between them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from llama_index.core.base.llms.types import MessageRole
+
+from agent import llms
+from agent.behaviour import Behaviour, LLMChoice, Retrieval
+from agent.errors import AgentError
+from agent.evaluation.journal import Journal, Row
+from agent.evaluation.questions import APPROACHES, CHOICES, Approach, Questions, own_reply
+from agent.llms import Engine, weights
+from agent.prompting import Prompt, prompt
+from agent.settings import ROOT, Settings
+from agent.transcript import collect
+from index_store import manifest
+from index_store.dataset import Dialogue
+
+if TYPE_CHECKING:
+    from agent.loading import Agent
+
+# What is not here changes neither answers nor times.
+SETTINGS = {
+    *("model", "adapter", "fine_tuned_model", "base_url", "quantize", "context_window"),
+    *("threads", "slots", "sources", "min_score", "max_tokens", "temperature", "top_p"),
+    "embed_model",
+}
+
+# What asks with the prompt of another one comes long after it: or it would find that prompt read
+# already, in the engine's cache, and its times would be too good.
+ORDER: tuple[Approach, ...] = ("RAG", "RAFT", "base", "fine-tuned", "auto")
+PROMPTS = ("system", "rag", "raft", "opening")
+
+
+class Answer(Row):
+    """An answer with what the engine told of it: `supported` is the share of its sentences that
+    the documents support, None where there are no documents; times in milliseconds."""
+
+    behaviour: Behaviour
+    answer: str
+    ended: bool
+    documents: list[str]
+    supported: float | None
+    prompt_tokens: int
+    tokens: int
+    first_token_ms: float | None
+    total_ms: float
+
+
+class ReferenceLoss(Row):
+    """The reference reply read after the prompt of an answer: nats over tokens."""
+
+    nats: float
+    tokens: int
+
+
+def about_run(settings: Settings, questions: Questions) -> dict[str, Any]:
+    """What tells a run from another one: the settings, and the contents of what they name."""
+    index = manifest.read(settings.index_dir)
+    prompts = [ROOT / "prompts" / f"{name}.j2" for name in PROMPTS]
+    return {
+        "questions": questions.source,
+        "engine": llms.choose(settings),
+        **settings.model_dump(mode="json", include=SETTINGS),
+        "index": index.generation,
+        "prompts": _digest(prompts),
+        "adapter weights": _digest(_adapter_files(settings)),
+    }
+
+
+def available(engine: Engine) -> list[Approach]:
+    """All behaviours that an engine has the LLM for."""
+    return [a for a in APPROACHES if engine.fine_tuned or choices(engine, a)[0] == "base"]
+
+
+def choices(engine: Engine, approach: Approach) -> tuple[LLMChoice, Retrieval]:
+    """LLM and retrieval of a behaviour; `auto` takes the fine-tuned LLM if there is one."""
+    if approach == "auto":
+        return ("fine-tuned" if engine.fine_tuned else "base"), "auto"
+    return CHOICES[approach]
+
+
+async def ask_all(
+    agent: Agent,
+    questions: Sequence[Dialogue],
+    approaches: Sequence[Approach],
+    answers: Journal[Answer],
+) -> None:
+    """Ask what was not asked before, as many at once as the engine answers. Raises AgentError."""
+    from tqdm import tqdm
+
+    ordered = [approach for approach in ORDER if approach in approaches]
+    missing = [(q, a) for a in ordered for q in questions if (q.id, a) not in answers]
+    with tqdm(total=len(missing), desc="Answers", unit="answer", disable=None) as bar:
+        for llm in get_args(LLMChoice):
+            todo = deque(job for job in missing if choices(agent.engine, job[1])[0] == llm)
+
+            async def work(todo: deque[tuple[Dialogue, Approach]]) -> None:
+                while todo:
+                    answers.append(await ask(agent, *todo.popleft()))
+                    bar.update()
+
+            await asyncio.gather(*(work(todo) for _ in range(agent.engine.at_once)))
+
+
+async def ask(agent: Agent, question: Dialogue, approach: Approach) -> Answer:
+    """One answer, in a conversation of its own, with the question's own reply out of reach.
+
+    Raises AgentError, with the question's id.
+    """
+    blind = replace(agent, retriever=agent.retriever.hiding(own_reply(question)))
+    chat = blind.conversation()
+    chat.llm, chat.retrieval = choices(agent.engine, approach)
+    try:
+        told = await collect(chat, question.patient)
+        documents = [source["doctor"] for source in told["sources"]]
+        asked = await _prompt(agent.engine, chat.llm, question, documents, agent.settings)
+        prompt_tokens = await agent.engine.llm(chat.llm).count_tokens(asked.messages)
+    except AgentError as error:
+        raise AgentError(f"Question {question.id} through {approach}: {error}") from None
+    return Answer(
+        question=question.id,
+        approach=approach,
+        behaviour=told["behaviour"],
+        answer=told["answer"],
+        ended=told["ended"],
+        documents=documents,
+        supported=_share_supported(told["support"]) if documents else None,
+        prompt_tokens=prompt_tokens,
+        tokens=told["timing"]["tokens"],
+        first_token_ms=told["timing"]["first_token_ms"],
+        total_ms=told["timing"]["total_ms"],
+    )
+
+
+async def read_references(
+    engine: Engine,
+    settings: Settings,
+    questions: Sequence[Dialogue],
+    approaches: Sequence[Approach],
+    answers: Journal[Answer],
+    losses: Journal[ReferenceLoss],
+) -> None:
+    """Let the engine read each reference after the prompt of each answer, if it tells losses."""
+    from tqdm import tqdm
+
+    missing = [(q, a) for q in questions for a in approaches if (q.id, a) not in losses]
+    known: dict[tuple[str, Behaviour], llms.Loss] = {}  # auto has the prompt of another one
+    for question, approach in tqdm(missing, desc="References", unit="reply", disable=None):
+        answer = answers[question.id, approach]
+        llm, _ = choices(engine, approach)
+        loss = known.get((question.id, answer.behaviour))
+        if loss is None:
+            asked = await _prompt(engine, llm, question, answer.documents, settings)
+            messages = [m for m in asked.messages if m.role != MessageRole.ASSISTANT]
+            loss = await engine.llm(llm).loss(messages, question.doctor)
+        if loss is None:
+            return
+        known[question.id, answer.behaviour] = loss
+        losses.append(
+            ReferenceLoss(
+                question=question.id, approach=approach, nats=loss.nats, tokens=loss.tokens
+            )
+        )
+
+
+async def _prompt(
+    engine: Engine, llm: LLMChoice, question: Dialogue, documents: list[str], settings: Settings
+) -> Prompt:
+    return await prompt(engine.llm(llm), llm, [], question.patient, documents, settings.max_tokens)
+
+
+def _share_supported(sentences: Sequence[dict[str, Any]]) -> float:
+    return sum(each["source"] is not None for each in sentences) / max(1, len(sentences))
+
+
+def _adapter_files(settings: Settings) -> list[Path]:
+    path = weights.adapter(settings, weights.EMBEDDED)
+    if path is None or path.is_file():
+        return [path] if path else []
+    return sorted(path.glob("adapter_*"))
+
+
+def _digest(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]

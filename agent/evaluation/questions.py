@@ -1,0 +1,96 @@
+"""What is asked: questions with a doctor's reply as the reference, and through which behaviours.
+
+Owns which dialogues of a source are questions, and that none can be answered by its own reply.
+Knows nothing of answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from agent.behaviour import LLMChoice, Retrieval
+from agent.errors import AgentError
+from agent.settings import Settings
+from index_store.cleaning import clean
+from index_store.dataset import Columns, Dialogue, read_rows
+from index_store.split import split
+from index_store.store import IndexStore
+
+# Greetings, thanks, off-topic: what patients write, too, and what need not be looked up. Without
+# them, whether to retrieve would not be a question.
+OTHERS = Path(__file__).with_name("data") / "other_messages.jsonl"
+
+Approach = Literal["base", "RAG", "fine-tuned", "RAFT", "auto"]
+APPROACHES: tuple[Approach, ...] = get_args(Approach)
+
+# `auto` is the router with the LLM that a patient would pick, which the engine decides.
+CHOICES: dict[Approach, tuple[LLMChoice, Retrieval]] = {
+    "base": ("base", "never"),
+    "RAG": ("base", "always"),
+    "fine-tuned": ("fine-tuned", "never"),
+    "RAFT": ("fine-tuned", "always"),
+}
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Dialogues in an order of their own ids, so that a larger `--limit` asks the same and more."""
+
+    source: str
+    held_out: bool
+    dialogues: list[Dialogue]
+
+
+def parse_behaviours(text: str) -> list[Approach]:
+    """Read `base,RAG,auto`. Raises AgentError for a name that is none of them."""
+    wanted = [name.strip() for name in text.split(",")]
+    for name in wanted:
+        if name not in APPROACHES:
+            raise AgentError(
+                f"There is no behaviour {name!r}: --behaviours takes {', '.join(APPROACHES)}."
+            )
+    return [approach for approach in APPROACHES if approach in wanted]
+
+
+def read_questions(
+    settings: Settings, source: str | None, columns: str | None, limit: int | None
+) -> Questions:
+    """The first `limit` questions of a source; None is what the index holds.
+
+    Of the index and of the sample, only patients that no training has seen
+    (`index_store.split`), and besides them the messages of OTHERS; of any other source all.
+    Raises AgentError if none is left, StoreError if the source or the index cannot be read.
+    """
+    if source is None:
+        with IndexStore.open(settings.index_dir, settings.embed_model) as store:
+            name = " and ".join(each.name for each in store.manifest.sources)
+            dialogues = [dialogue for _, dialogue in store.rows()]
+    else:
+        name = source
+        dialogues, cleaning = clean(read_rows(source, Columns.parse(columns) if columns else None))
+        if not dialogues:
+            raise AgentError(
+                f"{name} has no question with a reference reply ({cleaning}): each row needs both."
+            )
+    held_out = source in (None, "sample")
+    if held_out:
+        dialogues = [dialogue for dialogue in dialogues if split(dialogue.patient) == "test"]
+    others = list(read_rows(str(OTHERS))) if held_out else []
+    if not dialogues:
+        raise AgentError(
+            f"None of the patients of {name} is held out: it takes some dozens, or a file of "
+            "other questions as --source."
+        )
+    asked = sorted([*dialogues, *others], key=lambda each: each.id)[:limit]
+    return Questions(name, held_out, asked)
+
+
+def own_reply(question: Dialogue) -> Callable[[Dialogue], bool]:
+    """Whether a dialogue of the index gives the reference of `question` away."""
+    from agent.finetuning.examples import gives_away
+
+    turns: Sequence[str] = [question.patient]
+    return lambda dialogue: gives_away(dialogue, turns, question.doctor)

@@ -1,0 +1,47 @@
+"""The emergency notice on the page: whom to call, in view as long as the conversation goes on.
+
+Owns its two messages, and the choice of the country whose numbers it gives. `public/medraft.css`
+knows the messages by their avatars and pins the newest to the top; `agent.threads` knows stored
+ones by their metadata. Does not know what a notice says.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+import chainlit as cl
+from chainlit.input_widget import Select
+
+from agent.emergency import countries
+from agent.page.language import language, say
+from agent.settings import Settings
+
+_MARK = {"notice": True}
+_ELSEWHERE = "elsewhere"  # the page has no empty choice
+
+
+async def show(notice: str) -> None:
+    """Show a notice of `agent.emergency`: whom to call, then what to do until then."""
+    call, meanwhile = notice.split("\n\n", 1)
+    await cl.Message(call, author=say("notice.call"), metadata=dict(_MARK)).send()
+    await cl.Message(meanwhile, author=say("notice.meanwhile"), metadata=dict(_MARK)).send()
+
+
+def country(settings: Settings) -> str:
+    """The country that this session has chosen: a code of `agent.emergency`, or none."""
+    chosen = cl.context.session.chat_settings.get("country", settings.country)
+    return chosen if chosen in countries() else ""
+
+
+def country_choice(settings: Settings) -> Select:
+    """The choice of it, for the settings panel."""
+    names = {getattr(known, language()): code for code, known in countries().items()}
+    # Without its accent, which would sort behind z.
+    ordered = sorted(names, key=lambda name: unicodedata.normalize("NFD", name))
+    return Select(
+        id="country",
+        label=say("notice.country"),
+        items={say("notice.elsewhere"): _ELSEWHERE} | {name: names[name] for name in ordered},
+        initial_value=country(settings) or _ELSEWHERE,
+        description=say("notice.country_about"),
+    )

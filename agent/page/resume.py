@@ -1,0 +1,99 @@
+"""A conversation that goes on, after a while or after a lost connection: on the screen again.
+
+Owns what Chainlit leaves out of that. Does not know how steps are stored, what they mean to the
+engine, nor what the buttons under an answer do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import chainlit as cl
+from chainlit.chat_context import chat_context
+from chainlit.context import init_ws_context
+from chainlit.data import get_data_layer
+from chainlit.session import WebsocketSession
+from chainlit.types import ThreadDict
+
+from agent.page import columns, sources
+
+if TYPE_CHECKING:
+    from llama_index.core.base.llms.types import ChatMessage
+
+
+async def resume(thread: ThreadDict) -> None:
+    """Make this session the thread's, and have its steps, buttons and elements on the screen.
+
+    Chainlit shows `thread` afterwards, as it is left here.
+    """
+    session = cl.context.session
+    # At every lost connection Chainlit would resume again, and begin anew in the middle of a turn.
+    session.thread_id_to_resume, session.chat_started = None, True
+    make_whole(thread)
+    for step in thread["steps"]:
+        await sources.restore(step)
+
+
+def make_whole(thread: ThreadDict) -> None:
+    """What Chainlit keeps of a thread is not all that was on the screen."""
+    there: set[str] = set()
+    for step in thread["steps"]:
+        # A step below one that is gone would be shown nowhere.
+        if step.get("parentId") not in there:
+            step["parentId"] = None
+        there.add(step["id"])
+        # A turn that never ended would seem to run for ever.
+        step["end"] = step.get("end") or step.get("start") or step["createdAt"]
+        step["streaming"] = False
+    columns.restore(thread)
+
+
+def messages(memory: Sequence[tuple[str, str]]) -> list[ChatMessage]:
+    """`threads.remembered` as LlamaIndex takes it."""
+    from llama_index.core.base.llms.types import ChatMessage, MessageRole
+
+    return [ChatMessage(role=MessageRole(role), content=text) for role, text in memory]
+
+
+def show_again_after_a_lost_connection(sio: Any) -> None:
+    """What was said while a browser was away is sent to it when it is back.
+
+    Chainlit goes on as if nothing had been missed; without this, an answer that ended meanwhile
+    stays cut off on the screen until the page is loaded again.
+    """
+    come_back = sio.handlers["/"]["connection_successful"]
+    if come_back.__name__ == "and_show_again":  # --watch loads the app again
+        return
+
+    async def and_show_again(sid: str) -> None:
+        await come_back(sid)
+        session = WebsocketSession.get(sid)
+        if session is not None and session.restored and session.has_first_interaction:
+            await _show_again(session)
+
+    sio.on("connection_successful", and_show_again)
+
+
+async def _show_again(session: WebsocketSession) -> None:
+    if session.current_task is not None:
+        await asyncio.wait([session.current_task])
+    layer = get_data_layer()
+    thread = layer and await layer.get_thread(session.thread_id)
+    if thread:
+        context = init_ws_context(session)
+        thread["metadata"] = {"chat_settings": session.chat_settings}
+        make_whole(thread)
+        await context.emitter.resume_thread(thread)
+        await _show_buttons_again()
+
+
+async def _show_buttons_again() -> None:
+    """Those under the last turn; the browser was there when all others were sent."""
+    for message in reversed(chat_context.get()):
+        if message.type == "user_message":
+            return
+        for button in message.actions:
+            await button.remove()
+            await button.send(message.id)

@@ -1,0 +1,90 @@
+"""What the page asks for beside the chat, where Chainlit does not ask whose it is.
+
+Owns the check that a feedback belongs to a user's own answer, the refusal of uploads, and the
+address of a conversation as a file. Does not know how any of it is stored or written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chainlit.data import get_data_layer
+from chainlit.data.acl import is_thread_author
+from chainlit.server import UserParam
+from chainlit.server import delete_feedback as take_back
+from chainlit.server import update_feedback as give
+from chainlit.types import DeleteFeedbackRequest, UpdateFeedbackRequest
+from fastapi import APIRouter, HTTPException, Request
+from starlette.responses import Response
+
+from agent.page.export import file_name, markdown
+from agent.page.history import History
+from agent.page.language import say, spoken
+
+router = APIRouter()
+
+
+def add(server: Any) -> None:
+    """Before Chainlit's own, the last of which takes every address; once, because of --watch."""
+    if router.routes[0] not in server.app.router.routes:
+        server.app.router.routes[:0] = router.routes
+
+
+@router.put("/feedback")
+async def put_feedback(
+    request: Request, update: UpdateFeedbackRequest, current_user: UserParam
+) -> Any:
+    """The feedback of an answer in one of the user's own threads; 404 for any other."""
+    await _only_of(current_user, step_id=update.feedback.forId)
+    return await give(request, update, current_user)
+
+
+@router.delete("/feedback")
+async def delete_feedback(
+    request: Request, payload: DeleteFeedbackRequest, current_user: UserParam
+) -> Any:
+    """Take one's own feedback back; 404 for any other."""
+    await _only_of(current_user, feedback_id=payload.feedbackId)
+    return await take_back(request, payload, current_user)
+
+
+@router.post("/project/file")
+async def refuse_upload() -> Response:
+    """403 before anything is read: Chainlit reads and keeps the whole file, and refuses it then."""
+    return Response("medraft takes no files.", 403, media_type="text/plain; charset=utf-8")
+
+
+@router.get("/export/")
+async def export_nothing(request: Request) -> Response:
+    """What the link in the page's head says where no conversation is shown."""
+    to = spoken(request.headers.get("accept-language"))
+    return Response(say("export.nothing", to), 404, media_type="text/plain; charset=utf-8")
+
+
+@router.get("/export/{thread_id}")
+async def export(request: Request, thread_id: str, current_user: UserParam) -> Response:
+    """A conversation as a Markdown file, for its own user; 401 or 404 for any other."""
+    if current_user is None:
+        raise HTTPException(401)
+    await is_thread_author(current_user.identifier, thread_id)
+    thread = await _history().get_thread(thread_id)
+    if thread is None:
+        raise HTTPException(404)
+    headers = {
+        "Content-Disposition": f'attachment; filename="{file_name(thread)}"',
+        "Cache-Control": "no-store",
+    }
+    text = markdown(thread, spoken(request.headers.get("accept-language")))
+    return Response(text, media_type="text/markdown; charset=utf-8", headers=headers)
+
+
+async def _only_of(user: Any, **of: str) -> None:
+    owner = await _history().owner(**of)
+    if user is None or owner is None or owner != user.identifier:
+        raise HTTPException(404)
+
+
+def _history() -> History:
+    layer = get_data_layer()
+    assert isinstance(layer, History)
+    return layer

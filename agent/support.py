@@ -1,0 +1,179 @@
+"""Which sentence of an answer is supported by which retrieved reply.
+
+Owns what a sentence is and the measure. Knows neither who retrieved the replies nor who shows
+what is found.
+
+A sentence of the answer is held against each sentence of each reply: the share of its content
+words that stand there (K-Precision, Adlakha et al. 2024, arXiv 2307.16877, of several word measures
+the one that agrees best with people on whether an answer keeps to its source), and the cosine of
+the two embeddings, which sees the same thing said in other words. The best one supports it if the
+score reaches a threshold, if every number of the sentence stands in that reply, and if the two do
+not say yes and no of the same words; what follows a negation within five words is negated (NegEx,
+Chapman et al. 2001). `python -m benchmarks.support` measures it.
+
+What it cannot see: an opposite without a negation ("opens" for "clamps down"), another medicine in
+an otherwise equal sentence, and a sentence that only two replies together support. The negations
+are English.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from bm25s.stopwords import STOPWORDS_EN_PLUS, STOPWORDS_SPANISH
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Texts to their unit vectors, shape (n, d).
+Embed = Callable[[Sequence[str]], "np.ndarray"]
+
+THRESHOLD = 0.5
+WORDS_WEIGHT = 0.25  # the cosine has the rest
+ENOUGH_WORDS = 0.6  # so great a share of the words decides alone, and nothing is embedded
+CONTENT_WORDS = 2  # that a sentence must have to say anything
+FEWEST_WORDS = 0.1  # share from which on a passage is looked at,
+NEAREST = 2  # and how many of them
+OPPOSED = 0.25  # share of the common words from which on yes and no contradict each other
+NEGATED = 5  # words after a negation
+STEM = 5  # letters: as good as a stemmer here, and for any language
+
+Span = tuple[int, int]
+
+# A line ends a sentence, and so does a full stop before a capital letter: neither "e.g. rest" nor
+# "5 p.m. today" has one.
+_END = re.compile(
+    r"\n\s*|(?<=[.!?…])[\"'\u201d\u2019)\]*_]*(?<!\bDr\.)(?<!\bMr\.)(?<!\bMrs\.)\s+"
+    r"(?=[\"'\u201c\u2018(\[*_¿¡]*[^\W\d_a-zß-ÿ])"
+)
+_ITEM = re.compile(r"\s*(?:(?:\d{1,2}[.)]|[-*•\u2013])\s+)*")  # the mark of a list's item
+_WORD = re.compile(r"\w+|[,;:]")
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_EMPTY = frozenset((*STOPWORDS_EN_PLUS, *STOPWORDS_SPANISH))
+_NEGATION = re.compile(
+    r"no|not|never|none|nor|neither|without|cannot|avoid|stop|instead|rather"
+    r"|(?:ca|do|does|did|is|are|was|wo|would|should|could|need|must|has|have)nt"
+)
+
+
+@dataclass(frozen=True)
+class Supported:
+    """A sentence of the answer, from `start` to `end`, and the source that supports it best.
+
+    `source` is its number, from 1, and `passage` where its sentence begins and ends; both are
+    None if none supports it. `score` is at most 1.
+    """
+
+    start: int
+    end: int
+    source: int | None
+    passage: Span | None
+    score: float
+
+
+def support(answer: str, sources: Sequence[str], embed: Embed) -> list[Supported]:
+    """Every sentence of `answer` that says something, in order.
+
+    What is taken from a source in its own words costs nothing; otherwise the time goes into
+    embedding the sentences of the answer, and of the sources those that share words with one:
+    call it off the event loop.
+    """
+    passages = [
+        _Sentence(source, span, number)
+        for number, source in enumerate(sources, start=1)
+        for span in sentences(source)
+    ]
+    said = [_Sentence(answer, span) for span in sentences(answer)]
+    said = [sentence for sentence in said if len(sentence.words) >= CONTENT_WORDS]
+    near = [_nearest(sentence, passages) for sentence in said]
+    unsure = [
+        [sentence, *(passage for _, passage in found)]
+        for sentence, found in zip(said, near, strict=True)
+        if found and found[0][0] < ENOUGH_WORDS
+    ]
+    texts = list(dict.fromkeys(each.text for together in unsure for each in together))
+    vectors = dict(zip(texts, embed(texts), strict=True)) if texts else {}
+    return [_best(sentence, found, vectors) for sentence, found in zip(said, near, strict=True)]
+
+
+def sentences(text: str) -> Iterator[Span]:
+    """Where the sentences of a text begin and end: without space around them, or the mark of a
+    list's item before."""
+    start = 0
+    for match in (*_END.finditer(text), None):
+        # What closes the sentence, such as a quotation mark, stands before the space.
+        end = match.end() if match else len(text)
+        begin = start + len(_ITEM.match(text[start:end])[0])  # type: ignore[index]  # matches ""
+        if re.search(r"\w", text[begin:end]):
+            yield begin, begin + len(text[begin:end].rstrip())
+        start = end
+
+
+@dataclass(frozen=True)
+class _Sentence:
+    """A sentence of a text, with what it is compared by; `source` is the text's number."""
+
+    whole: str
+    span: Span
+    source: int | None = None
+
+    @cached_property
+    def text(self) -> str:
+        return self.whole[slice(*self.span)]
+
+    @cached_property
+    def words(self) -> dict[str, bool]:
+        """Stems of its content words, and whether they are negated."""
+        stems: dict[str, bool] = {}
+        left = 0
+        for word in _WORD.findall(re.sub(r"['\u2019]", "", self.text.lower())):
+            if word in ",;:":
+                left = 0
+            elif _NEGATION.fullmatch(word):
+                left = NEGATED
+            else:
+                if word not in _EMPTY:
+                    stems[word[:STEM]] = left > 0
+                left -= 1
+        return stems
+
+
+def _nearest(sentence: _Sentence, passages: Sequence[_Sentence]) -> list[tuple[float, _Sentence]]:
+    """The few that share most of its words, and which share of them, best first."""
+    shares = (
+        (len(sentence.words.keys() & passage.words.keys()) / len(sentence.words), passage)
+        for passage in passages
+    )
+    near = [found for found in shares if found[0] >= FEWEST_WORDS]
+    return sorted(near, key=lambda found: found[0], reverse=True)[:NEAREST]
+
+
+def _best(
+    sentence: _Sentence,
+    near: Sequence[tuple[float, _Sentence]],
+    vectors: Mapping[str, np.ndarray],
+) -> Supported:
+    best, score = None, 0.0
+    for share, passage in near:
+        scored = share
+        if near[0][0] < ENOUGH_WORDS:
+            cosine = float(vectors[sentence.text] @ vectors[passage.text])
+            scored = WORDS_WEIGHT * share + (1 - WORDS_WEIGHT) * cosine
+        if scored > score:
+            best, score = passage, scored
+    start, end = sentence.span
+    if best is None or score < THRESHOLD or _contradicts(sentence, best):
+        return Supported(start, end, None, None, round(score, 3))
+    return Supported(start, end, best.source, best.span, round(score, 3))
+
+
+def _contradicts(sentence: _Sentence, passage: _Sentence) -> bool:
+    if not set(_NUMBER.findall(sentence.text)) <= set(_NUMBER.findall(passage.whole)):
+        return True
+    common = sentence.words.keys() & passage.words.keys()
+    opposed = sum(sentence.words[word] != passage.words[word] for word in common)
+    return opposed > 0 and opposed >= OPPOSED * len(common)

@@ -1,0 +1,87 @@
+"""An index in one file, and back.
+
+Owns the archive: a tar of the manifest and the generation it names. Does not know what is in the
+files, only how to know them again.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tarfile
+from pathlib import Path
+
+from index_store import manifest as manifests
+from index_store.build import BUILDING, GENERATION, changing, sweep
+from index_store.errors import StoreError, reason
+from index_store.manifest import Manifest, sync
+from index_store.replies import Damage
+from index_store.store import verify
+
+
+def backup(directory: Path, archive: Path) -> Manifest:
+    """Write the index in `directory` to `archive`, a .tar; builds wait meanwhile.
+
+    Raises StoreError if there is no sound index, or the archive cannot be written.
+    """
+    temporary = archive.with_name(f".{archive.name}-unfinished")
+    with changing(directory):
+        manifest = manifests.read(directory)
+        try:
+            verify(directory / manifest.generation, manifest)
+        except (Damage, OSError) as error:
+            raise manifests.damaged(directory, reason(error), manifest) from error
+        try:
+            with tarfile.open(temporary, "w") as tar:
+                tar.add(directory / manifests.NAME, manifests.NAME)
+                for name in manifest.files:
+                    file = f"{manifest.generation}/{name}"
+                    tar.add(directory / file, file)
+            sync(temporary)
+            temporary.replace(archive)
+            sync(archive.absolute().parent)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise StoreError(
+                f"The backup cannot be written to {archive} ({reason(error)}): check the free "
+                "space and the permissions, or name another file."
+            ) from error
+    return manifest
+
+
+def restore(archive: Path, directory: Path) -> Manifest:
+    """Replace the index in `directory` by the one in `archive`, all of it or nothing.
+
+    Raises StoreError if the archive is not a sound backup, or the index cannot be written.
+    """
+    aside = directory / f"{BUILDING}restored"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"The index cannot be restored to {directory} ({reason(error)})."
+        ) from None
+    with changing(directory):
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            with tarfile.open(archive) as tar:
+                tar.extractall(aside, filter="data")
+            manifest = manifests.read(aside)
+            verify(aside / manifest.generation, manifest)
+            for path in (aside / manifest.generation).rglob("*"):
+                sync(path)
+            # By another name, since the very generation may lie here, damaged.
+            served = f"{GENERATION}restored-{secrets.token_hex(4)}"
+            (aside / manifest.generation).rename(directory / served)
+            sync(directory)
+            manifest = manifest.model_copy(update={"generation": served})
+            manifests.write(directory, manifest)
+        except (tarfile.TarError, OSError, Damage, StoreError) as error:
+            raise StoreError(
+                f"{archive} cannot be restored ({reason(error)}): name a file that "
+                "`medraft index backup` wrote. The index that was there is unchanged."
+            ) from error
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        sweep(directory, manifest)
+    return manifest

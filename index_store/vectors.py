@@ -1,0 +1,108 @@
+"""The vectors of an index, on disk: all of them as they are, and a faster way to the nearest.
+
+Owns the two FAISS files, how they are written with bounded memory, and how they are opened.
+Does not know whose vectors they are.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from index_store.errors import StoreError, reason
+
+if TYPE_CHECKING:
+    import numpy as np
+
+EXACT = "Flat"  # the FAISS factory string that searches all vectors
+BLOCK = 8192  # vectors that are in memory at once
+TRAINING = 64  # vectors for each cell of an IVF, at least 39 to FAISS
+EF_SEARCH = 128  # of HNSW: candidates that are kept while searching
+
+
+def write(path: Path, blocks: Iterable[np.ndarray[Any, Any]], rows: int, dimension: int) -> None:
+    """Write unit vectors, blocks of (n, d) float32 with `rows` in all, as an IndexFlatIP.
+
+    FAISS itself would first hold all of them in memory; its file is a header and the vectors
+    one after the other. Raises OSError, if only because the disk was full.
+    """
+    import faiss
+
+    # The header of an empty index: its numbers of vectors and of values are filled in.
+    header = bytearray(faiss.serialize_index(faiss.IndexFlatIP(dimension)).tobytes())
+    struct.pack_into("<q", header, 8, rows)
+    struct.pack_into("<Q", header, len(header) - 8, rows * dimension)
+    with path.open("wb") as file:
+        file.write(header)
+        for block in blocks:
+            file.write(block.tobytes())
+    try:
+        written = opened(path)
+    except RuntimeError as error:
+        raise OSError(reason(error)) from error
+    if (written.ntotal, written.d) != (rows, dimension):
+        raise OSError(f"{written.ntotal} of {rows} vectors were written")
+
+
+def opened(path: Path) -> Any:
+    """The FAISS index in a file, memory-mapped where FAISS can. Raises RuntimeError."""
+    import faiss
+    from llama_index.vector_stores.faiss import FaissVectorStore
+
+    return FaissVectorStore(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)).client
+
+
+def write_nearest(path: Path, exact: Any, factory: str) -> None:
+    """Index the vectors of `exact` by a FAISS factory string, such as HNSW32 or IVF1024,PQ48.
+
+    Raises StoreError if FAISS does not know the factory or cannot train it on these vectors,
+    OSError if the file cannot be written.
+    """
+    import faiss
+    import numpy as np
+
+    rows = exact.ntotal
+    try:
+        index = faiss.index_factory(exact.d, factory, faiss.METRIC_INNER_PRODUCT)
+        cells = faiss.extract_index_ivf(index).nlist if "IVF" in factory else 256
+        some = np.sort(np.random.default_rng(0).permutation(rows)[: max(cells, 256) * TRAINING])
+        index.train(exact.reconstruct_batch(some))
+        for start in range(0, rows, BLOCK):
+            index.add(exact.reconstruct_n(start, min(BLOCK, rows - start)))
+    except RuntimeError as error:
+        raise StoreError(
+            f"FAISS cannot index {rows} vectors of {exact.d} dimensions by the factory "
+            f"{factory!r} ({reason(error)}): choose another with --factory, such as Flat, "
+            "HNSW32 or IVF256,PQ48."
+        ) from error
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as error:
+        raise OSError(reason(error)) from error
+
+
+def open_nearest(path: Path) -> Any:
+    """What `write_nearest` wrote, set to look far enough. Raises RuntimeError."""
+    import faiss
+
+    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    below = faiss.downcast_index(index)
+    if isinstance(below, faiss.IndexHNSW):
+        below.hnsw.efSearch = EF_SEARCH
+    elif isinstance(below, faiss.IndexIVF):
+        below.nprobe = max(8, below.nlist // 16)
+    return index
+
+
+def on_gpu(index: Any) -> Any:
+    """A copy of `index` on the first GPU. Raises StoreError if FAISS has none."""
+    import faiss
+
+    if "gpu" not in faiss.get_compile_options().lower() or faiss.get_num_gpus() == 0:
+        raise StoreError(
+            "MEDRAFT_SEARCH_ON is gpu, and FAISS finds none: install faiss-gpu in place of "
+            "faiss-cpu on a machine with CUDA, or set it to cpu."
+        )
+    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)

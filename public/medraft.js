@@ -1,0 +1,49 @@
+import "./names.js";
+
+// The page's language, for style sheets and screen readers: as in agent/page/language.py.
+document.documentElement.lang = /^es\b/i.test(navigator.language) ? "es" : "en";
+
+// Light or dark as the system is, until the patient chooses; Chainlit's configuration has no word
+// for that, its page has.
+if (!localStorage.getItem("vite-ui-theme")) localStorage.setItem("vite-ui-theme", "system");
+
+// Chainlit tells the server what was picked in the composer only with the next message. This tells
+// it at once, so that the settings panel shows the same (agent/page/choices.py).
+(() => {
+  let told = "";
+
+  function tell() {
+    const shown = {};
+    for (const picker of document.querySelectorAll("[id^=mode-picker-trigger-]")) {
+      shown[picker.id.replace("mode-picker-trigger-", "")] = picker.textContent.trim();
+    }
+    const now = JSON.stringify(shown);
+    if (now !== told) window.postMessage({ "medraft-modes": shown }, window.location.origin);
+    told = now;
+  }
+
+  // A pick ends with a click or with the Enter key, and React shows it a moment later.
+  for (const event of ["click", "keyup"]) {
+    window.addEventListener(event, () => requestAnimationFrame(() => setTimeout(tell)));
+  }
+})();
+
+// A mark in an answer, [1], opens the source whose button stands below the answer
+// (agent/page/sources.py).
+document.addEventListener("click", (click) => {
+  const mark = click.target.closest?.('a[href^="#source-"]');
+  if (!mark) return;
+  click.preventDefault();
+  document.getElementById(decodeURIComponent(mark.hash.slice(1)))?.click();
+});
+
+// The link in the page's head to a conversation as a file is the same on every page: which
+// conversation is shown stands in the address (agent/page/routes.py).
+document.addEventListener(
+  "click",
+  (click) => {
+    const link = click.target.closest?.('a[href^="/export"]');
+    if (link) link.href = `/export/${window.location.pathname.split("/")[2] ?? ""}`;
+  },
+  true,
+);

@@ -1,0 +1,552 @@
+"""A conversation on the page, in every state of a turn: Stop, edit, another try, resume, choices.
+
+Chainlit's own handlers, our history and our engine, with a scripted LLM and a screen that does
+with the server's events as the page does, so that each state can be held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import chainlit as cl
+import chainlit.data as chainlits_data
+import chainlit.socket as chainlits
+import pytest
+from chainlit.chat_context import chat_context
+from chainlit.config import config
+from chainlit.context import init_ws_context
+from chainlit.session import WebsocketSession
+from chainlit.types import ThreadDict
+from chainlit.user import User
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, ChatResponseAsyncGen
+
+from agent import database, router, settings, threads
+from agent.engine import PatientChatEngine
+from agent.errors import AgentError
+from agent.llms import Engine
+from agent.page import choices, resume
+from agent.page.conversation import SESSIONS, Conversation, end_elsewhere
+from agent.page.history import History
+from index_store.embedding import EMBEDDED, identity
+from index_store.retriever import DoctorReplyRetriever
+from index_store.store import IndexStore
+
+from scripted import ScriptedLLM
+
+if TYPE_CHECKING:
+    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+
+COMPLAINT = "What helps against my migraine?"
+STATES = ["loading", "retrieving", "waiting", "reading", "writing"]
+
+
+class Held(ScriptedLLM):
+    """A scripted LLM that can be held in the queue, before its first word and after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.script = ["Two ", "plus ", "two ", "is four."]
+        self.before: list[dict[str, Any]] = []
+        self.go = {state: asyncio.Event() for state in STATES}
+        for each in self.go.values():
+            each.set()
+
+    async def _stream(self) -> ChatResponseAsyncGen:
+        nothing = ChatMessage(role="assistant", content="")
+        for raw in self.before:
+            yield ChatResponse(message=nothing, delta="", raw={"tokens": 0, **raw})
+        await self.go["waiting"].wait()
+        await self.go["reading"].wait()
+        async for number, response in _count(super()._stream()):
+            if number == 2:
+                await self.go["writing"].wait()
+            yield response
+
+
+async def _count(stream: ChatResponseAsyncGen) -> AsyncIterator[tuple[int, ChatResponse]]:
+    number = 0
+    async for response in stream:
+        yield number, response
+        number += 1
+
+
+class Screen:
+    """What the page makes of the server's events: steps as a tree, in the order of arrival."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, dict[str, Any]] = {}
+        self.buttons: dict[str, dict[str, Any]] = {}
+        self.panel: dict[str, str] = {}
+        self.picker: dict[str, str] = {}
+        self.loading = False
+        self.seen: list[str] = []  # every text that was ever shown
+
+    async def emit(self, event: str, data: Any) -> None:
+        await asyncio.sleep(0)
+        match event:
+            case "new_message" | "stream_start":
+                if data["id"] in self.steps:
+                    self.steps[data["id"]] |= data
+                elif not data.get("parentId") or data["parentId"] in self.steps:
+                    self.steps[data["id"]] = dict(data)
+            case "update_message" if data["id"] in self.steps:
+                self.steps[data["id"]] |= data
+            case "stream_token" if data["id"] in self.steps:
+                self.steps[data["id"]]["output"] += data["token"]
+            case "delete_message":
+                self.remove(data["id"])
+            case "action":
+                self.buttons[data["id"]] = data
+            case "remove_action":
+                self.buttons.pop(data["id"], None)
+            case "task_start" | "task_end":
+                self.loading = event == "task_start"
+            case "chat_settings":
+                self.panel = {each["id"]: each["initial"] for each in data}
+            case "set_modes":
+                self.picker = {
+                    mode["id"]: next(o["id"] for o in mode["options"] if o["default"])
+                    for mode in data
+                }
+        self.seen += [text for _, text in self.messages() if text not in self.seen]
+
+    def remove(self, id: str) -> None:
+        for below in [key for key, step in self.steps.items() if step.get("parentId") == id]:
+            self.remove(below)
+        self.steps.pop(id, None)
+
+    def _tree(self, parent: str | None = None) -> list[dict[str, Any]]:
+        here = [s for s in self.steps.values() if (s.get("parentId") or None) == parent]
+        return [each for step in here for each in [step, *self._tree(step["id"])]]
+
+    def messages(self) -> list[tuple[str, str]]:
+        """Type and text of what can be read, in its order."""
+        return [(s["type"], s["output"]) for s in self._tree() if s["type"].endswith("message")]
+
+    def retries(self) -> list[str]:
+        """The texts that have "Try again" below them."""
+        shown = [b["forId"] for b in self.buttons.values() if b["name"] == "retry"]
+        return [self.steps[id]["output"] for id in shown if id in self.steps]
+
+
+class Chat:
+    """A session of the page, with everything in it but the browser and the models."""
+
+    def __init__(self, screen: Screen, llm: Held, conversation: Conversation, kept: History):
+        self.screen, self.llm, self.conversation, self.kept = screen, llm, conversation, kept
+        self.ids = itertools.count()
+        self.tasks: list[asyncio.Task[None]] = []
+        self.sid = ""
+
+    async def send(self, text: str, **more: Any) -> str:
+        id = str(uuid.uuid4())
+        message = {"id": id, "type": "user_message", "output": text, "name": "User"}
+        message |= {"createdAt": "2026-01-01T00:00:00Z", "threadId": "", **more}
+        self.screen.steps[id] = dict(message)
+        await chainlits.message(self.sid, cast(Any, {"message": message}))
+        await asyncio.sleep(0.02)
+        return id
+
+    async def edit(self, id: str, text: str) -> None:
+        steps = self.screen.steps
+        after = list(steps)[list(steps).index(id) + 1 :]
+        for later in after:  # the page does so by itself
+            steps.pop(later, None)
+        steps[id]["output"] = text
+        edited = chainlits.edit_message(self.sid, cast(Any, {"message": steps[id]}))
+        self.tasks.append(asyncio.create_task(edited))
+        await asyncio.sleep(0)
+
+    async def stop(self) -> None:
+        self.screen.loading = False
+        await chainlits.stop(self.sid)
+
+    async def retry(self) -> None:
+        (button,) = [b for b in self.screen.buttons.values() if b["name"] == "retry"]
+        init_ws_context(self.sid)
+        self.conversation.retry(button["payload"]["message"])
+        await asyncio.sleep(0)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        for _ in range(2000):
+            if condition():
+                return
+            await asyncio.sleep(0.005)
+        raise AssertionError(f"It never came to that: {self.screen.messages()}")
+
+    async def idle(self) -> None:
+        """Until nothing runs; then the screen is whole, and memory and history say the same."""
+        await self.until(lambda: bool(self.conversation._running))
+        for _ in range(3):
+            await self.until(lambda: all(task.done() for task in self.conversation._running))
+            await asyncio.sleep(0.01)
+        assert not self.screen.loading
+        shown = self.screen.messages()
+        thread = await self.thread()
+        again = Screen()
+        for step in thread["steps"]:
+            await again.emit("new_message", step)
+        assert again.messages() == shown
+        assert {s["id"] for s in thread["steps"]} <= self.screen.steps.keys()
+        assert threads.remembered(thread["steps"]) == self.memory()
+        assert len(self.screen.retries()) == 1
+
+    async def thread(self) -> ThreadDict:
+        """What is stored."""
+        thread = await self.kept.get_thread(WebsocketSession.require(self.sid).thread_id)
+        assert thread is not None
+        return thread
+
+    async def resume(self, thread: ThreadDict) -> None:
+        """The same thread in a session and on a screen that know nothing of it."""
+        old = WebsocketSession.require(self.sid)
+        self.screen = Screen()
+        models, chosen = self.conversation._models, self.conversation._settings
+        self.conversation = Conversation(models, chosen, sample=False)
+        self.sid = self.connect(old.user, old.thread_id)
+        WebsocketSession.require(self.sid).has_first_interaction = True
+        await end_elsewhere(thread)
+        await resume.resume(thread)
+        await self.conversation.restore(thread)
+        for step in thread["steps"]:
+            if "message" in step["type"]:
+                chat_context.add(cl.Message.from_dict(step))
+            await self.screen.emit("new_message", step)
+
+    def connect(self, user: Any, thread_id: str | None = None) -> str:
+        sid = str(uuid.uuid4())
+        session = WebsocketSession(
+            id=str(uuid.uuid4()),
+            socket_id=sid,
+            emit=cast(Any, self.screen.emit),
+            emit_call=cast(Any, None),
+            user_env={},
+            client_type="webapp",
+            user=user,
+            thread_id=thread_id,
+        )
+        init_ws_context(session)
+        cl.user_session.set(SESSIONS, self.conversation)
+        return sid
+
+    def memory(self) -> list[tuple[str, str]]:
+        if (engine := self.conversation._engine) is None:
+            return []
+        return [(m.role.value, m.content or "") for m in engine.chat_history]
+
+
+@pytest.fixture
+async def chat(
+    embedding: HuggingFaceEmbedding,
+    sample_index: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Chat]:
+    chosen = settings.load(home=tmp_path, max_tokens=100, retrieval="always")
+    llm, screen = Held(), Screen()
+    store = IndexStore.open(sample_index, EMBEDDED)
+
+    class Retriever(DoctorReplyRetriever):
+        async def _aretrieve(self, query_bundle: Any) -> Any:
+            await llm.go["retrieving"].wait()
+            return await super()._aretrieve(query_bundle)
+
+    class Models:
+        @property
+        def loaded(self) -> bool:
+            return llm.go["loading"].is_set()
+
+        async def agent(self) -> Any:
+            await llm.go["loading"].wait()
+            return self
+
+        def conversation(self, history: Any = ()) -> PatientChatEngine:
+            retriever = Retriever(store, embedding, chosen.sources, -1.0)
+            head = router.load(identity(EMBEDDED), chosen.home)
+            engine = Engine("scripted", "scripted", base=llm, fine_tuned=None)
+            turns = router.TurnEmbedding(embedding)
+            return PatientChatEngine(chosen, engine, turns, head, retriever, history)
+
+    # No question here is an emergency; which ones are is tested elsewhere.
+    monkeypatch.setattr("agent.engine.triage", lambda *_, **__: None)
+    database.prepare(chosen)
+    kept = History(database.connect_async(chosen))
+    monkeypatch.setattr(chainlits_data, "_data_layer", kept)
+    monkeypatch.setattr(chainlits_data, "_data_layer_initialized", True)
+    for callback in ("on_message", "on_stop", "on_settings_update", "on_window_message"):
+        monkeypatch.setattr(config.code, callback, None)
+    opened = Chat(screen, llm, Conversation(cast(Any, Models()), chosen, sample=False), kept)
+
+    @cl.on_message
+    async def answer(message: cl.Message) -> None:
+        await opened.conversation.answer(message)
+
+    @cl.on_stop
+    async def stop() -> None:
+        opened.conversation.stop()
+        await opened.conversation.say_stopped()
+
+    @cl.on_settings_update
+    async def confirm(_: dict[str, Any]) -> None:
+        await choices.show_picker(chosen)
+
+    opened.sid = opened.connect(await kept.create_user(User("medraft")))
+    await choices.show(chosen)
+    yield opened
+    await WebsocketSession.require(opened.sid).delete()
+    await kept.close()
+
+
+QUESTION = ("user_message", COMPLAINT)
+ANSWERED = "Two plus two is four."  # no source says so, and none is marked
+
+
+def said(chat: Chat) -> list[str]:
+    """What stands on the screen, one line a message."""
+    return [text.strip().split("\n")[-1] for _, text in chat.screen.messages()]
+
+
+async def hold(chat: Chat, state: str) -> None:
+    """Ask, and return when the turn is held in `state`."""
+    chat.llm.before = [{"waiting": 2}, {"waiting": 1}] if state == "waiting" else []
+    chat.llm.go[state].clear()
+    await chat.send(COMPLAINT)
+    reached: dict[str, Callable[[], bool]] = {
+        "loading": lambda: any("being loaded" in text for text in chat.screen.seen),
+        "retrieving": lambda: any(s["type"] == "retrieval" for s in chat.screen.steps.values()),
+        "waiting": lambda: "1 answer is before yours." in chat.screen.seen,
+        "reading": lambda: bool(chat.llm.prompts),
+        "writing": lambda: any("Two plus" in text for text in chat.screen.seen),
+    }
+    await chat.until(reached[state])
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_stop_and_another_try_in_every_state(chat: Chat, state: str) -> None:
+    await hold(chat, state)
+    await chat.stop()
+    await chat.idle()
+    question, *rest = said(chat)
+    assert question == COMPLAINT
+    if state == "writing":
+        assert rest == ["Two plus", "Stopped. The conversation goes on from what was said so far."]
+        assert chat.memory()[1][1].endswith("Two plus")
+    else:
+        assert rest == ["Stopped before an answer; this message is not remembered."]
+        assert chat.memory() == []
+    assert chat.screen.retries() == rest[-1:]
+
+    chat.llm.go[state].set()
+    await chat.retry()
+    await chat.idle()
+    assert said(chat) == [COMPLAINT, ANSWERED]
+    assert [text.split("\n")[-1] for _, text in chat.memory()] == [COMPLAINT, ANSWERED]
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_an_edit_in_every_state_is_answered_in_place(chat: Chat, state: str) -> None:
+    await chat.send("Why do my knees creak?")
+    await chat.idle()
+    await hold(chat, state)
+    asked = next(id for id, step in chat.screen.steps.items() if step["output"] == COMPLAINT)
+    chat.llm.go[state].set()
+    await chat.edit(asked, "And what helps against acne?")
+    await chat.until(lambda: said(chat)[-1] == ANSWERED and not chat.screen.loading)
+    await chat.idle()
+    there = ["Why do my knees creak?", ANSWERED, "And what helps against acne?", ANSWERED]
+    assert said(chat) == there
+    assert [text.split("\n")[-1] for _, text in chat.memory()] == there
+
+
+async def test_an_edited_message_forgets_all_that_came_after_it(chat: Chat) -> None:
+    first = await chat.send("Why do my knees creak?")
+    await chat.idle()
+    for text in ("Do I need an inhaler?", "Thank you"):
+        await chat.send(text)
+        await chat.idle()
+    assert len(chat.memory()) == 6
+    await chat.edit(first, COMPLAINT)
+    await chat.until(lambda: said(chat) == [COMPLAINT, ANSWERED] and not chat.screen.loading)
+    await chat.idle()
+    assert [text.split("\n")[-1] for _, text in chat.memory()] == [COMPLAINT, ANSWERED]
+    system, question, *_ = chat.llm.prompts[-1]
+    assert (system.role.value, question.role.value) == ("system", "user")
+    assert COMPLAINT in (question.content or "")
+    await chat.send("And at night?")
+    await chat.idle()
+    assert len(chat.memory()) == 4
+
+
+async def test_two_messages_sent_quickly_are_answered_one_after_the_other(chat: Chat) -> None:
+    chat.llm.go["writing"].clear()
+    await chat.send(COMPLAINT)
+    await chat.send("Why do my knees creak?")
+    await chat.until(lambda: any("Two plus" in text for text in chat.screen.seen))
+    assert len(chat.llm.prompts) == 1
+    chat.llm.go["reading"].clear()
+    chat.llm.go["writing"].set()
+    await chat.until(lambda: len(chat.llm.prompts) == 2)
+    assert chat.screen.loading, "the second is being answered, and the page says so"
+    chat.llm.go["reading"].set()
+    await chat.idle()
+    assert said(chat) == [COMPLAINT, ANSWERED, "Why do my knees creak?", ANSWERED]
+
+
+async def test_a_burst_of_messages_is_answered_in_its_order(chat: Chat) -> None:
+    questions = [f"Question {number}: why do my knees creak?" for number in range(5)]
+    for question in questions:
+        await chat.send(question)
+    await chat.until(lambda: len(chat.llm.prompts) == 5 and not chat.screen.loading)
+    await chat.idle()
+    assert said(chat)[::2] == questions
+    assert said(chat)[1::2] == [ANSWERED] * 5
+    assert len(chat.memory()) == 10
+
+
+async def test_an_edit_spares_what_is_sent_after_it(chat: Chat) -> None:
+    first = await chat.send("Why do my knees creak?")
+    await chat.idle()
+    await hold(chat, "writing")
+    await chat.send("This one is in the queue.")
+    await chat.edit(first, "And my hips?")
+    await chat.send("Thank you")
+    chat.llm.go["writing"].set()
+    await chat.until(lambda: said(chat)[-1] == ANSWERED and not chat.screen.loading)
+    await chat.idle()
+    assert said(chat) == ["And my hips?", ANSWERED, "Thank you", ANSWERED]
+
+
+async def test_stop_twice_ends_all_that_was_sent_and_leaves_it_whole(chat: Chat) -> None:
+    await hold(chat, "writing")
+    await chat.send("Why do my knees creak?")
+    await chat.stop()
+    await chat.stop()
+    await chat.idle()
+    assert said(chat) == [
+        COMPLAINT,
+        "Two plus",
+        "Stopped. The conversation goes on from what was said so far.",
+        "Why do my knees creak?",
+        "Stopped before an answer; this message is not remembered.",
+    ]
+    chat.llm.go["writing"].set()
+    await chat.retry()
+    await chat.idle()
+    assert said(chat)[-2:] == ["Why do my knees creak?", ANSWERED]
+
+
+async def test_what_holds_for_a_moment_is_shown_and_never_stored(chat: Chat) -> None:
+    chat.llm.before = [{"waiting": 3}, {"notice": "The other model is loaded now."}]
+    chat.llm.go["loading"].clear()
+    chat.llm.go["reading"].clear()
+    await chat.send(COMPLAINT)
+    await chat.until(lambda: any("being loaded" in text for text in chat.screen.seen))
+    chat.llm.go["loading"].set()
+    await chat.until(lambda: "The other model is loaded now." in chat.screen.seen)
+    assert "3 answers are before yours." in chat.screen.seen
+    thread = await chat.thread()
+    assert [s["output"] for s in thread["steps"] if s["type"].endswith("message")] == [COMPLAINT]
+    chat.llm.go["reading"].set()
+    await chat.idle()
+    assert said(chat) == [COMPLAINT, ANSWERED]
+
+
+async def test_an_error_can_be_tried_again(chat: Chat) -> None:
+    chat.llm.script = [AgentError("The engine failed.")]
+    await chat.send(COMPLAINT)
+    await chat.idle()
+    assert chat.screen.messages() == [QUESTION, ("system_message", "The engine failed.")]
+    assert chat.memory() == []
+    chat.llm.script = ["Two ", AgentError("The engine failed.")]
+    await chat.retry()
+    await chat.idle()
+    assert said(chat) == [COMPLAINT, "Two", "The engine failed."]
+    chat.llm.script = ["Two ", "plus ", "two ", "is four."]
+    await chat.retry()
+    await chat.idle()
+    assert said(chat) == [COMPLAINT, ANSWERED]
+
+
+async def test_a_resumed_conversation_is_edited_and_tried_again(chat: Chat) -> None:
+    first = await chat.send("Why do my knees creak?")
+    await chat.idle()
+    await chat.send(COMPLAINT)
+    await chat.idle()
+    await chat.resume(thread := await chat.thread())
+    assert said(chat) == ["Why do my knees creak?", ANSWERED, COMPLAINT, ANSWERED]
+    assert chat.screen.retries() == [thread["steps"][-1]["output"]]
+    await chat.retry()
+    await chat.idle()
+    assert said(chat) == ["Why do my knees creak?", ANSWERED, COMPLAINT, ANSWERED]
+    assert len(chat.llm.prompts[-1]) == len(chat.llm.prompts[1])
+    await chat.edit(first, "And my hips?")
+    await chat.until(lambda: len(chat.llm.prompts) == 4 and not chat.screen.loading)
+    await chat.idle()
+    assert said(chat) == ["And my hips?", ANSWERED]
+
+
+async def test_a_page_loaded_again_in_mid_answer_stops_it_and_can_try_again(chat: Chat) -> None:
+    await hold(chat, "writing")
+    await chat.resume(await chat.thread())
+    stopped = "Stopped. The conversation goes on from what was said so far."
+    assert said(chat) == [COMPLAINT, "Two plus", stopped]
+    chat.llm.go["writing"].set()
+    await chat.retry()
+    await chat.idle()
+    assert said(chat) == [COMPLAINT, ANSWERED]
+
+
+async def test_a_turn_that_ended_with_the_server_can_be_tried_again(chat: Chat) -> None:
+    await hold(chat, "loading")
+    left = await chat.thread()
+    await chat.conversation.end()
+    for step in (await chat.thread())["steps"]:
+        if step["id"] not in [each["id"] for each in left["steps"]]:
+            await chat.kept.delete_step(step["id"])
+    chat.llm.go["loading"].set()
+    await chat.resume(left)
+    assert said(chat) == [COMPLAINT, "This message was not answered; it is not remembered."]
+    await chat.retry()
+    await chat.idle()
+    assert said(chat) == [COMPLAINT, ANSWERED]
+
+
+async def test_an_answer_keeps_what_is_known_of_it(chat: Chat) -> None:
+    await chat.send(COMPLAINT)
+    await chat.idle()
+    thread = await chat.thread()
+    about = thread["steps"][-1]["metadata"]
+    assert (about["behaviour"], about["llm"], about["retrieval"]) == ("RAG", "base", "always")
+    assert about["route"]["reason"] == "retrieval is set to always"
+    assert about["timing"]["tokens"] == 4
+    assert about["answer"].endswith(ANSWERED)
+    assert len(about["sources"]) == 2
+    (step,) = [s for s in thread["steps"] if s["type"] == "retrieval"]
+    for fact in ("Behaviour: RAG", "retrieval is set to always (score ", "Sources: 2"):
+        assert fact in step["output"]
+
+
+async def test_the_panel_and_the_picker_show_the_same_choices(chat: Chat) -> None:
+    screen = chat.screen
+    before = {"llm": "base", "retrieval": "always"}
+    assert screen.picker == before and screen.panel.items() >= before.items()
+    await chainlits.change_settings(chat.sid, screen.panel | {"retrieval": "auto"})
+    assert screen.picker == {"llm": "base", "retrieval": "auto"}
+    init_ws_context(chat.sid)
+    chosen = chat.conversation._settings
+    shown = {"llm": "LLM: base", "retrieval": "Retrieval: never"}
+    await choices.picked({"medraft-modes": shown}, chosen)
+    assert screen.panel["retrieval"] == "never"
+    await chat.send(COMPLAINT, modes={"llm": "base", "retrieval": "auto", "x": "y"})
+    await chat.idle()
+    assert screen.panel["retrieval"] == "auto"
+    assert any(s["name"] == "RAG" for s in screen.steps.values())
+    for nonsense in (None, "x", {"medraft-modes": 1}, {"medraft-modes": {"llm": ["x"]}}):
+        init_ws_context(chat.sid)
+        await choices.picked(nonsense, chosen)
+    assert choices.chosen(chosen) == ("base", "auto")

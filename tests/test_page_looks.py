@@ -1,0 +1,284 @@
+"""The page's looks, languages and safety: a real browser, Spanish and English, light and dark."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from agent.emergency import countries
+from agent.page.language import WORDS
+
+from browsing import HEADACHE, NOT_A_DOCTOR, ROOT, Server, answered, ask, choose, needs_browser
+
+CHEST = "my chest hurts badly and my left arm is numb"
+PHONE = {"width": 390, "height": 844}
+PINNED = '.step:has(img[src*="/avatars/Emergency"], img[src*="/avatars/Urgencia"])'
+NO_ES_MEDICO = (
+    "medraft no es un médico. En una urgencia, llame al número de emergencias de su país."
+)
+
+# What axe finds in Chainlit's own components, and neither a style sheet nor a name can mend.
+CHAINLITS = [
+    ("aria-allowed-attr", "#thread-options"),  # the menu of a thread is a <div> without a role
+    ("list", '[data-sidebar="menu"]'),  # the threads of the sidebar are a <ul> of <div>s
+    ("nested-interactive", "#header"),  # a link of the header is an <a> in a <button>
+    ("aria-valid-attr-value", '[role="separator"]'),  # it controls a panel that has another id
+]
+AXE = """async known => {
+    const found = await axe.run(document, {resultTypes: ['violations']});
+    const hers = (rule, node) => known.some(([name, where]) =>
+        name === rule && document.querySelector(node.target[0]).closest(where));
+    return found.violations
+        .filter(rule => ['serious', 'critical'].includes(rule.impact))
+        .flatMap(rule => rule.nodes
+            .filter(node => !hers(rule.id, node))
+            .map(node => `${rule.id}: ${node.html}`));
+}"""
+# All that is read to a person or shown to one, but for what patients, models and doctors say.
+SAID = """() => {
+    const said = [...document.querySelectorAll('[aria-label], [placeholder], [title]')]
+        .flatMap(e => ['aria-label', 'placeholder', 'title'].map(name => e.getAttribute(name)));
+    for (const e of document.querySelectorAll('#welcome-screen')) {
+        said.push(...['::before', '::after'].map(part => getComputedStyle(e, part).content));
+    }
+    let shown = document.body.innerText;
+    for (const e of document.querySelectorAll('[id^="thread-"], [data-step-type="user_message"]')) {
+        shown = shown.replace(e.innerText, '');
+    }
+    return [shown, ...said.filter(Boolean)].join('\\n');
+}"""
+
+
+@contextmanager
+def opened(browser: Browser, server: Server, **wanted: Any) -> Iterator[Page]:
+    """A new conversation in a browser of its own: locale, viewport, color_scheme ..."""
+    context = browser.new_context(**{"locale": "en-US", **wanted})
+    page = context.new_page()
+    page.goto(server.url)
+    page.locator("#starters button:enabled").first.wait_for()
+    yield page
+    context.close()
+
+
+def english_left(page: Page) -> list[str]:
+    """What the page says in English though there is Spanish for it: our words, and Chainlit's."""
+    ours = [
+        tomllib.loads((WORDS / f"{tag}.toml").read_text(encoding="utf-8")) for tag in ("en", "es")
+    ]
+    folder = ROOT / ".chainlit" / "translations"
+    chainlits = [
+        json.loads((folder / f"{tag}.json").read_text(encoding="utf-8")) for tag in ("en-US", "es")
+    ]
+    english = {
+        en
+        for catalogs in (ours, chainlits)
+        for en, es in zip(*map(list, map(texts, catalogs)), strict=True)
+        if en != es and "{" not in en
+    }
+    said = page.evaluate(SAID)
+    lines = {line.strip().strip('"') for line in said.splitlines()}
+    return [text for text in english if text in lines or (" " in text and text in said)]
+
+
+def texts(catalog: dict[str, Any]) -> Iterator[str]:
+    """The texts of a catalog, in the order of their keys."""
+    for _, value in sorted(catalog.items()):
+        if isinstance(value, str):
+            yield value
+        else:
+            yield from texts(value)
+
+
+def in_view(page: Page, what: Locator) -> bool:
+    """Whether all of it is inside the window, and nothing lies over its middle."""
+    box, window = what.bounding_box(), page.viewport_size
+    assert box and window
+    inside = box["y"] >= 0 and box["y"] + box["height"] <= window["height"]
+    middle = [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2]
+    return inside and what.evaluate(
+        "(e, [x, y]) => e.contains(document.elementFromPoint(x, y))", middle
+    )
+
+
+@needs_browser
+def test_a_spanish_browser_gets_a_page_without_english(
+    server: Server, browser: Browser, first_message: list[str]
+) -> None:
+    with opened(browser, server, locale="es-MX") as page:
+        assert page.locator("html").get_attribute("lang") == "es"
+        welcome = page.evaluate(SAID)
+        assert "¿Qué le preocupa?" in welcome and NO_ES_MEDICO in welcome
+        assert "Entiende mejor el inglés" in welcome
+        assert english_left(page) == []
+        page.locator("#readme-button").click()
+        expect(page.get_by_role("dialog")).to_contain_text("medraft no es un médico")
+        page.keyboard.press("Escape")
+
+        page.locator("#chat-settings-open-modal").click()
+        page.locator("#chat-settings #country").wait_for()
+        assert english_left(page) == []
+        page.locator("#chat-settings #country").click()
+        page.get_by_role("option", name="España", exact=True).click()
+        page.locator("#confirm").click()
+        page.locator("#chat-settings").wait_for(state="detached")
+
+        ask(page, CHEST)
+        expect(page.locator(PINNED)).to_contain_text("Llame al 112 ahora mismo")
+        answered(page)
+        expect(page.locator(".watermark")).to_have_text(NO_ES_MEDICO)
+        page.locator('button[id^="step-"]').last.click()
+        expect(page.get_by_text("Motivo:")).to_be_visible()
+        page.get_by_role("button", name="Fuente 1").click()
+        expect(page.locator("#side-view-content")).to_contain_text("Un paciente preguntó")
+        assert english_left(page) == []
+
+        page.locator("#chat-input").fill("dolor " * 9000)
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("es más largo de lo que el modelo puede leer")).to_be_visible()
+        assert english_left(page) == []
+
+
+@needs_browser
+def test_a_browser_of_another_language_gets_english_throughout(page: Page) -> None:
+    # Chainlit has German words, we have not: a page in both would be a mixture.
+    assert page.evaluate("navigator.language") == "de-DE"
+    assert page.locator("html").get_attribute("lang") == "en"
+    placeholder = page.locator("#chat-input").get_attribute("placeholder")
+    assert placeholder == "Describe what troubles you..."
+    expect(page.locator("#readme-button")).to_have_text("About")
+
+
+@needs_browser
+def test_the_notice_stays_in_view_on_a_phone_also_when_the_conversation_is_resumed(
+    server: Server, browser: Browser, first_message: list[str]
+) -> None:
+    with opened(browser, server, viewport=PHONE) as page:
+        ask(page, CHEST)
+        answered(page)
+        for message in ("thank you doctor", HEADACHE):
+            ask(page, message)
+            answered(page)
+            page.wait_for_timeout(1000)  # it is scrolled, smoothly
+            assert in_view(page, page.locator(PINNED))
+            end = page.get_by_role("button", name="Try again").last
+            end.scroll_into_view_if_needed()
+            assert in_view(page, end) and in_view(page, page.locator(PINNED))
+            expect(page.locator("#message-composer")).to_be_in_viewport(ratio=1)
+            expect(page.locator(".watermark")).to_be_in_viewport(ratio=1)
+        page.reload()
+        page.locator("#header #sidebar-trigger-button").click()
+        page.locator("[id^=thread-] a", has_text=CHEST).first.click()
+        page.locator('[data-step-type="user_message"]', has_text=HEADACHE).wait_for()
+        page.keyboard.press("Escape")  # the sidebar
+        last = page.locator(".ai-message").last
+        last.scroll_into_view_if_needed()
+        assert in_view(page, page.locator(PINNED))
+        expect(last).to_be_in_viewport()
+        expect(page.locator("#message-composer")).to_be_in_viewport(ratio=1)
+
+
+@needs_browser
+def test_only_the_newest_notice_is_pinned(page: Page) -> None:
+    for message in (CHEST, "I want to kill myself"):
+        ask(page, message)
+        answered(page)
+    positions = page.locator(PINNED).evaluate_all(
+        "all => all.map(e => getComputedStyle(e).position)"
+    )
+    assert positions == ["static", "sticky"]
+
+
+@needs_browser
+def test_self_harm_is_told_the_crisis_line_of_the_chosen_country_first(page: Page) -> None:
+    choose(page, "country", "Spain")
+    ask(page, "I want to kill myself")
+    notice = page.locator(PINNED)
+    expect(notice).to_contain_text("call 024")
+    told = notice.inner_text()
+    assert told.index("024") < told.index("112")
+    expect(page.locator(".ai-message").nth(1)).to_contain_text("Stay with someone you trust")
+    answered(page)
+
+
+@needs_browser
+def test_every_country_can_be_chosen(page: Page) -> None:
+    page.locator("#chat-settings-open-modal").click()
+    page.locator("#chat-settings #country").click()
+    offered = page.get_by_role("option").all_inner_texts()
+    assert offered == ["Another", *sorted(country.en for country in countries().values())]
+
+
+@needs_browser
+def test_it_is_no_doctor_is_said_on_the_welcome_and_in_the_conversation(
+    server: Server, browser: Browser, first_message: list[str]
+) -> None:
+    with opened(browser, server, viewport=PHONE) as page:
+        said = page.locator("#welcome-screen").evaluate(
+            "e => [getComputedStyle(e, '::after').content, e.getBoundingClientRect().bottom]"
+        )
+        assert said[0] == f'"{NOT_A_DOCTOR}"' and said[1] <= PHONE["height"]
+        ask(page, "thank you doctor")
+        answered(page)
+        expect(page.locator(".watermark")).to_have_text(NOT_A_DOCTOR)
+        expect(page.locator(".watermark")).to_be_in_viewport(ratio=1)
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(
+    scheme: str, server: Server, browser: Browser, first_message: list[str]
+) -> None:
+    spec = find_spec("axe_playwright_python")
+    assert spec and spec.origin
+    axe = (Path(spec.origin).parent / "axe.min.js").read_text(encoding="utf-8")
+    with opened(browser, server, color_scheme=scheme, reduced_motion="reduce") as page:
+
+        def complaints() -> list[str]:
+            page.wait_for_timeout(400)  # what fades in has another contrast until it is there
+            page.evaluate(axe)
+            found: list[str] = page.evaluate(AXE, CHAINLITS)
+            return found
+
+        expect(page.locator("html")).to_have_class(scheme)
+        assert complaints() == []
+        page.locator("#chat-settings-open-modal").click()
+        page.locator("#chat-settings").wait_for()
+        assert complaints() == []
+        page.keyboard.press("Escape")
+        page.locator("#chat-settings").wait_for(state="detached")
+        ask(page, CHEST)
+        answered(page)
+        page.locator('button[id^="step-"]').last.click()
+        assert complaints() == []
+        page.get_by_role("button", name="Source 1").click()
+        page.locator("#side-view-content").wait_for()
+        assert complaints() == []
+
+
+@needs_browser
+def test_the_page_can_be_used_by_the_keyboard(page: Page) -> None:
+    names = []
+    for key in ("Shift+Tab", "Tab"):
+        page.locator("#chat-input").focus()
+        for _ in range(7):
+            page.keyboard.press(key)
+            names.append(
+                page.evaluate(
+                    "(e => e.ariaLabel || e.innerText || e.querySelector('img')?.alt || '')"
+                    "(document.activeElement)"
+                )
+            )
+    assert "" not in names
+    assert {"How to answer", "About", "New conversation", "Compare all four"} <= set(names)
+    page.locator("#chat-input").focus()
+    page.keyboard.type("thank you doctor")
+    page.keyboard.press("Enter")
+    answered(page)

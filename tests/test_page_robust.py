@@ -1,0 +1,284 @@
+"""The page under odd texts, bursts and ten patients at once; what other programs may send to it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+import pytest
+from playwright.sync_api import Browser, Page, WebSocketRoute, expect
+
+from agent.threads import is_answer, turns
+from index_store.dataset import Dialogue
+
+from browsing import (
+    PATIENCE,
+    Server,
+    answered,
+    choose,
+    needs_browser,
+    open_page,
+    serve,
+    stop_at_the_first_word,
+)
+
+MEBIBYTE = 2**20
+LEAK = 150 * MEBIBYTE  # less than another engine, or another set of weights
+WORD = "zwieback"  # in every text of these tests, and nowhere else
+ERROR = "Something went wrong"
+TEXTS = {
+    "emoji": f"{WORD} \U0001f912\U0001f469\u200d\u2695\ufe0f \U0001f1ea\U0001f1f8 " * 5,
+    "right to left": f"{WORD} \u05d9\u05e9 \u05dc\u05d9 \u05db\u05d0\u05d1 \u05e8\u05d0\u05e9 "
+    "\u0639\u0646\u062f\u064a \u0635\u062f\u0627\u0639 \u202egninnur\u202c",
+    "html": f"{WORD} <script>document.title='gone'</script>"
+    "<img src=x onerror=document.title='gone'></div></main>"
+    "<style>*{display:none}</style> [x](javascript:document.title='gone') :::x",
+}
+# As JSON, for what no text field would send: NUL, other controls, halves of surrogate pairs.
+CONTROLS = rf"{WORD} \u0000\u0007\u001b[2J\u009b\ud83d half \udc00 \ufeff\uffff end"
+
+
+@pytest.fixture(scope="module")
+def brief(
+    app_root: Path,
+    environment: dict[str, str],
+    browser: Browser,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    """A server of short answers, whose models are loaded."""
+    short = {"MEDRAFT_MAX_TOKENS": "16", "MEDRAFT_SOURCES": "1", "MEDRAFT_RETRIEVAL": "always"}
+    with serve(app_root, environment | short, tmp_path_factory.mktemp("brief")) as server:
+        page = open_page(browser, server)
+        send(page, "hello")
+        answered(page)
+        page.context.close()
+        yield server
+
+
+class Wire:
+    """The page's web socket, to send what the page itself would not."""
+
+    def __init__(self, page: Page) -> None:
+        self._sent = ""
+        page.route_web_socket(re.compile("/ws/"), self._relay)
+        page.reload()
+        page.locator("#starters button:enabled").first.wait_for()
+
+    def _relay(self, route: WebSocketRoute) -> None:
+        self._server = route.connect_to_server()
+        route.on_message(self._forward)
+
+    def _forward(self, message: str | bytes) -> None:
+        if isinstance(message, str) and '"client_message"' in message:
+            self._sent = message
+        self._server.send(message)
+
+    def send(self, text: str) -> None:
+        """The last message of the page once more, as a new one that says `text` (JSON)."""
+        event, payload = json.loads(self._sent.removeprefix("42"))
+        payload["message"] |= {"id": str(uuid.uuid4()), "output": "TEXT"}
+        self._server.send("42" + json.dumps([event, payload]).replace("TEXT", text))
+
+
+def send(page: Page, text: str) -> None:
+    page.locator("#chat-settings-open-modal:enabled").wait_for()
+    page.locator("#chat-input").fill(text)
+    page.locator("#chat-submit:enabled").click()
+    page.locator("#welcome-screen").wait_for(state="detached")
+
+
+def stop_at_once(page: Page) -> None:
+    """Have Stop clicked as soon as there is something to stop."""
+    page.evaluate(
+        """() => new MutationObserver((_, observer) => {
+            const stop = document.querySelector("#stop-button");
+            if (stop) {
+                observer.disconnect();
+                stop.click();
+            }
+        }).observe(document.body, {childList: true, subtree: true})"""
+    )
+
+
+def thread(page: Page) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    """What is stored of the conversation: each message, and its answers."""
+    page.wait_for_url("**/thread/*")
+    steps = page.request.get(page.url.replace("/thread/", "/project/thread/")).json()["steps"]
+    return [(question["output"], list(filter(is_answer, told))) for question, told in turns(steps)]
+
+
+def until_answered(page: Page, messages: int) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    """`thread`, when it has so many messages, the last of them answered. What came by `Wire` the
+    page shows only when it is loaded again."""
+    end = time.monotonic() + 2 * PATIENCE / 1000
+    while not (len(stored := thread(page)) >= messages and stored[-1][1]):
+        assert time.monotonic() < end, [len(answers) for _, answers in stored]
+        page.wait_for_timeout(500)
+    page.locator("#chat-submit").wait_for(timeout=PATIENCE)
+    return stored
+
+
+def whole(page: Page) -> None:
+    """The page is as it should be, and the next message is answered."""
+    assert page.title() == "medraft"
+    before = page.locator('[data-step-type="assistant_message"]').count()
+    send(page, "thank you doctor")
+    said = page.locator('[data-step-type="assistant_message"]')
+    expect(said).to_have_count(before + 1, timeout=PATIENCE)
+    answered(page)
+    expect(page.get_by_text(ERROR)).to_have_count(0)
+
+
+@needs_browser
+def test_odd_texts_are_shown_as_text_and_answered(brief: Server, browser: Browser) -> None:
+    page = open_page(browser, brief)
+    choose(page, "retrieval", "never")
+    for text in TEXTS.values():
+        send(page, text)
+        shown = page.locator('[data-step-type="user_message"]').last
+        expect(shown).to_contain_text(text.strip())
+        assert shown.locator("script, img[onerror], style, a").count() == 0
+        answered(page)
+    whole(page)
+    expect(page.locator('[data-step-type="assistant_message"]')).to_have_count(len(TEXTS) + 1)
+    page.reload()
+    for text in TEXTS.values():
+        expect(page.locator("main, body").first).to_contain_text(text.strip())
+    assert page.title() == "medraft"
+    page.context.close()
+
+
+@needs_browser
+def test_a_message_of_100000_characters_is_refused_in_a_sentence(
+    brief: Server, browser: Browser
+) -> None:
+    page = open_page(browser, brief)
+    text = f"{WORD} my head aches \U0001f912. "
+    send(page, (text * 100_000)[:100_000])
+    refusal = page.get_by_text("This message is longer than the model can read")
+    expect(refusal).to_be_visible(timeout=PATIENCE)
+    answered(page)
+    whole(page)
+    page.context.close()
+
+
+@needs_browser
+def test_control_characters_through_the_socket_are_answered(
+    brief: Server, browser: Browser
+) -> None:
+    page = open_page(browser, brief)
+    wire = Wire(page)
+    for number, retrieval in enumerate(("never", "always")):
+        choose(page, "retrieval", retrieval)
+        send(page, "hello")
+        answered(page)
+        wire.send(CONTROLS)
+        stored = until_answered(page, 2 * number + 2)
+        assert stored[-1][0].startswith(WORD)
+    page.reload()
+    shown = page.locator('[data-step-type="user_message"]')
+    expect(shown).to_have_count(4)
+    expect(shown.last).to_contain_text("end")
+    whole(page)
+    page.context.close()
+
+
+@needs_browser
+def test_twenty_messages_in_a_burst_are_each_answered_once_and_in_order(
+    brief: Server, browser: Browser
+) -> None:
+    page = open_page(browser, brief)
+    wire = Wire(page)
+    choose(page, "retrieval", "never")
+    send(page, "hello")
+    answered(page)
+    burst = [f"My knee number {number} hurts, {WORD}." for number in range(20)]
+    for text in burst:
+        wire.send(text)
+    stored = until_answered(page, 1 + len(burst))
+    assert [question for question, _ in stored] == ["hello", *burst]
+    assert [len(answers) for _, answers in stored] == [1] * len(stored)
+    times = [answers[0]["createdAt"] for _, answers in stored]
+    assert times == sorted(times)
+    whole(page)
+    page.context.close()
+
+
+@needs_browser
+def test_ten_patients_at_once(brief: Server, browser: Browser, dialogues: list[Dialogue]) -> None:
+    process = psutil.Process(brief.process.pid)
+    before = process.memory_info().rss
+    subjects = dialogues[:10]
+    pages = [open_page(browser, brief) for _ in subjects]
+    asked = [[subject.title, subject.patient, f"{WORD}: {subject.title}"] for subject in subjects]
+    for turn in range(3):
+        for number, page in enumerate(pages):
+            if turn == 1:
+                (stop_at_once if number % 2 else stop_at_the_first_word)(page)
+            send(page, asked[number][turn])
+        for page in pages:
+            answered(page)
+    stopped = 0
+    for page, subject, questions in zip(pages, subjects, asked, strict=True):
+        assert page.get_by_text(ERROR).count() == 0
+        stopped += page.get_by_text(re.compile("^Stopped")).count()
+        stored = thread(page)
+        assert [question for question, _ in stored] == questions
+        assert [len(answers) for _, answers in stored][::2] == [1, 1]
+        for _, answers in stored:
+            for answer in answers:
+                assert answer["metadata"]["sources"][0]["title"] == subject.title
+        page.context.close()
+    assert stopped >= len(pages) / 2  # some may have been faster than Stop
+    grown = process.memory_info().rss - before
+    print(f"ten sessions of three turns: {grown / MEBIBYTE:.0f} MiB more")
+    assert grown < LEAK
+
+
+@needs_browser
+def test_what_odd_patients_said_is_not_in_the_log(brief: Server) -> None:
+    log = brief.log.read_text(encoding="utf-8", errors="replace")
+    assert "Your app is available" in log
+    assert WORD not in log.lower()
+    assert "knee" not in log.lower()
+    assert "Traceback" not in log
+
+
+def test_uploads_are_refused_before_they_are_read(server: Server) -> None:
+    # A file is announced, and nothing of it is sent.
+    announced = {"Content-Length": str(10**9), "Content-Type": "multipart/form-data; boundary=x"}
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=10)
+    connection.request("POST", "/project/file?session_id=x", headers=announced)
+    response = connection.getresponse()
+    assert (response.status, response.read()) == (403, b"medraft takes no files.")
+    connection.close()
+
+
+def test_headers_keep_the_page_to_itself(server: Server) -> None:
+    page = httpx.get(server.url).headers
+    assert page["X-Frame-Options"] == "DENY"
+    assert page["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert "frame-ancestors 'none'" in page["Content-Security-Policy"]
+    assert "Strict-Transport-Security" not in page
+    https = httpx.get(server.url, headers={"X-Forwarded-Proto": "https"}).headers
+    assert https["Strict-Transport-Security"] == "max-age=31536000"
+
+
+def test_browsers_keep_nothing_that_patients_said(server: Server) -> None:
+    with httpx.Client(base_url=server.url) as client:
+        client.post("/auth/header")
+        for path in ("/", "/thread/x", "/user", "/project/thread/x", "/export/x", "/ws/socket.io/"):
+            assert client.get(path).headers["Cache-Control"] == "no-store", path
+        asset = re.search(r"/assets/[\w.-]+\.js", client.get("/").text)
+        assert asset is not None
+        for path in (asset[0], "/public/medraft.css"):
+            assert client.get(path).headers.get("Cache-Control") != "no-store", path

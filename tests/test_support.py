@@ -1,0 +1,118 @@
+"""Which reply supports which sentence: the measure, and its ends."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from agent.router import TurnEmbedding
+from agent.settings import ROOT
+from agent.support import Embed, sentences, support
+
+if TYPE_CHECKING:
+    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+
+MIGRAINE = (
+    "This sounds like migraine. Rest in a dark room, and take ibuprofen 400 mg early.\n\n"
+    "Do not drive while your sight flickers."
+)
+ACNE = "Benzoyl peroxide once a day for eight weeks is the usual first step."
+
+
+@pytest.fixture(scope="module")
+def embed(embedding: HuggingFaceEmbedding) -> Embed:
+    return TurnEmbedding(embedding).matrix
+
+
+def never(texts: Sequence[str]) -> np.ndarray:
+    raise AssertionError("nothing needs to be embedded")
+
+
+def split(text: str) -> list[str]:
+    return [text[start:end] for start, end in sentences(text)]
+
+
+def test_sentences() -> None:
+    assert split(
+        "Take a painkiller, e.g. ibuprofen 400 mg. Then see Dr. Lee at 5 p.m. today. Ok?"
+    ) == [
+        "Take a painkiller, e.g. ibuprofen 400 mg.",
+        "Then see Dr. Lee at 5 p.m. today.",
+        "Ok?",
+    ]
+    assert split("**Rest.** Then:\n\n1. Drink\n- *Sleep.*  \n\n***\n") == [
+        "**Rest.**",
+        "Then:",
+        "Drink",
+        "*Sleep.*",
+    ]
+    assert split("¿Le duele? Él descansa.") == ["¿Le duele?", "Él descansa."]
+    assert split("") == split(" \n ") == []
+
+
+@pytest.mark.parametrize("text", ["a. " * 30_000, ".'" * 50_000, " " * 100_000, "- 1. " * 20_000])
+def test_a_long_text_is_split_in_no_time(text: str) -> None:
+    begun = time.perf_counter()
+    list(sentences(text))
+    assert time.perf_counter() - begun < 1
+
+
+def test_each_sentence_has_the_reply_that_says_it(embed: Embed) -> None:
+    answer = "Lie down in a dark room. Apply benzoyl peroxide once daily. The moon is full tonight."
+    dark, peroxide, moon = support(answer, [MIGRAINE, ACNE], embed)
+    assert [part.source for part in (dark, peroxide, moon)] == [1, 2, None]
+    assert answer[dark.start : dark.end] == "Lie down in a dark room."
+    assert dark.passage is not None
+    assert MIGRAINE[slice(*dark.passage)].startswith("Rest in a dark room")
+    assert moon.passage is None and moon.score < dark.score
+
+
+def test_the_replys_own_words_need_no_embedding() -> None:
+    first, second = support(
+        "Rest in a dark room. Do not drive while sight flickers.", [MIGRAINE], never
+    )
+    assert (first.source, first.score) == (1, 1.0)
+    assert second.source == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Take ibuprofen 800 mg early and rest in a dark room.",  # a number that is not there
+        "Do not rest in a dark room.",
+        "You may drive while your sight flickers.",
+        "Yes.",
+    ],
+)
+def test_what_the_reply_does_not_say_is_not_supported(answer: str, embed: Embed) -> None:
+    assert all(part.source is None for part in support(answer, [MIGRAINE], embed))
+
+
+def test_the_number_of_a_lists_item_is_not_a_claim(embed: Embed) -> None:
+    (item,) = support("7. Rest in a dark room.", [MIGRAINE], embed)
+    assert item.source == 1
+
+
+def test_nothing_said_and_nothing_found() -> None:
+    assert support("", [MIGRAINE], never) == []
+    assert support("Rest in a dark room.", [], never)[0].source is None
+    assert support("Rest in a dark room.", ["", "\n"], never)[0].source is None
+
+
+def test_paraphrases_are_supported_and_other_replies_support_nothing(embed: Embed) -> None:
+    """As `python -m benchmarks.support` measures it on many more pairs."""
+    rows = [
+        json.loads(line)
+        for line in (ROOT / "benchmarks" / "support.jsonl").read_text("utf-8").splitlines()[:12]
+    ]
+    said = [row["said"] for row in rows]
+    for place, row in enumerate(rows):
+        (part,) = support(row["paraphrase"], said, embed)
+        assert part.source in (place + 1, None)
+    found = [support(row["paraphrase"], said, embed)[0].source for row in rows]
+    assert sum(source is not None for source in found) >= 11
