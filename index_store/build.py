@@ -136,9 +136,9 @@ class _Change:
     ) -> Built:
         """Write the rows that `keeps` says, and the new ones; without a factory, the old one's."""
         directory = self._directory
-        identity(self._embed_model)
+        model = identity(self._embed_model)
         if factory is None:
-            manifests.read(directory, identity(self._embed_model))  # there must be an index
+            manifests.read(directory, model)  # there must be an index
         try:
             directory.mkdir(parents=True, exist_ok=True)
             with changing(directory):
@@ -177,7 +177,7 @@ class _Change:
         model = identity(self._embed_model)
         try:
             rows = building.write_replies(self._rows(old, keeps, new))
-            self._check(rows, new, old)
+            self._check(rows, new)
             building.write_words()
             dimension, embedded = building.write_vectors(
                 self._embed_model, old, Journal(self._directory, model), self._progress
@@ -225,12 +225,7 @@ class _Change:
                 self._rows_of[new[0]] += 1
                 yield new[0], row
 
-    def _check(
-        self,
-        rows: int,
-        new: New | None,
-        old: IndexStore | None,
-    ) -> None:
+    def _check(self, rows: int, new: New | None) -> None:
         if new is not None and self._rows_of[new[0]] == 0:
             raise _nothing(new[0], self.cleaner.report())
         if rows == 0:

@@ -167,6 +167,7 @@ def compare(
     rows = [dialogue for _, dialogue in store.rows()]
     replies = embed_texts(model, [row.doctor for row in rows])
     chunks = [(place, chunk) for place, row in enumerate(rows) for chunk in _chunks(row)]
+    place_of = {id_: place for place, id_ in enumerate(ids)}
     owner = np.array([place for place, _ in chunks])
     parts = embed_texts(model, [chunk for _, chunk in chunks])
 
@@ -201,7 +202,6 @@ def compare(
         return [ids[place] for place in np.argsort(-best_chunk(vector(case)))[:depth]]
 
     def reranked(case: Case, depth: int) -> list[str]:
-        place_of = {id_: place for place, id_ in enumerate(ids)}
         query, found = vector(case), fused(case, max(depth, RERANKED))
         best = best_chunk(query)
         return sorted(found, key=lambda id_: -float(best[place_of[id_]]))
