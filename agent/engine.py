@@ -24,7 +24,7 @@ from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from agent.behaviour import LLMChoice, Retrieval, behaviour
-from agent.emergency import Language, notice
+from agent.emergency import Language, crisis, notice
 from agent.events import (
     Delta,
     Emergency,
@@ -98,6 +98,14 @@ class PatientChatEngine(BaseChatEngine):
                 emergency = Emergency(kind, notice(kind, self.language, self.country))
                 said.append(f"{emergency.notice}\n\n")
                 yield emergency
+            if kind == "suicide":  # a person, not a model
+                yield Routed(Route(False, None, Reason.CRISIS), behaviour(choice, False))
+                timing.first_token_ms = _since(start)
+                said.append(words := crisis(self.language))
+                yield Delta(words)
+                timing.total_ms = _since(start)
+                yield Finished(words, timing)
+                return
 
             llm = self._engine.llm(choice)
             # An emergency is looked up by its own words, whatever was spoken of before.

@@ -44,6 +44,7 @@ class Reason(StrEnum):
     OTHER = "not a health question"
     ALWAYS = "retrieval is set to always"
     NEVER = "retrieval is set to never"
+    CRISIS = "talk of suicide, which is for people and not for a model"
 
 
 @dataclass(frozen=True)

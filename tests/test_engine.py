@@ -163,6 +163,22 @@ async def test_an_emergency_is_told_first_and_the_conversation_goes_on(
     assert history(engine)[1] == ("assistant", f"{first.notice}\n\n{rest[-1].answer}")
 
 
+async def test_talk_of_suicide_is_answered_by_no_model_nor_told_to_it_later(
+    talk: Talk, base: ScriptedLLM
+) -> None:
+    engine = talk()
+    emergency, routed, words, finished = await events_of(engine, "I want to kill myself")
+    assert isinstance(emergency, Emergency) and emergency.kind == "suicide"
+    assert isinstance(routed, Routed) and not routed.route.retrieve
+    assert isinstance(words, Delta) and "a person rather than a program" in words.text
+    assert isinstance(finished, Finished) and finished.answer == words.text
+    assert base.prompts == []
+    assert history(engine)[1][1] == f"{emergency.notice}\n\n{words.text}"
+
+    await events_of(engine, COMPLAINT)
+    assert not any("kill" in (message.content or "") for message in base.prompts[0])
+
+
 async def test_an_emergency_is_looked_up_by_its_own_words(talk: Talk) -> None:
     async def sources(engine: PatientChatEngine) -> list[str]:
         events = await events_of(engine, "I have crushing chest pain")

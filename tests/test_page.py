@@ -105,7 +105,7 @@ def test_an_emergency_is_answered_by_the_notice_first(page: Page) -> None:
     notice = page.locator(".ai-message").first
     expect(notice.get_by_alt_text("Avatar for Emergency")).to_be_visible(timeout=PATIENCE)
     assert "emergency" in notice.inner_text().lower()
-    assert notice.evaluate("e => getComputedStyle(e).borderTopStyle") == "solid"
+    expect(notice).to_have_css("border-top-style", "solid")
     answered(page)
 
 

@@ -206,6 +206,7 @@ def test_self_harm_is_told_the_crisis_line_of_the_chosen_country_first(page: Pag
     assert told.index("024") < told.index("112")
     expect(page.locator(".ai-message").nth(1)).to_contain_text("Stay with someone you trust")
     answered(page)
+    expect(page.locator(".ai-message").last).to_contain_text("a person rather than a program")
 
 
 @needs_browser
