@@ -25,7 +25,7 @@ from agent.page import (
     sources,
     welcome,
 )
-from agent.page.conversation import SESSIONS, Conversation, end_elsewhere
+from agent.page.conversation import SESSIONS, Conversation, end_elsewhere, forget_ended
 from agent.page.history import History
 from agent.page.language import speak, spoken
 from agent.page.startup import Models, settings_or_exit
@@ -61,6 +61,7 @@ async def starters(user: cl.User | None, tag: str) -> list[cl.Starter]:
 @cl.on_chat_start
 async def begin() -> None:
     """The conversation gets its choices; its engine comes with the first message."""
+    forget_ended()
     await choices.show(settings)
     await cl.context.emitter.set_commands([compare.command()])
 

@@ -47,7 +47,8 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something about the engine that the patient should know, before the answer begins."""
+    """Before the answer begins: another LLM has to go from the engine's memory, and this one to be
+    loaded. `text` says which; a page in another language says it in its own words."""
 
     text: str
 

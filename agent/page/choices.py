@@ -3,13 +3,13 @@
 Owns the settings panel and the composer's mode picker, which show the same choices.
 Does not know what a choice does to an answer.
 
-The browser tells of a pick in the composer only with the next message; `public/medraft.js` tells
-it at once, as a window message, so that the panel never shows, or confirms, an older choice.
+Of a pick in the composer `public/medraft.js` tells at once, as a window message. What the picker
+showed comes with each message, too, and is not heeded: after a change in the panel it may be what
+was chosen before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import get_args
 
 import chainlit as cl
@@ -78,30 +78,20 @@ async def show_picker(settings: Settings) -> None:
     )
 
 
-async def pick(modes: Mapping[str, object] | None, settings: Settings) -> None:
-    """A pick in the composer, by the options' ids: the panel shows it, too."""
-    picked = {
-        choice: option
-        for choice, option in (modes or {}).items()
-        if option in OPTIONS.get(choice, ())
-    }
-    before = chosen(settings)
-    cl.context.session.chat_settings |= picked
-    if chosen(settings) != before:
-        await show_panel(settings)
-
-
 async def picked(data: object, settings: Settings) -> None:
-    """The same, told by `public/medraft.js` by the options' names. Any window may send anything."""
+    """A pick in the composer, by the options' names: the panel shows it, too. Any window may send
+    anything."""
     shown = data.get("medraft-modes") if isinstance(data, dict) else None
     if isinstance(shown, dict):
-        modes = {
+        before = chosen(settings)
+        cl.context.session.chat_settings |= {
             choice: option
             for choice, options in OPTIONS.items()
             for option in options
             if shown.get(choice) == _name(choice, option)
         }
-        await pick(modes, settings)
+        if chosen(settings) != before:
+            await show_panel(settings)
 
 
 def _name(choice: str, option: str) -> str:

@@ -144,8 +144,8 @@ class ComparisonOnScreen:
                 column.note = say("turn.waiting_one")
             case Waiting(before):
                 column.note = say("turn.waiting", before=before)
-            case Notice(text):
-                column.note = text
+            case Notice():
+                column.note = say("turn.another_model")
             case Retrieved():
                 self._retrieved = event
                 column.sources = sources.payloads(event, self._sample)

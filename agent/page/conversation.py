@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import chainlit as cl
-from chainlit.chat_context import chat_context
+from chainlit.chat_context import chat_context, chat_contexts
 from chainlit.config import config
 from chainlit.data import get_data_layer
 from chainlit.session import ws_sessions_id
@@ -82,9 +82,7 @@ class Conversation:
         known = self._turns.get(message.id)
         turn = self._turns.setdefault(message.id, Turn(message))
         try:
-            if known is None:
-                await choices.pick(message.modes, self._settings)
-            else:
+            if known is not None:
                 self.stop()
             # Those that are there by now: what is sent from now on comes after this one.
             turns = list(self._turns.values())
@@ -271,6 +269,12 @@ class Conversation:
 
     def _memory(self) -> int:
         return len(self._engine.chat_history if self._engine else self._remembered)
+
+
+def forget_ended() -> None:
+    """Chainlit keeps the messages of every session for ever: let go of those that are over."""
+    for session_id in chat_contexts.keys() - ws_sessions_id.keys():
+        del chat_contexts[session_id]
 
 
 async def end_elsewhere(thread: ThreadDict) -> None:

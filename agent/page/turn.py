@@ -96,10 +96,10 @@ class TurnOnScreen:
                 await self.say_meanwhile(say("turn.waiting_one"))
             case Waiting(before):
                 await self.say_meanwhile(say("turn.waiting", before=before))
-            case Notice(text):
-                self._facts.append(say("turn.notice", text=text))
+            case Notice():
+                self._facts.append(say("turn.another_model"))
                 await self._show_facts()
-                await self.say_meanwhile(text)
+                await self.say_meanwhile(say("turn.another_model"))
             case Delta(text):
                 # First of all the text: memory holds it already, and Stop may come at any moment.
                 self._said += text
