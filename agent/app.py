@@ -28,9 +28,10 @@ from agent.page import (
 from agent.page.conversation import SESSIONS, Conversation, end_elsewhere, forget_ended
 from agent.page.history import History
 from agent.page.language import speak, spoken
-from agent.page.startup import Models, settings_or_exit
+from agent.page.startup import Models, quieten, settings_or_exit
 from agent.page.turn import RETRY
 
+quieten()
 settings, manifest = settings_or_exit(config)
 models = Models(settings)
 privacy.protect(server, config.project.allow_origins)

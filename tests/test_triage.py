@@ -67,6 +67,19 @@ def test_recall_and_false_alarms_on_what_was_never_learned() -> None:
     assert first.false_alarms.share <= 0.04
 
 
+def test_ordinary_messages_raise_hardly_an_alarm() -> None:
+    """Most messages look nothing like an emergency: a cough, thanks, "flip a coin". A head that was
+    fit on emergencies and look-alikes alone takes one in ten of them for one."""
+    path = ROOT / "agent" / "evaluation" / "data" / "router_dev.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    said = [(row.get("text") or row["messages"][-1]["content"], row["retrieve"]) for row in rows]
+    others = [text for text, health in said if not health]
+    complaints = [text for text, health in said if health]
+    assert [text for text in others if triage(text)] == []
+    alarms = [text for text in complaints if triage(text)]
+    assert len(alarms) <= 0.03 * len(complaints), alarms
+
+
 def test_nothing_that_is_held_out_was_learned_from() -> None:
     learned = {text.lower() for text in [*EMERGENCIES, *LOOK_ALIKES]}
     held_out = [case["text"] for case in cases() if case["split"] == "held-out"]
@@ -146,6 +159,12 @@ def test_capitals_do_not_matter() -> None:
         ("", None),
         (" \n\t ", None),
         ("胸が痛い", None),
+        ("I am 17 and have spots on my face and back.", None),
+        ("I sleep eight hours, have heavy periods, and feel worn out.", None),
+        ("She is five months old and her bottom is red and sore.", None),
+        ("i think i hav a uti, it burnz", None),
+        ("wheezy", None),
+        ("flip a coin", None),
     ],
 )
 def test_single_messages(text: str, kind: Kind | None) -> None:

@@ -235,7 +235,7 @@ class Conversation:
 
     async def _take_retry_away(self) -> None:
         """Only what was said last can be tried again."""
-        for turn in self._turns.values():
+        for turn in list(self._turns.values()):  # others may be sent meanwhile
             if turn.retry is not None:
                 await turn.retry.remove()
                 turn.retry = None

@@ -49,6 +49,16 @@ def settings_or_exit(config: ChainlitConfig) -> tuple[Settings, Manifest]:
     return settings, found
 
 
+def quieten() -> None:
+    """Chainlit makes every library tell of each request and each file: keep what is a warning."""
+    for name in ("faiss.loader", "gguf", "httpx", "sentence_transformers"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # chainlit.md is the English welcome; Chainlit looks for one of a longer name first, and warns.
+    logging.getLogger("chainlit").addFilter(
+        lambda record: not record.getMessage().startswith("Translated markdown file for en-US")
+    )
+
+
 class Models:
     """The models of this process, loaded once, in a thread, while the page is already served."""
 
@@ -94,8 +104,12 @@ def _load(settings: Settings) -> Agent:
 
 
 def _report(loading: asyncio.Task[Agent]) -> None:
-    if not loading.cancelled() and (error := loading.exception()):
+    if loading.cancelled():
+        return
+    if error := loading.exception():
         log.error("%s", error)
+    else:
+        log.info("The models are loaded.")
 
 
 def _check_page(config: ChainlitConfig) -> None:
