@@ -70,7 +70,7 @@ class PatientChatEngine(BaseChatEngine):
         retriever: DoctorReplyRetriever,
         history: Sequence[ChatMessage] = (),
     ) -> None:
-        self.llm: LLMChoice = settings.llm
+        self.llm: LLMChoice = settings.llm or "base"
         self.retrieval: Retrieval = settings.retrieval
         self.language: Language = "en"
         self.country = settings.country

@@ -69,7 +69,10 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="CPU threads of llama_cpp; 0: one a core")
     slots: int = Field(4, ge=1, le=64, description="chats that llama_cpp answers at once")
 
-    llm: LLMChoice = Field("base", description="which LLM a new conversation starts with")
+    llm: LLMChoice | None = Field(
+        None,
+        description="which LLM a new conversation starts with; unset: fine-tuned, if there is one",
+    )
     retrieval: Retrieval = Field("auto", description="which retrieval it starts with")
     sources: int = Field(2, ge=1, le=20, description="doctors' replies in a prompt")
     min_score: float = Field(

@@ -289,6 +289,7 @@ def environment(
         "MEDRAFT_INDEX_DIR": str(index),
         "MEDRAFT_MODEL": "embedded",
         "MEDRAFT_ENGINE": "llama_cpp",
+        "MEDRAFT_LLM": "base",
         "MEDRAFT_TEMPERATURE": "0",
         "MEDRAFT_MAX_TOKENS": "120",
         "MEDRAFT_MIN_SCORE": "0.2",

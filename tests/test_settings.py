@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent import settings
+from agent import llms, settings
 from agent.behaviour import behaviour
 from agent.errors import AgentError
 from agent.settings import PREFIX, ROOT, Settings
@@ -55,3 +56,22 @@ def test_the_four_behaviours() -> None:
         behaviour("fine-tuned", False),
         behaviour("fine-tuned", True),
     ] == ["base", "RAG", "fine-tuned", "RAFT"]
+
+
+@pytest.mark.parametrize(
+    ("given", "first"),
+    [
+        ({"model": "embedded"}, "fine-tuned"),
+        ({"model": "embedded", "adapter": "none"}, "base"),
+        ({"model": "embedded", "llm": "base"}, "base"),
+        ({"model": "other.gguf"}, "base"),
+        ({"model": "other.gguf", "adapter": "doctor.gguf"}, "fine-tuned"),
+        ({"model": "other.gguf", "fine_tuned_model": "doctor.gguf"}, "fine-tuned"),
+        ({"engine": "openai_like", "model": "llama"}, "base"),
+        ({"engine": "openai_like", "model": "llama", "fine_tuned_model": "doctor"}, "fine-tuned"),
+    ],
+)
+def test_a_conversation_starts_with_the_fine_tuned_llm_if_there_is_one(
+    given: dict[str, Any], first: str
+) -> None:
+    assert llms.with_first_llm(settings.load(**given)).llm == first

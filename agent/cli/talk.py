@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent import llms
 from agent import settings as settings_module
 from agent.behaviour import LLMChoice, Retrieval
 from agent.cli.options import Json, print_json
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Llm = Annotated[LLMChoice | None, typer.Option(help="Default: MEDRAFT_LLM.")]
+Llm = Annotated[
+    LLMChoice | None, typer.Option(help="Default: MEDRAFT_LLM, or fine-tuned if there is one.")
+]
 Ret = Annotated[Retrieval | None, typer.Option(help="Default: MEDRAFT_RETRIEVAL.")]
 
 
@@ -83,7 +86,8 @@ async def all_four(agent: Agent, question: str, as_json: bool) -> list[dict[str,
 
 def _settings(llm: LLMChoice | None, retrieval: Retrieval | None) -> Settings:
     chosen = {"llm": llm, "retrieval": retrieval}
-    return settings_module.load(**{name: value for name, value in chosen.items() if value})
+    given = {name: value for name, value in chosen.items() if value}
+    return llms.with_first_llm(settings_module.load(**given))
 
 
 def _load(settings: Settings) -> Agent:
@@ -92,5 +96,7 @@ def _load(settings: Settings) -> Agent:
     from agent import loading
 
     agent = loading.load(settings)
-    agent.engine.llm(settings.llm)  # a choice that cannot be had is told before any question
+    agent.engine.llm(
+        settings.llm or "base"
+    )  # a choice that cannot be had is told before any question
     return agent

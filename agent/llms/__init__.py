@@ -123,6 +123,21 @@ def choose(settings: Settings) -> str:
     return "huggingface" if wanted else "llama_cpp"
 
 
+def with_first_llm(settings: Settings) -> Settings:
+    """Where nobody has set which LLM a new conversation starts with: the fine-tuned one, if there
+    is one, which answers better (docs/evaluation.md)."""
+    if settings.llm is not None:
+        return settings
+    if settings.engine == "openai_like" or settings.fine_tuned_model is not None:
+        tuned = settings.fine_tuned_model is not None
+    elif settings.adapter == "auto":  # the one that ships goes with the embedded model
+        no_cuda = choose(settings) == "llama_cpp" or shutil.which("nvidia-smi") is None
+        tuned = settings.model == "embedded" or (settings.model == "auto" and no_cuda)
+    else:
+        tuned = settings.adapter != "none"
+    return settings.model_copy(update={"llm": "fine-tuned" if tuned else "base"})
+
+
 def check(settings: Settings) -> None:
     """Refuse at once what no engine could load. Raises AgentError for a file that is not there."""
     if settings.engine == "openai_like":

@@ -30,7 +30,7 @@ def chosen(settings: Settings) -> tuple[LLMChoice, Retrieval]:
     llm: dict[object, LLMChoice] = {choice: choice for choice in get_args(LLMChoice)}
     retrieval: dict[object, Retrieval] = {choice: choice for choice in get_args(Retrieval)}
     return (
-        llm.get(panel.get("llm"), settings.llm),
+        llm.get(panel.get("llm"), settings.llm or "base"),
         retrieval.get(panel.get("retrieval"), settings.retrieval),
     )
 

@@ -34,7 +34,7 @@ def settings_or_exit(config: ChainlitConfig) -> tuple[Settings, Manifest]:
     """The settings and the index's manifest; one sentence and exit code 2 if they are wrong."""
     try:
         _check_page(config)
-        settings = setting.load()
+        settings = llms.with_first_llm(setting.load())
         llms.check(settings)
         found = manifest.read(settings.index_dir, identity(settings.embed_model))
         accounts.check(settings, config.run.host)
