@@ -1,8 +1,8 @@
 """The notice that stands before any answer to an emergency: what to do, and whom to call.
 
 Owns the numbers by country (`emergency_numbers.toml`), the notice's languages
-(`prompts/emergency.LANGUAGE.j2`), and the words in place of an answer where no model should speak
-(`prompts/crisis.LANGUAGE.j2`). Does not know what is an emergency (`agent/triage.py`), nor
+(`prompts/emergency.LANGUAGE.j2`) and the words in place of an answer
+(`prompts/held_back.LANGUAGE.j2`). Does not know what is an emergency (`agent/triage.py`), nor
 where the notice is shown.
 """
 
@@ -49,6 +49,6 @@ def notice(kind: Kind, language: Language = "en", country: str = "") -> str:
     return render(f"emergency.{language}", kind=kind, numbers=countries().get(country))
 
 
-def crisis(language: Language = "en") -> str:
-    """What is said below the notice to someone who speaks of suicide."""
-    return render(f"crisis.{language}")
+def held_back(kind: Kind, language: Language = "en") -> str:
+    """What is said below the notice in place of a model's answer."""
+    return render(f"held_back.{language}", kind=kind)

@@ -24,7 +24,7 @@ from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from agent.behaviour import LLMChoice, Retrieval, behaviour
-from agent.emergency import Language, crisis, notice
+from agent.emergency import Language, held_back, notice
 from agent.events import (
     Delta,
     Emergency,
@@ -42,7 +42,7 @@ from agent.prompting import Prompt, prompt
 from agent.router import Reason, Route, Router, TurnEmbedding, asks
 from agent.settings import Settings
 from agent.support import Supported, support
-from agent.triage import triage
+from agent.triage import Kind, triage
 from index_store.retriever import DoctorReplyRetriever
 
 # An answer that has used up so much of its tokens ends with the sentence or the list item, and so
@@ -54,7 +54,12 @@ SENTENCE_END = re.compile(r"[^\W\d_]{2,}[.!?][\"')\]]*\s*$|;\s*\n\s*$")
 
 class PatientChatEngine(BaseChatEngine):
     """A conversation. `llm`, `retrieval`, and `language` and `country` of the emergency notice may
-    be set between turns; the next one heeds them.
+    be set between turns; the next one heeds them. Where `watchful` is off, emergencies are not
+    looked for, and the LLM answers them as anything else: for who measures it.
+
+    An LLM may say below the notice that it is nothing, and a small one does. So the first message
+    of a kind of emergency gets words of our own; a patient who insists is answered, but for talk of
+    suicide.
 
     `turn` is the whole of it; the methods of LlamaIndex's BaseChatEngine are views of it. The
     synchronous ones must not be called where an event loop runs. All raise AgentError, whose
@@ -74,6 +79,7 @@ class PatientChatEngine(BaseChatEngine):
         self.retrieval: Retrieval = settings.retrieval
         self.language: Language = "en"
         self.country = settings.country
+        self.watchful = True
         self._settings = settings
         self._engine = engine
         self._embedding = embedding
@@ -94,19 +100,10 @@ class PatientChatEngine(BaseChatEngine):
             timing = Timing()
             history = self.chat_history
             choice, retrieval = self.llm, self.retrieval  # they may change while this runs
-            if kind := triage(message):
+            if kind := triage(message) if self.watchful else None:
                 emergency = Emergency(kind, notice(kind, self.language, self.country))
                 said.append(f"{emergency.notice}\n\n")
                 yield emergency
-            if kind == "suicide":  # a person, not a model
-                yield Routed(Route(False, None, Reason.CRISIS), behaviour(choice, False))
-                timing.first_token_ms = _since(start)
-                said.append(words := crisis(self.language))
-                yield Delta(words)
-                timing.total_ms = _since(start)
-                yield Finished(words, timing)
-                return
-
             llm = self._engine.llm(choice)
             # An emergency is looked up by its own words, whatever was spoken of before.
             asked = [] if kind else [m for m in history if m.role == MessageRole.USER]
@@ -127,6 +124,13 @@ class PatientChatEngine(BaseChatEngine):
             if route.retrieve:
                 sources = trusted[: asked_for.used]
                 yield Retrieved(sources, [node for node in found if node not in sources])
+            if kind and (kind == "suicide" or not _told(kind, history)):
+                timing.first_token_ms = _since(start)
+                said.append(words := held_back(kind, self.language))
+                yield Delta(words)
+                timing.total_ms = _since(start)
+                yield Finished(words, timing)
+                return
 
             answer = ""
             ended = True
@@ -297,6 +301,12 @@ class PatientChatEngine(BaseChatEngine):
 
 def _trusted(found: list[NodeWithScore]) -> list[NodeWithScore]:
     return [node for node in found if not addresses_model(node.get_content())]
+
+
+def _told(kind: Kind, history: Sequence[ChatMessage]) -> bool:
+    """Whether this conversation had a notice of this kind before."""
+    asked = (m.content or "" for m in history if m.role == MessageRole.USER)
+    return any(triage(message) == kind for message in asked)
 
 
 def _without_crisis(history: Sequence[ChatMessage]) -> list[ChatMessage]:

@@ -26,8 +26,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 README = ROOT / "docs" / "page.png"
 QUESTION = "Hello doctor, I have bad acne. How do I get rid of it?"
+THROAT = "I wake with acid in my throat at night. What helps?"
 CHEST = "my chest hurts badly and my left arm is numb"
 DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
+TALL, LONG_PHONE = {"width": 1280, "height": 1700}, {"width": 390, "height": 2800}
 PATIENCE = 120_000  # milliseconds for loading the models and for an answer, each
 
 
@@ -85,6 +87,7 @@ def opened(browser: Browser, url: str, **wanted: Any) -> Iterator[Page]:
     page = context.new_page()
     page.goto(url)
     page.locator("#starters button:enabled").first.wait_for()
+    page.locator(".command-button").wait_for()
     yield page
     context.close()
 
@@ -121,15 +124,14 @@ def draw_welcome(browser: Browser, url: str) -> None:
             if "color_scheme" in wanted:
                 page.evaluate("localStorage.setItem('vite-ui-theme', 'dark')")
                 page.reload()
-                page.locator("#starters button:enabled").first.wait_for()
+                page.locator(".command-button").wait_for()
             take(page, name)
 
 
 def draw_conversation(browser: Browser, url: str) -> None:
     """An answer with its badge, what explains it, its sources, the settings and the history."""
     with opened(browser, url) as page:
-        page.locator("#starters button", has_text=QUESTION).click()
-        answered(page)
+        ask(page, THROAT)
         take(page, "answer")
         page.locator('button[id^="step-"]').last.click()
         take(page, "step")
@@ -153,11 +155,12 @@ def draw_conversation(browser: Browser, url: str) -> None:
 
 def draw_comparison(browser: Browser, url: str) -> None:
     """The same question through the four behaviours."""
-    for name, viewport in {"compare": DESKTOP, "compare-phone": PHONE}.items():
+    for name, viewport in {"compare": TALL, "compare-phone": LONG_PHONE}.items():
         with opened(browser, url, viewport=viewport) as page:
             page.locator("#starters button", has_text=QUESTION).click()
             answered(page)
-            page.get_by_role("button", name="Compare all four").last.click()
+            answer = page.locator(".ai-message")
+            answer.get_by_role("button", name="Compare all four").last.click()
             page.locator("#stop-button").wait_for()
             page.locator("#chat-submit").wait_for(timeout=PATIENCE)
             take(page, name)

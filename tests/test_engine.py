@@ -151,25 +151,36 @@ async def test_fine_tuned_without_an_adapter_is_refused_and_forgotten(talk: Talk
 async def test_an_emergency_is_told_first_and_the_conversation_goes_on(
     talk: Talk, base: ScriptedLLM
 ) -> None:
-    base.hold.clear()
     engine = talk()
-    async with aclosing(engine.turn("I have crushing chest pain and my left arm is numb")) as turn:
-        first = await anext(turn)
-        assert isinstance(first, Emergency) and first.kind == "cardiac"
-        assert base.prompts == []
-        base.hold.set()
-        rest = [event async for event in turn]
-    assert isinstance(rest[-1], Finished)
-    assert history(engine)[1] == ("assistant", f"{first.notice}\n\n{rest[-1].answer}")
+    chest = "I have crushing chest pain and my left arm is numb"
+    first, *_, words, finished = await events_of(engine, chest)
+    assert isinstance(first, Emergency) and first.kind == "cardiac"
+    assert isinstance(words, Delta) and "no model answers now" in words.text
+    assert isinstance(finished, Finished) and finished.answer == words.text
+    assert history(engine)[1] == ("assistant", f"{first.notice}\n\n{words.text}")
+    assert base.prompts == []
+
+    # Who insists is answered, below the notice.
+    again, *_, finished = await events_of(engine, f"A doctor has seen me. {chest}, why?")
+    assert isinstance(again, Emergency) and isinstance(finished, Finished)
+    assert finished.answer.endswith("Rest in the dark.")
+
+
+async def test_who_measures_a_model_gets_its_own_words(talk: Talk, base: ScriptedLLM) -> None:
+    engine = talk()
+    engine.watchful = False
+    *events, finished = await events_of(engine, "I have crushing chest pain")
+    assert not any(isinstance(event, Emergency) for event in events)
+    assert isinstance(finished, Finished) and finished.answer.endswith("Rest in the dark.")
 
 
 async def test_talk_of_suicide_is_answered_by_no_model_nor_told_to_it_later(
     talk: Talk, base: ScriptedLLM
 ) -> None:
     engine = talk()
-    emergency, routed, words, finished = await events_of(engine, "I want to kill myself")
+    for text in ("I want to kill myself", "I still want to kill myself"):
+        emergency, *_, words, finished = await events_of(engine, text)
     assert isinstance(emergency, Emergency) and emergency.kind == "suicide"
-    assert isinstance(routed, Routed) and not routed.route.retrieve
     assert isinstance(words, Delta) and "a person rather than a program" in words.text
     assert isinstance(finished, Finished) and finished.answer == words.text
     assert base.prompts == []

@@ -126,6 +126,7 @@ async def ask(agent: Agent, question: Dialogue, approach: Approach) -> Answer:
     blind = replace(agent, retriever=agent.retriever.hiding(own_reply(question)))
     chat = blind.conversation()
     chat.llm, chat.retrieval = choices(agent.engine, approach)
+    chat.watchful = False  # to an emergency all behaviours say the same
     try:
         told = await collect(chat, question.patient)
         documents = [source["doctor"] for source in told["sources"]]
