@@ -1,11 +1,12 @@
-"""A stored conversation, read: who said what, which of it was remembered, what answers were.
+"""A stored conversation: who said what, which of it was remembered, what answers were.
 
-Owns the meaning of a thread's steps, and how a row of the database is one of them. Does not know
-how they came there, nor who reads them.
+Owns the meaning of a thread's steps, how a row of the database is one of them, and which text can
+stand in one. Does not know how they come there, nor who reads them.
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from sqlalchemy import RowMapping, Select, select
 from agent.database import feedbacks, steps
 
 Saved = Mapping[str, Any]  # a step, as Chainlit has it
+NAME = 60  # characters of a thread's name
 COLUMNS = {"id": "id", "threadId": "thread_id", "createdAt": "created_at", "type": "type"}
 
 
@@ -89,6 +91,25 @@ def is_answer(step: Saved) -> bool:
 def text_of(step: Saved) -> str:
     """What was said, without what the screen adds to an answer."""
     return str((step.get("metadata") or {}).get("answer") or step["output"]).strip()
+
+
+def shortened(name: str) -> str:
+    """A thread's name: one line, cut at a word, or in the word if that is all there is."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+    cut = textwrap.shorten(line, NAME, placeholder=" …")
+    return cut if cut != "…" else line[: NAME - 1] + "…"
+
+
+def storable(value: Any) -> Any:
+    """`value` without what Postgres cannot store as text: NUL, and halves of a UTF-16 pair."""
+    match value:
+        case str():
+            return value.replace("\0", "").encode("utf-8", "replace").decode()
+        case dict():
+            return {storable(key): storable(held) for key, held in value.items()}
+        case list() | tuple():
+            return [storable(held) for held in value]
+    return value
 
 
 def _is_notice(step: Saved) -> bool:

@@ -22,9 +22,10 @@ from sqlalchemy import Connection, text
 from agent import database, feedback, settings, threads
 from agent.errors import AgentError
 from agent.page import export
-from agent.page.history import NAME, History, shortened
+from agent.page.history import History
 from agent.passwords import Passwords
 from agent.settings import Settings
+from agent.threads import NAME, shortened
 
 HERE = [Path(found).parent for found in [shutil.which("initdb")] if found]
 INSTALLED = [*HERE, *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]

@@ -7,7 +7,6 @@ nothing of routers or of answers, but for the query that the router makes of sev
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
 import tempfile
@@ -22,6 +21,7 @@ import numpy as np
 
 from agent import router as routing
 from agent.errors import AgentError
+from agent.evaluation.labelled import read
 from agent.evaluation.statistics import Difference, Estimate, differences, estimate
 from agent.router import Router, TurnEmbedding
 from agent.settings import Settings
@@ -129,22 +129,17 @@ def judged(path: Path, embed_model: str) -> Iterator[tuple[IndexStore, list[Case
     """
     cases: dict[str, dict[str, int]] = {}
     answers: dict[str, Dialogue] = {}
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            judgement = json.loads(line)
-            whole = judgement["answer"]
-            question = re.search(r"^Question: (.*)", whole)
-            title = question[1] if question else ""
-            dialogue = Dialogue(title, title, whole.split("\nAnswer: ", 1)[-1])
-            ((kept,), _) = clean([dialogue]) if dialogue.doctor.strip() else ((dialogue,), None)
-            answers[kept.id] = kept
-            grades = cases.setdefault(judgement["question"], {})
-            grades[kept.id] = max(int(judgement["grade"]) - 1, grades.get(kept.id, 0))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AgentError(
-            f"{path} holds no judgements ({type(error).__name__}): each line must be "
-            '{"question": "...", "answer": "...", "grade": 1}.'
-        ) from None
+    for number, judgement in enumerate(read(path, {"question", "answer", "grade"}), start=1):
+        whole, grade = str(judgement["answer"]), judgement["grade"]
+        if not isinstance(grade, int):
+            raise AgentError(f"Line {number} of {path} needs a whole number as its grade.")
+        question = re.search(r"^Question: (.*)", whole)
+        title = question[1] if question else ""
+        dialogue = Dialogue(title, title, whole.split("\nAnswer: ", 1)[-1])
+        ((kept,), _) = clean([dialogue]) if dialogue.doctor.strip() else ((dialogue,), None)
+        answers[kept.id] = kept
+        grades = cases.setdefault(str(judgement["question"]), {})
+        grades[kept.id] = max(grade - 1, grades.get(kept.id, 0))
     with tempfile.TemporaryDirectory() as folder:
         build(answers.values(), Path(folder), embed_model, source=str(path), progress=False)
         with IndexStore.open(Path(folder), embed_model) as store:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import textwrap
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -40,11 +39,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from agent.database import elements, feedbacks, steps, threads, users
 from agent.page.language import say
-from agent.threads import COLUMNS, step_of, steps_of
+from agent.threads import COLUMNS, shortened, step_of, steps_of, storable
 
 log = logging.getLogger("medraft")
 
-NAME = 60  # characters of a thread's name
 KEPT = "chat_settings"  # of what a session holds; the rest is made anew, or is no JSON
 Method = TypeVar("Method", bound=Callable[..., Any])
 MESSAGES = ("user_message", "assistant_message")
@@ -125,7 +123,7 @@ class History(BaseDataLayer):
                 await self._begin(connection, thread_id, user_id)
             values: dict[str, Any] = {"name": shortened(name)} if name and name.strip() else {}
             if metadata and KEPT in metadata:
-                values["kept"] = {KEPT: _storable(metadata[KEPT])}
+                values["kept"] = {KEPT: storable(metadata[KEPT])}
             if values:
                 where = threads.c.id == thread_id
                 await connection.execute(update(threads).where(where).values(values))
@@ -198,7 +196,7 @@ class History(BaseDataLayer):
     @_queued
     async def create_step(self, step_dict: StepDict) -> None:
         """Store a step, or its new state; the first one of a thread begins it."""
-        step = _storable(dict(step_dict))
+        step = storable(dict(step_dict))
         row = {column: step.pop(key) for key, column in COLUMNS.items()}
         row |= {"output": step.pop("output", None) or "", "rest": step}
         row["created_at"] = row["created_at"] or utc_now()
@@ -207,7 +205,7 @@ class History(BaseDataLayer):
             await self._put(connection, steps, row)
             if row["type"] in MESSAGES:
                 # Chainlit keeps the settings when the browser leaves; the server may leave first.
-                kept = {KEPT: _storable(get_context().session.chat_settings)}
+                kept = {KEPT: storable(get_context().session.chat_settings)}
                 values = {"updated_at": utc_now(), "kept": kept}
                 where = threads.c.id == row["thread_id"]
                 await connection.execute(update(threads).where(where).values(values))
@@ -237,7 +235,7 @@ class History(BaseDataLayer):
             "id": str(uuid.uuid4()),
             "created_at": utc_now(),
             "value": feedback.value,
-            "comment": _storable(feedback.comment),
+            "comment": storable(feedback.comment),
         }
         put = self._insert(feedbacks).values(row)
         change = {name: row[name] for name in ("created_at", "value", "comment")}
@@ -272,7 +270,7 @@ class History(BaseDataLayer):
             "id": element.id,
             "thread_id": element.thread_id,
             "step_id": element.for_id,
-            "element": _storable(dict(element.to_dict()) | {"chainlitKey": None, "url": None}),
+            "element": storable(dict(element.to_dict()) | {"chainlitKey": None, "url": None}),
         }
         async with self._writing(element.thread_id) as connection:
             await self._begin(connection, element.thread_id, _session_user())
@@ -351,13 +349,6 @@ class _Deleted(Exception):
     """The thread was deleted, and nothing comes into it any more."""
 
 
-def shortened(name: str) -> str:
-    """A thread's name: one line, cut at a word, or in the word if that is all there is."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in name).split())
-    cut = textwrap.shorten(line, NAME, placeholder=" …")
-    return cut if cut != "…" else line[: NAME - 1] + "…"
-
-
 def _thread(row: RowMapping) -> ThreadDict:
     return ThreadDict(
         id=row["id"],
@@ -370,18 +361,6 @@ def _thread(row: RowMapping) -> ThreadDict:
         steps=[],
         elements=[],
     )
-
-
-def _storable(value: Any) -> Any:
-    """`value` without what Postgres cannot store as text: NUL, and halves of a UTF-16 pair."""
-    match value:
-        case str():
-            return value.replace("\0", "").encode("utf-8", "replace").decode()
-        case dict():
-            return {_storable(key): _storable(held) for key, held in value.items()}
-        case list() | tuple():
-            return [_storable(held) for held in value]
-    return value
 
 
 def _session_user() -> str | None:
