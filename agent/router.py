@@ -1,4 +1,4 @@
-"""Retrieve doctors' replies for this message, or not: one kernel head on its embedding.
+"""Retrieve doctors' replies for this message, or not: one head on its embedding and its words.
 
 Owns the decision, its score and its reason, and the vector that searches. The state is
 nothing but the patient's turns, and whether the last one was asked for: each is judged together
@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,11 +25,16 @@ from index_store.embedding import embed_queries
 
 if TYPE_CHECKING:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+    from scipy.sparse import csr_matrix
+    from sklearn.feature_extraction.text import HashingVectorizer
 
 HEAD = Path(__file__).with_name("router_head.npz")
 # How a message stands in its conversation: it opens a subject, it follows a health turn ("and for
 # my son?"), or it answers what the doctor asked after one ("yes").
 OPENING, FOLLOWING, ANSWERING = range(3)
+# Words and their pairs fall into so many bins, their parts of 3 and 4 letters into as many again.
+BINS = 1 << 13
+LEVELS = 63  # a number of a vector is kept as a whole number up to this
 # A message of so many words speaks for itself, and what was said before weighs less in the search.
 SELF_CONTAINED = 8
 CONTEXT_WEIGHT, ELLIPTIC_CONTEXT_WEIGHT = 0.5, 1.5
@@ -44,7 +49,6 @@ class Reason(StrEnum):
     OTHER = "not a health question"
     ALWAYS = "retrieval is set to always"
     NEVER = "retrieval is set to never"
-    CRISIS = "talk of suicide, which is for people and not for a model"
 
 
 @dataclass(frozen=True)
@@ -66,23 +70,26 @@ class Query:
 
 @dataclass(frozen=True)
 class Router:
-    """A trained head: logistic, on a Gaussian kernel over labelled examples.
+    """A trained head: logistic, on a Gaussian kernel over labelled examples and on words.
 
-    `examples` are unit vectors of shape (n, d); `weights` (n, 3) and `thresholds` (3,) have a
-    column each for a message that opens, follows or answers.
+    `examples` are unit vectors of shape (n, d); `weights` (n, 3), `words` (2 * BINS, 3) and
+    `biases` (3,) have a column each for a message that opens, follows or answers.
     """
 
     embed_model: str
     examples: np.ndarray
     weights: np.ndarray
-    bias: float
+    words: np.ndarray
+    biases: np.ndarray
     gamma: float
-    thresholds: np.ndarray
+    threshold: float
 
-    def score(self, vector: np.ndarray, stands: int = OPENING) -> float:
-        """Probability that a unit vector of shape (d,) is a health question."""
+    def score(self, text: str, vector: np.ndarray, stands: int = OPENING) -> float:
+        """Probability that a message, whose unit vector is (d,), is a health question."""
         near = np.exp(2 * self.gamma * (self.examples @ vector - 1))
-        return float(1 / (1 + np.exp(-(near @ self.weights[:, stands] + self.bias))))
+        said = (wording([text]) @ self.words[:, stands])[0]
+        margin = near @ self.weights[:, stands] + said + self.biases[stands]
+        return float(1 / (1 + np.exp(-margin)))
 
     def route(
         self, turns: Sequence[str], vectors: np.ndarray, answers: bool = False
@@ -96,27 +103,28 @@ class Router:
         context: Query | None = None
         for text, vector in zip(turns[:-1], vectors[:-1], strict=True):
             stands = FOLLOWING if context else OPENING
-            if self.score(vector, stands) >= self.thresholds[stands]:
+            if self.score(text, vector, stands) >= self.threshold:
                 context = _query(text, vector, context)
         stands = (ANSWERING if answers else FOLLOWING) if context else OPENING
-        score = self.score(vectors[-1], stands)
-        retrieve = bool(score >= self.thresholds[stands])
+        score = self.score(turns[-1], vectors[-1], stands)
+        retrieve = score >= self.threshold
         reason = _reason(retrieve, score, context is not None)
         return Route(retrieve, score, reason), _query(turns[-1], vectors[-1], context)
 
     def save(self, path: Path) -> None:
-        """Write the head; its vectors as whole numbers of one byte, which costs no accuracy."""
-        scale = np.abs(self.examples).max() / 127
+        """Write the head; its vectors in whole numbers, which costs no accuracy."""
+        scale = np.abs(self.examples).max() / LEVELS
         with path.open("wb") as file:
-            np.savez(
+            np.savez_compressed(
                 file,
                 embed_model=self.embed_model,
                 examples=np.round(self.examples / scale).astype(np.int8),
                 scale=scale,
-                weights=self.weights.astype(np.float32),
-                bias=self.bias,
+                weights=self.weights.astype(np.float16),
+                words=self.words.astype(np.float16),
+                biases=self.biases,
                 gamma=self.gamma,
-                thresholds=self.thresholds,
+                threshold=self.threshold,
             )
 
 
@@ -139,6 +147,24 @@ class TurnEmbedding:
     async def turns(self, texts: Sequence[str]) -> np.ndarray:
         """The same, off the event loop."""
         return await asyncio.to_thread(self.matrix, texts)
+
+
+def wording(texts: Sequence[str]) -> csr_matrix:
+    """Which words and parts of words the texts are made of, shape (n, 2 * BINS)."""
+    from scipy.sparse import csr_matrix, hstack
+
+    lower = [text.lower() for text in texts]
+    return csr_matrix(hstack([each.transform(lower) for each in _vectorizers()]))
+
+
+@cache
+def _vectorizers() -> tuple[HashingVectorizer, HashingVectorizer]:
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    return (
+        HashingVectorizer(n_features=BINS, token_pattern=r"[\w']+|[?!]", ngram_range=(1, 2)),
+        HashingVectorizer(n_features=BINS, analyzer="char_wb", ngram_range=(3, 4)),
+    )
 
 
 def asks(reply: str) -> bool:
@@ -185,10 +211,11 @@ def load(embed_model: str, home: Path) -> Router:
                     return Router(
                         embed_model,
                         head["examples"] * np.float32(head["scale"]),
-                        head["weights"],
-                        float(head["bias"]),
+                        head["weights"].astype(np.float32),
+                        head["words"].astype(np.float32),
+                        head["biases"],
                         float(head["gamma"]),
-                        head["thresholds"],
+                        float(head["threshold"]),
                     )
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             raise AgentError(

@@ -4,10 +4,12 @@
     make router                     # the head that ships, for the embedded model
 
 Owns the examples' format and the fit: a support vector machine with a Gaussian kernel on the
-embeddings, whose margins become probabilities by cross-validation (J. Platt, "Probabilistic Outputs
-for Support Vector Machines", 1999). An example with a `context` follows a health turn, and with
-`asked` it answers a question after one. Without, it opens a subject, and is seen once more, with
-less weight, as if it followed one: "thank you" and "my knee hurts" mean the same there.
+embeddings, and a logistic regression on the words. Their margins are weighed and become one
+probability by cross-validation (D. Wolpert, "Stacked Generalization", 1992; J. Platt,
+"Probabilistic Outputs for Support Vector Machines", 1999). An example with a `context` follows a
+health turn, and with `asked` it answers a question after one. Without, it opens a subject, and is
+seen once more, with less weight, as if it followed one: "thank you" and "my knee hurts" mean the
+same there.
 """
 
 from __future__ import annotations
@@ -16,17 +18,23 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from agent.files import make_whole
-from agent.router import ANSWERING, FOLLOWING, OPENING, Router
+from agent.router import ANSWERING, FOLLOWING, OPENING, Router, wording
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.svm import SVC
 
 EXAMPLES = Path(__file__).with_name("router_examples.jsonl")
-# For a message that opens, follows or answers. Chosen on router_dev.jsonl in agent/evaluation/data;
-# below one half, because a needless search costs little and a missed one costs the sources.
-THRESHOLDS = (0.4, 0.2, 0.2)
-GAMMA, C = 1.0, 5.0  # likewise
+# Below one half, because a needless search costs little and a missed one costs the sources.
+THRESHOLD = 0.4
+GAMMA, C = 1.0, 5.0  # by cross-validation over the examples
+C_WORDS = 3.0  # likewise
 AS_FOLLOWING = 0.5
 ANSWERS = 3  # every third of these as an answer
 SEED = 20
@@ -46,10 +54,21 @@ class Report:
     left_alone: float
 
 
+@dataclass(frozen=True)
+class _Fit:
+    """Both parts, and of each support vector which example it is and how that stands."""
+
+    machine: SVC
+    words: LogisticRegression
+    examples: np.ndarray
+    standing: np.ndarray
+
+
 def train(embed: Embed, embed_model: str, target: Path) -> Report:
     """Fit, cross-validate and write the head; `embed` maps n texts to unit (n, d)."""
+    from scipy.sparse import csr_matrix, hstack
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold
+    from sklearn.model_selection import StratifiedGroupKFold
     from sklearn.svm import SVC
 
     rows = [json.loads(line) for line in EXAMPLES.read_text(encoding="utf-8").splitlines()]
@@ -57,11 +76,19 @@ def train(embed: Embed, embed_model: str, target: Path) -> Report:
     labels: np.ndarray = np.array([row["retrieve"] for row in rows])
     stands: np.ndarray = np.array([_stands(row) for row in rows])
 
-    def features(examples: np.ndarray, stands: np.ndarray) -> np.ndarray:
-        return np.hstack([vectors[examples], STANDS[stands]])
+    said = wording([row["text"] for row in rows])
 
-    def fit(part: np.ndarray) -> tuple[SVC, np.ndarray, np.ndarray]:
-        """The machine, and of each of its support vectors which example it is and how it stands."""
+    def features(examples: np.ndarray, standing: np.ndarray) -> np.ndarray:
+        return np.hstack([vectors[examples], STANDS[standing]])
+
+    def word_features(examples: np.ndarray, standing: np.ndarray) -> csr_matrix:
+        """What was said; again if it follows, and again if it answers; and how it stands."""
+        follows, answers = (csr_matrix(column[:, None]) for column in STANDS[standing].T)
+        words = said[examples]
+        again = [words.multiply(follows), words.multiply(answers)]
+        return csr_matrix(hstack([words, *again, follows, answers]))
+
+    def fit(part: np.ndarray) -> _Fit:
         opening = part[stands[part] == OPENING]
         again = np.where(np.arange(len(opening)) % ANSWERS == 0, ANSWERING, FOLLOWING)
         examples = np.concatenate([part, opening])
@@ -69,30 +96,46 @@ def train(embed: Embed, embed_model: str, target: Path) -> Report:
         weight = np.concatenate([np.ones(len(part)), np.full(len(opening), AS_FOLLOWING)])
         machine = SVC(C=C, gamma=GAMMA, cache_size=1000)
         machine.fit(features(examples, standing), labels[examples], sample_weight=weight)
-        return machine, examples[machine.support_], standing[machine.support_]
+        by_words = LogisticRegression(C=C_WORDS, max_iter=500)
+        by_words.fit(word_features(examples, standing), labels[examples], sample_weight=weight)
+        support = machine.support_
+        return _Fit(machine, by_words, examples[support], standing[support])
 
-    margins = np.zeros(len(rows))
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
-    for seen, held_out in folds.split(vectors, labels):
-        machine, _, _ = fit(seen)
-        margins[held_out] = machine.decision_function(features(held_out, stands[held_out]))
-    platt = LogisticRegression(C=1e6).fit(margins[:, None], labels)
-    slope, offset = float(platt.coef_[0, 0]), float(platt.intercept_[0])
-    scores = platt.predict_proba(margins[:, None])[:, 1]
-    found = scores >= np.array(THRESHOLDS)[stands]
+    def margins(fitted: _Fit, part: np.ndarray) -> np.ndarray:
+        """Shape (n, 4): of the machine and of the words, then how each stands."""
+        machine = fitted.machine.decision_function(features(part, stands[part]))
+        words = fitted.words.decision_function(word_features(part, stands[part]))
+        return np.column_stack([machine, words, STANDS[stands[part]]])
 
-    machine, examples, standing = fit(np.arange(len(rows)))
-    used, places = np.unique(examples, return_inverse=True)
+    held_out = np.zeros((len(rows), 4))
+    # What follows on one and the same complaint stays together.
+    subjects = [row.get("context", row["text"]) for row in rows]
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=SEED)
+    for seen, unseen in folds.split(vectors, labels, subjects):
+        held_out[unseen] = margins(fit(seen), unseen)
+    joint = LogisticRegression(C=1e6).fit(held_out, labels)
+    scores = joint.predict_proba(held_out)[:, 1]
+    found = scores >= THRESHOLD
+    slope, word_slope, *by_stand = joint.coef_[0]
+
+    whole = fit(np.arange(len(rows)))
+    used, places = np.unique(whole.examples, return_inverse=True)
     kernel = np.exp(-GAMMA * ((STANDS[:, None] - STANDS[None]) ** 2).sum(axis=2))
     weights = np.zeros((len(used), len(STANDS)))
-    np.add.at(weights, places, slope * machine.dual_coef_[0][:, None] * kernel[standing])
+    machine_weights = slope * whole.machine.dual_coef_[0]
+    np.add.at(weights, places, machine_weights[:, None] * kernel[whole.standing])
+    coefficients = whole.words.coef_[0]
+    words = coefficients[: -len(STANDS) + 1].reshape(len(STANDS), -1).cumsum(axis=0).T
+    word_biases = whole.words.intercept_[0] + STANDS @ coefficients[-len(STANDS) + 1 :]
+    bias = slope * whole.machine.intercept_[0] + joint.intercept_[0] + STANDS @ by_stand
     head = Router(
         embed_model=embed_model,
         examples=vectors[used],
         weights=weights,
-        bias=slope * float(machine.intercept_[0]) + offset,
+        words=word_slope * words,
+        biases=bias + word_slope * word_biases,
         gamma=GAMMA,
-        thresholds=np.array(THRESHOLDS),
+        threshold=THRESHOLD,
     )
     make_whole(target, head.save)
     return Report(len(rows), float(found[labels].mean()), float((~found[~labels]).mean()))

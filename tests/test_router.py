@@ -50,9 +50,9 @@ def test_on_messages_never_trained_on(head: router.Router, turns: router.TurnEmb
     result = evaluation.measure("router", evaluation.cases(), head, turns.matrix)
     assert result.total.retrieved + result.total.missed > 250
     assert result.total.left_alone + result.total.needless > 250
-    assert result.single.recall >= 0.97 and result.single.specificity >= 0.965
-    assert result.in_conversation.recall >= 0.86 and result.in_conversation.specificity >= 0.86
-    assert result.calibration_error <= 0.04
+    assert result.single.recall >= 0.98 and result.single.specificity >= 0.97
+    assert result.in_conversation.recall >= 0.91 and result.in_conversation.specificity >= 0.94
+    assert result.calibration_error <= 0.03
 
 
 def test_the_test_set_is_not_in_the_examples(
@@ -85,11 +85,11 @@ def test_the_head_that_ships_is_what_training_gives(
     for text in ("my elbow is swollen", "thank you!", "who won the match?", "yes, since Monday"):
         vector = turns.matrix([text])[0]
         for stands in (router.OPENING, router.FOLLOWING, router.ANSWERING):
-            assert again.score(vector, stands) == pytest.approx(
-                head.score(vector, stands), abs=0.01
+            assert again.score(text, vector, stands) == pytest.approx(
+                head.score(text, vector, stands), abs=0.01
             )
-    assert report.examples >= 6000
-    assert report.retrieved > 0.93 and report.left_alone > 0.89
+    assert report.examples >= 8500
+    assert report.retrieved > 0.94 and report.left_alone > 0.91
 
 
 def test_calibration_counts_every_message(
