@@ -42,7 +42,7 @@ from agent.prompting import Prompt, prompt
 from agent.router import Reason, Route, Router, TurnEmbedding, asks
 from agent.settings import Settings
 from agent.support import Supported, support
-from agent.triage import Kind, triage
+from agent.triage import Kind, is_plain, triage
 from index_store.retriever import DoctorReplyRetriever
 
 # An answer that has used up so much of its tokens ends with the sentence or the list item, and so
@@ -57,9 +57,9 @@ class PatientChatEngine(BaseChatEngine):
     be set between turns; the next one heeds them. Where `watchful` is off, emergencies are not
     looked for, and the LLM answers them as anything else: for who measures it.
 
-    An LLM may say below the notice that it is nothing, and a small one does. So the first message
-    of a kind of emergency gets words of our own; a patient who insists is answered, but for talk of
-    suicide.
+    An LLM may say below the notice that it is nothing, and a small one does. So the first plain
+    message of a kind of emergency gets words of our own; a patient who insists is answered, but for
+    talk of suicide.
 
     `turn` is the whole of it; the methods of LlamaIndex's BaseChatEngine are views of it. The
     synchronous ones must not be called where an event loop runs. All raise AgentError, whose
@@ -124,7 +124,7 @@ class PatientChatEngine(BaseChatEngine):
             if route.retrieve:
                 sources = trusted[: asked_for.used]
                 yield Retrieved(sources, [node for node in found if node not in sources])
-            if kind and (kind == "suicide" or not _told(kind, history)):
+            if kind and _held_back(kind, message, history):
                 timing.first_token_ms = _since(start)
                 said.append(words := held_back(kind, self.language))
                 yield Delta(words)
@@ -303,10 +303,12 @@ def _trusted(found: list[NodeWithScore]) -> list[NodeWithScore]:
     return [node for node in found if not addresses_model(node.get_content())]
 
 
-def _told(kind: Kind, history: Sequence[ChatMessage]) -> bool:
-    """Whether this conversation had a notice of this kind before."""
+def _held_back(kind: Kind, message: str, history: Sequence[ChatMessage]) -> bool:
+    """Whether no LLM answers: always if it is about suicide; else if a rule finds the emergency,
+    and this conversation had no notice of its kind before."""
     asked = (m.content or "" for m in history if m.role == MessageRole.USER)
-    return any(triage(message) == kind for message in asked)
+    told = any(triage(earlier) == kind for earlier in asked)
+    return kind == "suicide" or (is_plain(message) and not told)
 
 
 def _without_crisis(history: Sequence[ChatMessage]) -> list[ChatMessage]:

@@ -183,7 +183,8 @@ _UNREAL = _phrases(
 # After one of these words the patient speaks of a real person again.
 _RESUMED = re.compile(
     rf"(?:,|\|)[^|]*\b{PRONOUN}\b|"
-    r"\b(?:my|im|ive|i have|i feel|hes|shes|now|today|tonight|this morning|suddenly)\b"
+    r"\b(?:my|im|ive|i have|i feel|hes|shes|mum|mom|dad|gran|grandad|grandpa|hubby|now|"
+    r"today|tonight|this morning|suddenly)\b"
 )
 _JOKE = _phrases(
     """

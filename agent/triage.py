@@ -29,9 +29,13 @@ Kind = Literal[
 # A red flag counts as so much of the words' log odds, and both together must come to so much; a
 # sentence may be weighed without the others, at a price. Chosen by cross-validation over messages
 # in fresh voices, and so that what was learned is still found (docs/evaluation.md).
-_FLAG, _ENOUGH, _OUT_OF_CONTEXT = 2.0, 1.0, 2.0
+_FLAG, _ENOUGH, _OUT_OF_CONTEXT = 2.0, 1.25, 0.25
 # Where the rules found nothing, so many sentences are weighed alone, if they have so many words.
-_SENTENCES, _WORDS = 20, 4
+_SENTENCES, _WORDS = 20, 2
+# What follows "but" is what is meant: it is weighed as a sentence.
+_SENTENCE_END = re.compile(r" ?\| ?|, but ")
+# What begins with "and" and has fewer words than this goes on about something else.
+_OF_ITS_OWN = 4
 # No patient repeats a word so often; the bound keeps the time short for text made to take long.
 _OCCURRENCES = 50
 _WORD = re.compile(r"[\w.]+")
@@ -71,7 +75,7 @@ def triage(text: str) -> Kind | None:
     whose first aid is the most specific wins: the order of `RED_FLAGS`.
     """
     message = fold(text)
-    flag = _red_flag(message)
+    flag = red_flag(message)
     opinion = _opinion(message)
     if opinion is None:  # in another language the rules know the plainest words, and no more
         return flag.kind if flag else None
@@ -80,17 +84,23 @@ def triage(text: str) -> Kind | None:
         if _is_spanish(told[0]):
             return flag.kind
     else:
-        told = [part for part in message.split("|")[:_SENTENCES] if len(part.split()) >= _WORDS]
+        parts = _SENTENCE_END.split(message, _SENTENCES)[:_SENTENCES]
+        told = [part for part in parts if len(part.split()) >= _WORDS]
     for sentence in told:
         alone = weigh(sentence)
         opinion = opinion if alone is None else max(opinion, alone - _OUT_OF_CONTEXT)
     if flag:
         return flag.kind if opinion + _FLAG > _ENOUGH else None
     # "And my son?" goes on about something else, and its few words weigh what chance makes them.
-    goes_on = message.startswith("and ") and len(_WORD.findall(message)) < _WORDS
+    goes_on = message.startswith("and ") and len(_WORD.findall(message)) < _OF_ITS_OWN
     if goes_on or opinion <= _ENOUGH:
         return None
-    return cast(Kind, likeliest_kind(message))
+    return cast(Kind | None, likeliest_kind(message))
+
+
+def is_plain(text: str) -> bool:
+    """Whether a rule finds a red flag in `text`, and not the weighed words alone."""
+    return red_flag(fold(text)) is not None
 
 
 def _opinion(message: str) -> float | None:
@@ -101,7 +111,7 @@ def _is_spanish(message: str) -> bool:
     return 4 * len(_SPANISH.findall(message)) >= len(message.split())
 
 
-def _red_flag(message: str) -> _Flag | None:
+def red_flag(message: str) -> _Flag | None:
     """The most urgent red flag in `message` that is meant, by the rules."""
     found = _found(message)
     for kind, rules in _index().rules.items():
