@@ -1,6 +1,5 @@
 # make chat    from nothing to a page at http://localhost:8000
 # make test    from nothing to a green test run
-# make test-page   the page in a browser
 # make setup   what both share: the environment, the models, the sample's index
 # make check   format, lint, types
 
@@ -11,7 +10,7 @@ PIP := $(BIN)/pip install --quiet --quiet --disable-pip-version-check --constrai
 # faiss-cpu and faiss-gpu install the same files: one or the other.
 FAISS := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 
-.PHONY: chat test test-page setup check router triage contract screenshots clean
+.PHONY: chat test setup check router triage contract screenshots clean
 
 chat: setup
 	@echo "== The page: http://localhost:$(PORT) (Control-C ends it)"
@@ -19,12 +18,7 @@ chat: setup
 
 test: setup .venv/dev
 	@echo "== Tests"
-	@OMP_NUM_THREADS=1 MEDRAFT_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile \
-		--ignore-glob 'tests/test_page*.py'
-
-# Not all of these pass yet: until they do, they stand apart from `make test`.
-test-page: setup .venv/dev
-	@$(BIN)/pytest tests/test_page*.py
+	@OMP_NUM_THREADS=1 MEDRAFT_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 setup: .venv/installed
 	@$(BIN)/medraft setup

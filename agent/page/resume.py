@@ -77,10 +77,14 @@ def show_again_after_a_lost_connection(sio: Any) -> None:
 
 
 async def _show_again(session: WebsocketSession) -> None:
-    if session.current_task is not None:
-        await asyncio.wait([session.current_task])
-    layer = get_data_layer()
-    thread = layer and await layer.get_thread(session.thread_id)
+    layer, thread = get_data_layer(), None
+    while layer is not None:
+        if (last := session.current_task) is not None:
+            await asyncio.wait([last])
+        thread = await layer.get_thread(session.thread_id)
+        # A message that came meanwhile is on the screen, and would go from it.
+        if session.current_task is last:
+            break
     if thread:
         context = init_ws_context(session)
         thread["metadata"] = {"chat_settings": session.chat_settings}
