@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.cli import app
-from agent.evaluation.triage import cases, measure
+from agent.evaluation.triage import cases, measure, ordinary
 from agent.red_flags import RED_FLAGS
 from agent.settings import ROOT
 from agent.triage import Kind, is_plain, triage
@@ -77,11 +77,8 @@ def test_recall_and_false_alarms_on_what_was_never_learned() -> None:
 def test_ordinary_messages_raise_hardly_an_alarm() -> None:
     """Most messages look nothing like an emergency: a cough, thanks, "flip a coin". A head that was
     fit on emergencies and look-alikes alone takes one in ten of them for one."""
-    path = ROOT / "agent" / "evaluation" / "data" / "router_dev.jsonl"
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    said = [(row.get("text") or row["messages"][-1]["content"], row["retrieve"]) for row in rows]
-    others = [text for text, health in said if not health]
-    complaints = [text for text, health in said if health]
+    others = [case["text"] for case in ordinary() if case["kind"] == "other"]
+    complaints = [case["text"] for case in ordinary() if case["kind"] == "health"]
     assert [text for text in others if triage(text)] == []
     alarms = [text for text in complaints if triage(text)]
     assert len(alarms) <= 0.07 * len(complaints), alarms
@@ -116,7 +113,8 @@ def test_the_evaluation_prints_json_alone() -> None:
     shown = CliRunner().invoke(app, ["evaluate", "triage", "--json"])
     assert shown.exit_code == 0
     printed = json.loads(shown.stdout)
-    assert [result["name"] for result in printed["sets"]] == ["held-out", "development"]
+    names = [result["name"] for result in printed["sets"]]
+    assert names == ["held-out", "development", "ordinary messages"]
     assert printed["sets"][0]["recall"]["of"] == 131
     assert 0 < printed["ms"]["median"] < 2
 

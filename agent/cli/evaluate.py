@@ -112,6 +112,8 @@ def triage_command(
         triage.measure(split, [row for row in rows if row.get("split", "all") == split])
         for split in splits
     ]
+    if cases is None:
+        results.append(triage.measure("ordinary messages", triage.ordinary()))
     if xstest is not None:
         results.append(triage.measure("XSTest", triage.xstest(xstest)))
     times = triage.times(row["text"] for row in rows)

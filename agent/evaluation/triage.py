@@ -21,6 +21,7 @@ from agent.evaluation.labelled import read
 from agent.triage import triage
 
 CASES = Path(__file__).with_name("data") / "triage_test.jsonl"
+ORDINARY = CASES.with_name("router_dev.jsonl")
 _ROUNDS = 5
 
 
@@ -60,6 +61,18 @@ def cases(path: Path = CASES) -> list[dict[str, Any]]:
     """The labelled messages. Raises AgentError for a file that is not what it should be."""
     return [
         {**row, "kind": row.get("kind") or "other"} for row in read(path, {"text", "emergency"})
+    ]
+
+
+def ordinary(path: Path = ORDINARY) -> list[dict[str, Any]]:
+    """What most messages are like: the router's development set, health complaints and others."""
+    return [
+        {
+            "text": row.get("text") or row["messages"][-1]["content"],
+            "emergency": False,
+            "kind": "health" if row["retrieve"] else "other",
+        }
+        for row in read(path, {"retrieve"})
     ]
 
 
