@@ -18,7 +18,8 @@ chat: setup
 
 test: setup .venv/dev
 	@echo "== Tests"
-	@OMP_NUM_THREADS=1 MEDRAFT_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+	@OMP_NUM_THREADS=1 MEDRAFT_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup \
+		--no-loadscope-reorder
 
 setup: .venv/installed
 	@$(BIN)/medraft setup

@@ -35,6 +35,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 PATIENCE = 60_000  # milliseconds that a busy machine may take for an answer
+expect.set_options(timeout=30_000)  # and for anything else
 
 HEADACHE = "Hi Doctor, I have a headache, help me."
 NOT_A_DOCTOR = "medraft is not a doctor. In an emergency call your local emergency number."

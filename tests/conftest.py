@@ -98,6 +98,16 @@ DIALOGUES = [
 ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each file in one process, so that what its tests share is made once; all browser tests in the
+    same one, and first: two browsers, each with its server, are too much for two cores."""
+    for item in items:
+        file = item.path.stem
+        group = "page" if file.startswith("test_page") else file
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not item.path.stem.startswith("test_page"))
+
+
 @pytest.fixture(scope="session")
 def dialogues() -> list[Dialogue]:
     """Twelve questions about twelve things."""

@@ -16,7 +16,17 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from agent.emergency import countries
 from agent.page.language import WORDS
 
-from browsing import HEADACHE, NOT_A_DOCTOR, ROOT, Server, answered, ask, choose, needs_browser
+from browsing import (
+    HEADACHE,
+    NOT_A_DOCTOR,
+    PATIENCE,
+    ROOT,
+    Server,
+    answered,
+    ask,
+    choose,
+    needs_browser,
+)
 
 CHEST = "my chest hurts badly and my left arm is numb"
 PHONE = {"width": 390, "height": 844}
@@ -141,7 +151,7 @@ def test_a_spanish_browser_gets_a_page_without_english(
         assert english_left(page) == []
 
         page.locator("#chat-input").fill("dolor " * 9000)
-        page.keyboard.press("Enter")
+        page.locator("#chat-submit:enabled").click()
         expect(page.get_by_text("es más largo de lo que el modelo puede leer")).to_be_visible()
         assert english_left(page) == []
 
@@ -261,6 +271,13 @@ def test_axe_finds_nothing_serious(
         assert complaints() == []
         page.get_by_role("button", name="Source 1").click()
         page.locator("#side-view-content").wait_for()
+        assert complaints() == []
+        page.get_by_role("button", name="Close").click()
+        page.locator(".ai-message").get_by_role("button", name="Compare all four").last.click()
+        status = page.locator(".medraft-compare").get_by_role("status")
+        expect(status).to_contain_text("All four have been", timeout=PATIENCE)
+        page.locator("#header #sidebar-trigger-button").click()
+        page.locator("[id^=thread-] a", has_text=CHEST).first.wait_for()
         assert complaints() == []
 
 
