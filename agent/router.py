@@ -34,6 +34,7 @@ HEAD = Path(__file__).with_name("router_head.npz")
 OPENING, FOLLOWING, ANSWERING = range(3)
 # Words and their pairs fall into so many bins, their parts of 3 and 4 letters into as many again.
 BINS = 1 << 13
+READ = 4000  # characters of a message whose words count: what is longer must not take longer
 LEVELS = 63  # a number of a vector is kept as a whole number up to this
 # A message of so many words speaks for itself, and what was said before weighs less in the search.
 SELF_CONTAINED = 8
@@ -153,7 +154,7 @@ def wording(texts: Sequence[str]) -> csr_matrix:
     """Which words and parts of words the texts are made of, shape (n, 2 * BINS)."""
     from scipy.sparse import csr_matrix, hstack
 
-    lower = [text.lower() for text in texts]
+    lower = [text[:READ].lower() for text in texts]
     return csr_matrix(hstack([each.transform(lower) for each in _vectorizers()]))
 
 
