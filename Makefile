@@ -18,7 +18,7 @@ chat: setup
 
 test: setup .venv/dev
 	@echo "== Tests"
-	@OMP_NUM_THREADS=1 MEDRAFT_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup \
+	@OMP_NUM_THREADS=1 MEDRAFT_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile \
 		--no-loadscope-reorder
 
 setup: .venv/installed

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from xdist.scheduler import LoadFileScheduling
 
 from agent import llms, settings
 from agent.llms import Engine
@@ -98,13 +99,21 @@ DIALOGUES = [
 ]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class ByFile(LoadFileScheduling):
     """Each file in one process, so that what its tests share is made once; all browser tests in the
-    same one, and first: two browsers, each with its server, are too much for two cores."""
-    for item in items:
-        file = item.path.stem
-        group = "page" if file.startswith("test_page") else file
-        item.add_marker(pytest.mark.xdist_group(group))
+    same one: two browsers, each with its server, are too much for two cores."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "page" if "test_page" in file else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests take longest, and begin."""
     items.sort(key=lambda item: not item.path.stem.startswith("test_page"))
 
 
