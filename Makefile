@@ -19,7 +19,9 @@ chat: setup
 test: setup .venv/dev
 	@echo "== Tests"
 	@OMP_NUM_THREADS=1 MEDRAFT_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile \
-		--no-loadscope-reorder
+		--ignore-glob 'tests/test_page*.py'
+	@echo "== Tests of the page, one by one: a browser and a server fill two cores"
+	@$(BIN)/pytest tests/test_page*.py
 
 setup: .venv/installed
 	@$(BIN)/medraft setup

@@ -201,6 +201,12 @@ def answered(page: Page) -> None:
     page.locator("#chat-submit").wait_for(timeout=PATIENCE)
 
 
+def load_again(page: Page) -> None:
+    """Load the conversation again: not before its address is the page's, or another one begins."""
+    page.wait_for_url("**/thread/*")
+    page.reload()
+
+
 def stop_at_the_first_word(page: Page) -> None:
     """Have Stop clicked as soon as the next answer begins: by the page itself, since the answer
     may end before a busy machine brings a click from here."""

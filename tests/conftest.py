@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
-from xdist.scheduler import LoadFileScheduling
 
 from agent import llms, settings
 from agent.llms import Engine
@@ -97,24 +96,6 @@ DIALOGUES = [
         ),
     ]
 ]
-
-
-class ByFile(LoadFileScheduling):
-    """Each file in one process, so that what its tests share is made once; all browser tests in the
-    same one: two browsers, each with its server, are too much for two cores."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = super()._split_scope(nodeid)
-        return "page" if "test_page" in file else file
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
-    return ByFile(config, log)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests take longest, and begin."""
-    items.sort(key=lambda item: not item.path.stem.startswith("test_page"))
 
 
 @pytest.fixture(scope="session")
@@ -294,7 +275,7 @@ def index(
     return directory
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def environment(
     models_home: Path, index: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
@@ -340,7 +321,7 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def first_message(server: Server, browser: Browser) -> list[str]:
-    """What the page says to a message that comes while the models are being loaded."""
+    """What the page says to a message that comes while the models may still be loading."""
     page = open_page(browser, server)
     page.locator("#starters button", has_text="headache").click()
     texts = [page.locator(".ai-message").first.inner_text()]

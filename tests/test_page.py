@@ -251,8 +251,6 @@ def test_models_that_do_not_load_are_a_plain_sentence(
     [
         ({"MEDRAFT_SOURCE": "3"}, "Unknown setting MEDRAFT_SOURCE: did you mean MEDRAFT_SOURCES?"),
         ({"MEDRAFT_INDEX_DIR": "nowhere"}, "There is no index in nowhere"),
-        ({"MEDRAFT_MODEL": "nowhere.gguf"}, "There is no model at nowhere.gguf"),
-        ({"MEDRAFT_ADAPTER": "nowhere"}, "There is no adapter at nowhere"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence_and_exit_code_2(

@@ -19,7 +19,7 @@ from agent.errors import AgentError
 from agent.page import columns, compare
 from agent.page.columns import Comparison
 
-from browsing import HEADACHE, PATIENCE, Frames, answered, ask, needs_browser
+from browsing import HEADACHE, PATIENCE, Frames, answered, ask, load_again, needs_browser
 from test_conversation import ANSWERED, COMPLAINT, Chat, chat  # noqa: F401
 
 FOUR = ["base", "RAG", "fine-tuned", "RAFT"]
@@ -264,6 +264,6 @@ def test_below_an_answer_on_a_phone_and_after_a_reload(page: Page) -> None:
         e => e.getBoundingClientRect().right > innerWidth).length"""
     assert page.evaluate(too_wide) == 0
     texts = [region(page, name).inner_text() for name in FOUR]
-    page.reload()
+    load_again(page)
     page.locator(".medraft-compare").last.wait_for(timeout=PATIENCE)
     assert [region(page, name).inner_text() for name in FOUR] == texts

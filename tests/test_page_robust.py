@@ -25,6 +25,7 @@ from browsing import (
     Server,
     answered,
     choose,
+    load_again,
     needs_browser,
     open_page,
     serve,
@@ -150,7 +151,7 @@ def test_odd_texts_are_shown_as_text_and_answered(brief: Server, browser: Browse
         answered(page)
     whole(page)
     expect(page.locator('[data-step-type="assistant_message"]')).to_have_count(len(TEXTS) + 1)
-    page.reload()
+    load_again(page)
     for text in TEXTS.values():
         expect(page.locator("main, body").first).to_contain_text(text.strip())
     assert page.title() == "medraft"

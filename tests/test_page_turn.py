@@ -16,6 +16,7 @@ from browsing import (
     answered,
     ask,
     choose,
+    load_again,
     needs_browser,
     step,
     stop_at_the_first_word,
@@ -65,7 +66,7 @@ def test_choices_badge_and_another_try_live_through_a_resume(page: Page) -> None
     expect(page.locator('[data-step-type="assistant_message"]')).to_have_count(1)
     said = page.locator('[data-step-type="assistant_message"]').inner_text()
 
-    page.goto(page.url)
+    load_again(page)
     page.locator('[data-step-type="assistant_message"]').wait_for(timeout=PATIENCE)
     assert page.locator('[data-step-type="assistant_message"]').inner_text() == said
     expect(badge(page)).to_have_accessible_name("Avatar for base")
@@ -118,13 +119,14 @@ def test_stop_edit_and_another_try(page: Page) -> None:
     page.locator(".edit-message").first.click()
     page.locator("#edit-chat-input").fill("What can I do about hay fever?")
     page.locator(".confirm-edit").click()
-    expect(page.get_by_text("thank you doctor")).to_have_count(0)
+    messages = page.locator('[data-step-type="user_message"]')
+    expect(messages.get_by_text("thank you doctor")).to_have_count(0)
     answered(page)
     expect(page.locator('[data-step-type="user_message"]')).to_have_text(
         ["What can I do about hay fever?"]
     )
     expect(page.locator(".step")).to_have_count(3)
-    page.goto(page.url)
+    load_again(page)
     page.locator('[data-step-type="assistant_message"]').wait_for(timeout=PATIENCE)
     expect(page.locator(".step")).to_have_count(3)
 

@@ -75,3 +75,15 @@ def test_a_conversation_starts_with_the_fine_tuned_llm_if_there_is_one(
     given: dict[str, Any], first: str
 ) -> None:
     assert llms.with_first_llm(settings.load(**given)).llm == first
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"model": "nowhere.gguf"}, "There is no model at nowhere.gguf"),
+        ({"adapter": "nowhere"}, "There is no adapter at nowhere"),
+    ],
+)
+def test_what_no_engine_could_load_is_refused_at_once(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(AgentError, match=said):
+        llms.check(settings.load(**given))

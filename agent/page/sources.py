@@ -115,6 +115,8 @@ async def open_beside(button: cl.Action) -> None:
     """Show the source of a button, alone, in the panel beside the chat."""
     text = cl.Text(name=button.label, content=_content(button.payload))
     session, emitter = cl.context.session, cl.context.emitter
+    # Another server that was started in this folder empties it when it ends.
+    session.files_dir.mkdir(parents=True, exist_ok=True)
     stored = await session.persist_file(name=text.name, mime="text/plain", content=text.content)
     text.chainlit_key = stored["id"]
     # cl.ElementSidebar would send the element to the chat, too, which closes the panel again.
