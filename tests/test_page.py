@@ -145,7 +145,9 @@ def test_a_lost_connection_does_not_end_the_conversation(page: Page) -> None:
     ask(page, HEADACHE)
     page.locator(".ai-message").nth(1).wait_for(timeout=PATIENCE)
     connections[-1].close()
-    expect(page.locator("#chat-submit")).to_be_visible(timeout=PATIENCE)  # it has reconnected
+    # It has reconnected, and shows all that was said meanwhile.
+    expect(page.get_by_role("button", name="Try again")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("#chat-submit")).to_be_visible()
     ask(page, "thank you doctor")
     expect(page.locator(".ai-message")).to_have_count(4, timeout=PATIENCE)
     answered(page)

@@ -19,7 +19,7 @@ from agent.errors import AgentError
 from agent.page import columns, compare
 from agent.page.columns import Comparison
 
-from browsing import HEADACHE, PATIENCE, Frames, answered, ask, load_again, needs_browser
+from browsing import HEADACHE, PATIENCE, Frames, answered, ask, needs_browser
 from test_conversation import ANSWERED, COMPLAINT, Chat, chat  # noqa: F401
 
 FOUR = ["base", "RAG", "fine-tuned", "RAFT"]
@@ -250,6 +250,7 @@ def test_a_question_goes_through_all_four_and_one_is_taken_over(page: Page) -> N
 def test_below_an_answer_on_a_phone_and_after_a_reload(page: Page) -> None:
     ask(page, HEADACHE)
     answered(page)
+    page.wait_for_url("**/thread/*")  # Chainlit gives a conversation no address on a phone
     page.set_viewport_size({"width": 360, "height": 740})
     page.locator(".ai-message").get_by_role("button", name="Compare all four").last.click()
     page.locator(".medraft-compare").wait_for(timeout=PATIENCE)
@@ -264,6 +265,6 @@ def test_below_an_answer_on_a_phone_and_after_a_reload(page: Page) -> None:
         e => e.getBoundingClientRect().right > innerWidth).length"""
     assert page.evaluate(too_wide) == 0
     texts = [region(page, name).inner_text() for name in FOUR]
-    load_again(page)
+    page.reload()
     page.locator(".medraft-compare").last.wait_for(timeout=PATIENCE)
     assert [region(page, name).inner_text() for name in FOUR] == texts

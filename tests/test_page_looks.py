@@ -25,7 +25,6 @@ from browsing import (
     answered,
     ask,
     choose,
-    load_again,
     needs_browser,
 )
 
@@ -184,7 +183,7 @@ def test_the_notice_stays_in_view_on_a_phone_also_when_the_conversation_is_resum
             assert in_view(page, end) and in_view(page, page.locator(PINNED))
             expect(page.locator("#message-composer")).to_be_in_viewport(ratio=1)
             expect(page.locator(".watermark")).to_be_in_viewport(ratio=1)
-        load_again(page)
+        page.reload()
         page.locator("#header #sidebar-trigger-button").click()
         page.locator("[id^=thread-] a", has_text=CHEST).first.click()
         page.locator('[data-step-type="user_message"]', has_text=HEADACHE).wait_for()
