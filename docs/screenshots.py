@@ -7,6 +7,7 @@ the history is one of its own, so that nobody's conversations get into a picture
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -108,9 +109,10 @@ def ask(page: Page, message: str) -> None:
 
 
 def answered(page: Page) -> None:
-    """Wait until nothing is running."""
-    page.locator("#stop-button").wait_for()
-    page.locator("#chat-submit").wait_for(timeout=PATIENCE)
+    """Wait until the one turn of a page has ended."""
+    again = page.get_by_role("button", name=re.compile("Try again|Intentar de nuevo"))
+    again.wait_for(timeout=PATIENCE)
+    page.locator("#chat-submit").wait_for()
 
 
 def draw_welcome(browser: Browser, url: str) -> None:
