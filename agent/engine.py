@@ -307,8 +307,9 @@ def _held_back(kind: Kind, message: str, history: Sequence[ChatMessage]) -> bool
     """Whether no LLM answers: always if it is about suicide; else if a rule finds the emergency,
     and this conversation had no notice of its kind before."""
     asked = (m.content or "" for m in history if m.role == MessageRole.USER)
-    told = any(triage(earlier) == kind for earlier in asked)
-    return kind == "suicide" or (is_plain(message) and not told)
+    if kind == "suicide":
+        return True
+    return is_plain(message) and all(triage(earlier) != kind for earlier in asked)
 
 
 def _without_crisis(history: Sequence[ChatMessage]) -> list[ChatMessage]:
