@@ -209,6 +209,7 @@ def load(embed_model: str, home: Path) -> Router:
         try:
             with np.load(path) as head:
                 if str(head["embed_model"]) == embed_model:
+                    _vectorizers()  # their import takes longer than the first patient should wait
                     return Router(
                         embed_model,
                         head["examples"] * np.float32(head["scale"]),

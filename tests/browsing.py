@@ -133,6 +133,13 @@ def wait_until_served(server: Server) -> None:
             return
 
 
+def wait_until_loaded(server: Server) -> None:
+    """Return when the models are loaded; fail with the log if its process ends before."""
+    while "The models are loaded." not in (said := server.log.read_text(encoding="utf-8")):
+        assert server.process.poll() is None, said
+        time.sleep(0.05)
+
+
 def refused(arguments: list[str], cwd: Path, environment: dict[str, str], said: str) -> None:
     """Assert that a server does not start, and says why in one sentence."""
     run = subprocess.run(

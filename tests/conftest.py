@@ -26,7 +26,16 @@ from index_store.build import Built, build
 from index_store.dataset import Dialogue
 from index_store.embedding import EMBEDDED, load_embedding
 
-from browsing import ARGUMENTS, CHROMIUM, COMMANDING, HOSTILE, Server, answered, open_page, serve
+from browsing import (
+    ARGUMENTS,
+    CHROMIUM,
+    COMMANDING,
+    HOSTILE,
+    Server,
+    open_page,
+    serve,
+    wait_until_loaded,
+)
 
 if TYPE_CHECKING:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
@@ -300,8 +309,9 @@ def environment(
 def server(
     app_root: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """The page is served; the models may still be loading."""
+    """The page is served, and the models are loaded."""
     with serve(app_root, environment, tmp_path_factory.mktemp("server")) as server:
+        wait_until_loaded(server)
         yield server
 
 
@@ -319,19 +329,9 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
         yield chromium
 
 
-@pytest.fixture(scope="module")
-def first_message(server: Server, browser: Browser) -> list[str]:
-    """What the page says to a message that comes while the models may still be loading."""
-    page = open_page(browser, server)
-    page.locator("#starters button", has_text="headache").click()
-    texts = [page.locator(".ai-message").first.inner_text()]
-    answered(page)
-    return [*texts, page.locator(".ai-message").last.inner_text()]
-
-
 @pytest.fixture
-def page(server: Server, browser: Browser, first_message: list[str]) -> Iterator[Page]:
-    """A new conversation with loaded models."""
+def page(server: Server, browser: Browser) -> Iterator[Page]:
+    """A new conversation."""
     opened = open_page(browser, server)
     yield opened
     opened.context.close()

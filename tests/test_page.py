@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
+import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -39,11 +41,29 @@ from browsing import (
 
 @needs_browser
 def test_a_message_is_answered_though_the_models_are_still_being_loaded(
-    first_message: list[str],
+    index: Path, app_root: Path, environment: dict[str, str], browser: Browser, tmp_path: Path
 ) -> None:
-    told, answer = first_message
-    assert "The models are being loaded" in told
-    assert len(answer) > 20
+    # Who reads a pipe waits until somebody writes: the check before serving and, after it, the
+    # loading, for as long as this test wants.
+    slow = tmp_path / "index"
+    slow.mkdir()
+    for generation in index.glob("generation-*"):
+        (slow / generation.name).symlink_to(generation)
+    manifest, pipe = slow / "manifest.json", tmp_path / "pipe"
+    content = (index / manifest.name).read_bytes()
+    os.mkfifo(manifest)
+    threading.Thread(target=manifest.write_bytes, args=[content], daemon=True).start()
+    with serve(app_root, environment | {"MEDRAFT_INDEX_DIR": str(slow)}, tmp_path) as server:
+        page = open_page(browser, server)
+        page.locator("#starters button", has_text="headache").click()
+        expect(page.locator(".ai-message").first).to_contain_text("The models are being loaded")
+        manifest.rename(pipe)
+        manifest.write_bytes(content)
+        pipe.write_bytes(content)
+        answered(page)
+        assert "The models are being loaded" not in page.locator("body").inner_text()
+        assert len(page.locator(".ai-message").last.inner_text()) > 20
+        page.context.close()
 
 
 @needs_browser
@@ -176,7 +196,7 @@ def test_a_hostile_source_is_shown_as_text(page: Page) -> None:
 
 @needs_browser
 def test_the_browser_talks_to_this_server_only(
-    server: Server, playwright: Playwright, first_message: list[str], tmp_path: Path
+    server: Server, playwright: Playwright, tmp_path: Path
 ) -> None:
     log = tmp_path / "net-log.json"
     requests: list[str] = []
@@ -221,7 +241,9 @@ def test_other_websites_may_not_talk_to_the_server(server: Server) -> None:
 
 
 @needs_browser
-def test_the_log_holds_nothing_that_patients_said(server: Server, first_message: list[str]) -> None:
+def test_the_log_holds_nothing_that_patients_said(server: Server, page: Page) -> None:
+    ask(page, "My headache throbs, my chest hurts, and I have the hiccups.")
+    answered(page)
     log = server.log.read_text(encoding="utf-8").lower()
     assert "your app is available" in log
     assert [word for word in ("headache", "throbs", "my chest", "hiccup") if word in log] == []

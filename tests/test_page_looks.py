@@ -119,9 +119,7 @@ def in_view(page: Page, what: Locator) -> bool:
 
 
 @needs_browser
-def test_a_spanish_browser_gets_a_page_without_english(
-    server: Server, browser: Browser, first_message: list[str]
-) -> None:
+def test_a_spanish_browser_gets_a_page_without_english(server: Server, browser: Browser) -> None:
     with opened(browser, server, locale="es-MX") as page:
         assert page.locator("html").get_attribute("lang") == "es"
         welcome = page.evaluate(SAID)
@@ -168,7 +166,7 @@ def test_a_browser_of_another_language_gets_english_throughout(page: Page) -> No
 
 @needs_browser
 def test_the_notice_stays_in_view_on_a_phone_also_when_the_conversation_is_resumed(
-    server: Server, browser: Browser, first_message: list[str]
+    server: Server, browser: Browser
 ) -> None:
     with opened(browser, server, viewport=PHONE) as page:
         ask(page, CHEST)
@@ -229,7 +227,7 @@ def test_every_country_can_be_chosen(page: Page) -> None:
 
 @needs_browser
 def test_it_is_no_doctor_is_said_on_the_welcome_and_in_the_conversation(
-    server: Server, browser: Browser, first_message: list[str]
+    server: Server, browser: Browser
 ) -> None:
     with opened(browser, server, viewport=PHONE) as page:
         said = page.locator("#welcome-screen").evaluate(
@@ -244,9 +242,7 @@ def test_it_is_no_doctor_is_said_on_the_welcome_and_in_the_conversation(
 
 @needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(
-    scheme: str, server: Server, browser: Browser, first_message: list[str]
-) -> None:
+def test_axe_finds_nothing_serious(scheme: str, server: Server, browser: Browser) -> None:
     spec = find_spec("axe_playwright_python")
     assert spec and spec.origin
     axe = (Path(spec.origin).parent / "axe.min.js").read_text(encoding="utf-8")

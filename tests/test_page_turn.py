@@ -80,7 +80,7 @@ def test_choices_badge_and_another_try_live_through_a_resume(page: Page) -> None
 
 @needs_browser
 def test_the_step_says_why_and_how_long_in_the_pages_language(
-    server: Server, browser: Browser, first_message: list[str]
+    server: Server, browser: Browser
 ) -> None:
     page = browser.new_context(locale="es-MX").new_page()
     page.goto(server.url)
