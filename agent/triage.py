@@ -29,7 +29,7 @@ Kind = Literal[
 # A red flag counts as so much of the words' log odds, and both together must come to so much; a
 # sentence may be weighed without the others, at a price. Chosen by cross-validation over messages
 # in fresh voices, and so that what was learned is still found (docs/evaluation.md).
-_FLAG, _ENOUGH, _OUT_OF_CONTEXT = 2.0, 1.25, 0.25
+_FLAG, _ENOUGH, _OUT_OF_CONTEXT = 3.0, 1.5, 0.5
 # Where the rules found nothing, so many sentences are weighed alone, if they have so many words.
 _SENTENCES, _WORDS = 20, 2
 # What follows "but" is what is meant: it is weighed as a sentence.

@@ -24,7 +24,7 @@ _path = HEAD
 # Words read at each end of a message: a longer one is a letter, or made to take long.
 _READ = 150
 # What the words must add to how common a kind is; "wheezy" is not of the commonest kind.
-_EVIDENCE = 1.5
+_EVIDENCE = 1.0
 # The share of words ever seen below which a message is in another language.
 _KNOWN = 0.6
 
