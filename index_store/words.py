@@ -5,6 +5,7 @@ Owns how texts become words, and the ranking by them. Does not know vectors or r
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 from collections.abc import Iterable
 from itertools import islice
@@ -60,6 +61,10 @@ class Words:
         if not words:
             return np.zeros(self._index.scores["num_docs"], dtype=np.float32)
         found: np.ndarray[Any, Any] = self._index.get_scores(words)
+        # What was read stays in the system's cache, and need not in this process's memory, which
+        # would otherwise grow to the whole file.
+        for part in ("data", "indices"):
+            self._index.scores[part].base.madvise(mmap.MADV_DONTNEED)
         return found
 
 

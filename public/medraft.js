@@ -47,3 +47,21 @@ document.addEventListener(
   },
   true,
 );
+
+// Chainlit asks who is logged in whenever its window gets the focus, and leaves for the login if
+// nobody answers, as while the server is started again: what was being written would be lost. It
+// waits for an answer instead.
+{
+  const send = window.fetch;
+  window.fetch = async (what, how) => {
+    for (;;) {
+      try {
+        return await send(what, how);
+      } catch (error) {
+        const asked = new URL(what.url ?? what, window.location.href);
+        if (asked.pathname !== "/user" || how?.signal?.aborted) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 1000));
+      }
+    }
+  };
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -326,3 +327,12 @@ def test_words_are_scored_as_bm25s_scores_them(tmp_path: Path) -> None:
     for question in ("my head throbs and light hurts", "dupilumab eczema", "nothing of the kind"):
         asked = bm25s.tokenize([question], stopwords="en", return_ids=False, show_progress=False)
         assert ours.get_scores(asked[0]) == pytest.approx(theirs.get_scores(asked[0]), rel=1e-5)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="there is no /proc/self/smaps")
+def test_the_words_of_a_search_do_not_stay_in_memory(sample_index: Path) -> None:
+    folder = generation(sample_index) / "bm25"
+    index = words.Words(folder)
+    assert index.scores("My head hurts, and my skin itches.").max() > 0
+    mapped = Path("/proc/self/smaps").read_text().split(f"{folder}/data.csc.index.npy\n")[1:]
+    assert [re.search(r"^Rss: *(\d+) kB", each, re.MULTILINE)[1] for each in mapped] == ["0"]

@@ -37,6 +37,7 @@ from browsing import (
 THROBS = "It throbs on one side twice a month, and light hurts."
 COMMENT = "Clear, and it helped."
 ELBOW = "I have a strange rash on my elbow."
+DRAFT = "And if it comes back"
 OPINION = "Too long by half."
 PRESSURE = "Is my blood pressure too high?"
 CHEST = "my chest hurts badly and my left arm is numb"
@@ -158,6 +159,11 @@ def test_a_conversation_is_there_again_after_a_restart(
     before, answers = said(page), page.locator(".ai-message").count()
     assert "/thread/" in page.url
     log = restarted.end()
+    page.locator("#chat-input").fill(DRAFT)
+    # Back from another window: then Chainlit asks who is logged in, every five seconds at most.
+    page.wait_for_timeout(5500)
+    page.evaluate("window.dispatchEvent(new Event('focus'))")
+    page.wait_for_timeout(500)
     url = restarted.start().url
 
     # In the page that was open all the time, and in another one.
@@ -171,6 +177,7 @@ def test_a_conversation_is_there_again_after_a_restart(
         expect(shown.locator(".positive-feedback-on")).to_have_count(1)
         expect(shown.locator('[id^="step-RAG"]')).to_have_count(3)
         expect(shown.get_by_role("button", name="Source 1")).to_have_count(3)
+    expect(page.locator("#chat-input")).to_have_text(DRAFT)
     source = open_source(fresh, 1)
     expect(source).to_contain_text("A patient asked")
     fresh.locator("#chat-settings-open-modal").click()
@@ -191,12 +198,8 @@ def test_a_conversation_is_there_again_after_a_restart(
     last = fresh.locator("[data-step-type]").last
     expect(last).not_to_have_attribute("data-step-type", "user_message")
     restarted.kill()
-    # A page that Chainlit finds without a server, it may send to the login.
-    address, browser_of_the_same_user = fresh.url, fresh.context
-    fresh.close()
     restarted.start()
-    fresh = browser_of_the_same_user.new_page()
-    fresh.goto(address)
+    fresh.reload()
     expect(fresh.get_by_role("button", name="Try again")).to_have_count(1, timeout=PATIENCE)
     expect(fresh.locator("[data-step-type=user_message]")).to_have_count(5)
     ask(fresh, "thank you doctor")
