@@ -16,12 +16,17 @@ chat: setup
 	@echo "== The page: http://localhost:$(PORT) (Control-C ends it)"
 	@$(BIN)/chainlit run agent/app.py --port $(PORT)
 
+# pytest with the options $(1) on the tests $(2). What failed is run once more, by itself: a fault
+# fails again, a machine too busy for a test's patience does not.
+tested = $(BIN)/pytest $(1) $(2) || { [ $$? -eq 1 ] && echo "== What failed, once more" \
+	&& $(BIN)/pytest --last-failed $(2); }
+
 test: setup .venv/dev
 	@echo "== Tests"
-	@OMP_NUM_THREADS=1 MEDRAFT_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile \
-		--ignore-glob 'tests/test_page*.py'
+	@OMP_NUM_THREADS=1 MEDRAFT_THREADS=1 \
+		$(call tested,--numprocesses 2 --dist loadfile,--ignore-glob 'tests/test_page*.py')
 	@echo "== Tests of the page, one by one: a browser and a server fill two cores"
-	@$(BIN)/pytest tests/test_page*.py
+	@$(call tested,,tests/test_page*.py)
 
 setup: .venv/installed
 	@$(BIN)/medraft setup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -380,9 +381,11 @@ def kill(server: Server) -> None:
     """Shut the server's port under it, and every connection to it."""
     port = httpx.URL(server.running.native.listening_address).port
     for connection in psutil.Process().net_connections("tcp"):
-        if connection.laddr.port == port:
-            with socket.socket(fileno=os.dup(connection.fd)) as its:
-                its.shutdown(socket.SHUT_RDWR)
+        # One that is closed meanwhile is no file any more, or not connected.
+        with contextlib.suppress(OSError):
+            if connection.laddr.port == port:
+                with socket.socket(fileno=os.dup(connection.fd)) as its:
+                    its.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture

@@ -215,6 +215,10 @@ def test_self_harm_is_told_the_crisis_line_of_the_chosen_country_first(page: Pag
     expect(page.locator(".ai-message").nth(1)).to_contain_text("Stay with someone you trust")
     answered(page)
     expect(page.locator(".ai-message").last).to_contain_text("a person rather than a program")
+    spoke = page.locator('[data-step-type="assistant_message"]').last
+    expect(spoke.get_by_role("img", name="Avatar for")).to_have_accessible_name(
+        "Avatar for medraft"
+    )
 
 
 @needs_browser

@@ -114,6 +114,9 @@ class TurnOnScreen:
                     self._answer.content = _DIRECTIVE.sub(r"\:", marked)
                 self.about["timing"] = asdict(timing)
                 self._facts.append(say("turn.time", parts=_parts(timing)))
+                if answer and not timing.tokens:  # our own words, in place of an LLM's
+                    self.about["avatarName"] = "medraft"
+                    self._facts.append(say("turn.held_back"))
                 if not answer:
                     self.fail(say("turn.nothing_said"))
 
