@@ -330,7 +330,10 @@ def test_words_are_scored_as_bm25s_scores_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="there is no /proc/self/smaps")
-def test_the_words_of_a_search_do_not_stay_in_memory(sample_index: Path) -> None:
+def test_the_words_of_a_search_in_a_large_index_do_not_stay_in_memory(
+    sample_index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(words, "KEPT", 0)
     folder = generation(sample_index) / "bm25"
     index = words.Words(folder)
     assert index.scores("My head hurts, and my skin itches.").max() > 0
