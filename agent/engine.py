@@ -306,9 +306,9 @@ def _trusted(found: list[NodeWithScore]) -> list[NodeWithScore]:
 def _held_back(kind: Kind, message: str, history: Sequence[ChatMessage]) -> bool:
     """Whether no LLM answers: always if it is about suicide; else if a rule finds the emergency,
     and this conversation had no notice of its kind before."""
-    asked = (m.content or "" for m in history if m.role == MessageRole.USER)
     if kind == "suicide":
         return True
+    asked = (m.content or "" for m in history if m.role == MessageRole.USER)
     return is_plain(message) and all(triage(earlier) != kind for earlier in asked)
 
 

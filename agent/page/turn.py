@@ -114,11 +114,11 @@ class TurnOnScreen:
                     self._answer.content = _DIRECTIVE.sub(r"\:", marked)
                 self.about["timing"] = asdict(timing)
                 self._facts.append(say("turn.time", parts=_parts(timing)))
-                if answer and not timing.tokens:  # our own words, in place of an LLM's
-                    self.about["avatarName"] = "medraft"
-                    self._facts.append(say("turn.held_back"))
                 if not answer:
                     self.fail(say("turn.nothing_said"))
+                elif not timing.tokens:  # our own words, in place of an LLM's
+                    self.about["avatarName"] = "medraft"
+                    self._facts.append(say("turn.held_back"))
 
     def fail(self, reason: str) -> None:
         """End the turn with a sentence to the patient."""
