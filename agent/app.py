@@ -19,6 +19,7 @@ from agent.page import (
     choices,
     columns,
     compare,
+    ending,
     privacy,
     resume,
     routes,
@@ -48,8 +49,9 @@ def history() -> History:
 
 
 @cl.on_app_startup
-async def load_models() -> None:
+async def start() -> None:
     """The page is served at once; the models load behind it."""
+    ending.hang_up_at_the_end(server.sio)
     models.load()
 
 

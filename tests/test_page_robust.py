@@ -8,6 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -72,13 +73,15 @@ class Wire:
         page.locator("#starters button:enabled").first.wait_for()
 
     def _relay(self, route: WebSocketRoute) -> None:
-        self._server = route.connect_to_server()
-        route.on_message(self._forward)
+        # The page may open a socket while it closes another: each keeps to its own server.
+        server = route.connect_to_server()
 
-    def _forward(self, message: str | bytes) -> None:
-        if isinstance(message, str) and '"client_message"' in message:
-            self._sent = message
-        self._server.send(message)
+        def forward(message: str | bytes) -> None:
+            if isinstance(message, str) and '"client_message"' in message:
+                self._sent, self._server = message, server
+            server.send(message)
+
+        route.on_message(forward)
 
     def send(self, text: str) -> None:
         """The last message of the page once more, as a new one that says `text` (JSON)."""
@@ -249,6 +252,25 @@ def test_what_odd_patients_said_is_not_in_the_log(brief: Server) -> None:
     assert WORD not in log.lower()
     assert "knee" not in log.lower()
     assert re.findall(r" - ERROR - (?:medraft|chainlit|asyncio) .*", log) == []
+
+
+def test_a_page_without_a_web_socket_does_not_hold_up_the_end(
+    app_root: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    with (
+        serve(app_root, environment, tmp_path) as server,
+        httpx.Client(base_url=server.url) as page,
+        ThreadPoolExecutor() as threads,
+    ):
+        polling = {"EIO": "4", "transport": "polling"}
+        opened = page.get("/ws/socket.io/", params=polling)
+        session = json.loads(opened.text.removeprefix("0"))["sid"]
+        held = threads.submit(page.get, "/ws/socket.io/", params=polling | {"sid": session})
+        time.sleep(1)
+        assert not held.done()
+        server.process.terminate()
+        server.process.wait(10)
+        assert held.result().text == "1"  # engine.io's "close"
 
 
 def test_uploads_are_refused_before_they_are_read(server: Server) -> None:
