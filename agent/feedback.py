@@ -20,7 +20,8 @@ def rows(connection: Connection) -> Iterator[dict[str, Any]]:
     `question`, `answer`, `behaviour`, `llm`, `retrieval`, `route` and `sources` as in `medraft ask
     --json`; `value` is "up" or "down", `comment` text or null, `at` the time (UTC, ISO 8601), and
     `before` what was said before the question: [{"role", "content"}, ...]. What was not an answer
-    has null for what it does not have.
+    has null for what it does not have, and what medraft itself said in an emergency, in place of an
+    LLM, has no behaviour.
     """
     query = select(feedbacks, steps.c.thread_id).join(steps).order_by(feedbacks.c.created_at)
     for given in connection.execute(query).all():

@@ -248,10 +248,9 @@ def test_a_question_goes_through_all_four_and_one_is_taken_over(page: Page) -> N
 
 @needs_browser
 def test_below_an_answer_on_a_phone_and_after_a_reload(page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
     ask(page, HEADACHE)
     answered(page)
-    page.wait_for_url("**/thread/*")  # Chainlit gives a conversation no address on a phone
-    page.set_viewport_size({"width": 360, "height": 740})
     page.locator(".ai-message").get_by_role("button", name="Compare all four").last.click()
     page.locator(".medraft-compare").wait_for(timeout=PATIENCE)
     page.locator("#stop-button").dispatch_event("click")

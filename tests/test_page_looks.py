@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from agent.emergency import countries
 from agent.page.language import WORDS
+from agent.threads import is_answer
 
 from browsing import (
     HEADACHE,
@@ -25,6 +26,7 @@ from browsing import (
     answered,
     ask,
     choose,
+    load_again,
     needs_browser,
 )
 
@@ -165,7 +167,7 @@ def test_a_browser_of_another_language_gets_english_throughout(page: Page) -> No
 
 
 @needs_browser
-def test_the_notice_stays_in_view_on_a_phone_also_when_the_conversation_is_resumed(
+def test_the_notice_stays_in_view_on_a_phone_also_when_the_page_is_loaded_again(
     server: Server, browser: Browser
 ) -> None:
     with opened(browser, server, viewport=PHONE) as page:
@@ -181,11 +183,8 @@ def test_the_notice_stays_in_view_on_a_phone_also_when_the_conversation_is_resum
             assert in_view(page, end) and in_view(page, page.locator(PINNED))
             expect(page.locator("#message-composer")).to_be_in_viewport(ratio=1)
             expect(page.locator(".watermark")).to_be_in_viewport(ratio=1)
-        page.reload()
-        page.locator("#header #sidebar-trigger-button").click()
-        page.locator("[id^=thread-] a", has_text=CHEST).first.click()
+        load_again(page)
         page.locator('[data-step-type="user_message"]', has_text=HEADACHE).wait_for()
-        page.keyboard.press("Escape")  # the sidebar
         last = page.locator(".ai-message").last
         last.scroll_into_view_if_needed()
         assert in_view(page, page.locator(PINNED))
@@ -219,6 +218,11 @@ def test_self_harm_is_told_the_crisis_line_of_the_chosen_country_first(page: Pag
     expect(spoke.get_by_role("img", name="Avatar for")).to_have_accessible_name(
         "Avatar for medraft"
     )
+    explained = page.locator('[id^="step-medraft"]').last
+    explained.click()
+    expect(page.locator('[data-step-type="retrieval"]')).to_contain_text("No model was asked")
+    steps = page.request.get(page.url.replace("/thread/", "/project/thread/")).json()["steps"]
+    assert [step["metadata"]["behaviour"] for step in steps if is_answer(step)] == [None]
 
 
 @needs_browser

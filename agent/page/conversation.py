@@ -65,6 +65,7 @@ class Conversation:
 
     async def answer(self, message: cl.Message) -> None:
         """Answer a message. However the turn ends, the patient sees how."""
+        await cl.send_window_message({"medraft-thread": message.thread_id})  # public/medraft.js
         screen = TurnOnScreen(self.sample)
         try:
             async with self.turn(message):

@@ -53,7 +53,7 @@ def file_name(thread: ThreadDict) -> str:
 
 
 def _answer(name: str, about: Mapping[str, Any], text: str, to: Language) -> list[str]:
-    behaviour = f" ({about['behaviour']})" if "behaviour" in about else ""
+    behaviour = f" ({about['behaviour']})" if about.get("behaviour") else ""
     return [f"## {_line(name)}{behaviour}", _quoted(text), _sources(about.get("sources"), to)]
 
 

@@ -52,9 +52,9 @@ def retry_button(message_id: str) -> cl.Action:
 class TurnOnScreen:
     """Shows events one by one; `finish` must be called once, last.
 
-    `about` is kept as the answer's metadata: behaviour, llm, retrieval, route, sources, timing,
-    and `answer`, the text without what the screen adds. `avatarName` makes Chainlit show the
-    behaviour on the answer (public/avatars, public/medraft.css).
+    `about` is kept as the answer's metadata: behaviour (None where no LLM spoke), llm, retrieval,
+    route, sources, timing, and `answer`, the text without what the screen adds. `avatarName` makes
+    Chainlit show the behaviour on the answer (public/avatars, public/medraft.css).
     """
 
     def __init__(self, sample: bool) -> None:
@@ -117,8 +117,7 @@ class TurnOnScreen:
                 if not answer:
                     self.fail(say("turn.nothing_said"))
                 elif not timing.tokens:  # our own words, in place of an LLM's
-                    self.about["avatarName"] = "medraft"
-                    self._facts.append(say("turn.held_back"))
+                    self._say_that_no_model_spoke()
 
     def fail(self, reason: str) -> None:
         """End the turn with a sentence to the patient."""
@@ -191,6 +190,12 @@ class TurnOnScreen:
         self._step.start = utc_now()
         self._step.output = _list(self._facts)
         await self._step.send()
+
+    def _say_that_no_model_spoke(self) -> None:
+        self.about |= {"behaviour": None, "avatarName": "medraft"}
+        self._facts[0] = say("turn.held_back")
+        if self._step is not None:
+            self._step.name = "medraft"
 
     async def _show_facts(self) -> None:
         if self._step is not None:
