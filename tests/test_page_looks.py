@@ -249,6 +249,23 @@ def test_it_is_no_doctor_is_said_on_the_welcome_and_in_the_conversation(
 
 
 @needs_browser
+@pytest.mark.parametrize("language", ["en-GB", "es-ES"])
+def test_nothing_of_the_welcome_is_cut_on_the_smallest_phone(
+    language: str, server: Server, browser: Browser
+) -> None:
+    with opened(browser, server, viewport={"width": 320, "height": 640}, locale=language) as page:
+        choices = page.locator("[id^=mode-picker-trigger-] span")
+        assert choices.count() == 2
+        assert choices.evaluate_all("all => all.every(e => e.scrollWidth <= e.clientWidth)")
+        welcome = page.locator("#welcome-screen")
+        assert welcome.evaluate("e => e.parentElement.scrollHeight <= e.parentElement.clientHeight")
+        assert welcome.evaluate(
+            "e => e.getBoundingClientRect().top"
+            " >= document.querySelector('#header').getBoundingClientRect().bottom"
+        )
+
+
+@needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(scheme: str, server: Server, browser: Browser) -> None:
     spec = find_spec("axe_playwright_python")
