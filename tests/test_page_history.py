@@ -7,10 +7,13 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 import pytest
@@ -135,6 +138,52 @@ def choose_of(page: Page, name: str, option: str) -> None:
     thread.hover()
     thread.locator("#thread-options").click()
     page.locator(f"#{option}").click()
+
+
+class Provider(BaseHTTPRequestHandler):
+    """An OAuth provider where Zoe is logged in: it sends her back with a code at once."""
+
+    CODE, TOKEN, ZOE = "a code", "a token", "zoe@example.org"
+
+    def do_GET(self) -> None:
+        address = urlsplit(self.path)
+        asked = dict(parse_qsl(address.query))
+        if address.path == "/authorize":
+            back = urlencode({"code": self.CODE, "state": asked["state"]})
+            self.send_response(302)
+            self.send_header("Location", f"{asked['redirect_uri']}?{back}")
+            self.end_headers()
+        else:
+            assert self.headers["Authorization"] == f"Bearer {self.TOKEN}"
+            self.tell({"email": self.ZOE})
+
+    def do_POST(self) -> None:
+        sent = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        assert dict(parse_qsl(sent))["code"] == self.CODE
+        self.tell({"access_token": self.TOKEN})
+
+    def tell(self, what: dict[str, str]) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(what).encode())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def oauth(app_root: Path, environment: dict[str, str], tmp_path: Path) -> Iterator[Server]:
+    """Whom a provider knows may log in, at any address of this machine."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Provider) as provider:
+        threading.Thread(target=provider.serve_forever).start()
+        at = f"http://127.0.0.1:{provider.server_port}"
+        about = {"NAME": "clinic", "CLIENT_ID": "medraft", "CLIENT_SECRET": "a secret"}
+        about |= {"AUTH_URL": f"{at}/authorize", "TOKEN_URL": f"{at}/token"}
+        about |= {"USER_INFO_URL": f"{at}/user", "SCOPES": "email"}
+        named = {f"OAUTH_GENERIC_{name}": value for name, value in about.items()}
+        with serve(app_root, environment | named, tmp_path) as server:
+            yield server
+        provider.shutdown()
 
 
 def log_in(page: Page, name: str, password: str) -> None:
@@ -372,6 +421,24 @@ def test_one_account_never_sees_anothers(accounts: Restarted, browser: Browser) 
     assert "HttpOnly" in cookie
     for name in ("accounts.json", "auth_secret", "history.db"):
         assert (accounts.home / name).stat().st_mode & 0o777 == 0o600
+
+
+@needs_browser
+def test_whom_an_oauth_provider_knows_is_let_in(oauth: Server, browser: Browser) -> None:
+    page = browser.new_context().new_page()
+    page.goto(oauth.url)
+    page.get_by_role("button", name="clinic").click()
+    page.locator("#starters button:enabled").first.wait_for()
+    user = page.request.get(f"{oauth.url}/user").json()
+    assert (user["identifier"], user["display_name"]) == (f"clinic:{Provider.ZOE}", Provider.ZOE)
+    login = next(c for c in page.context.cookies() if c.get("name") == "access_token")
+    assert login.get("httpOnly") and login.get("sameSite") == "Lax"
+    # A code that another website sends a patient's browser back with logs nobody in.
+    forged = {"code": Provider.CODE, "state": "another's"}
+    refusal = httpx.get(f"{oauth.url}/auth/oauth/clinic/callback", params=forged)
+    assert "error" in refusal.headers["location"] and not refusal.cookies
+    assert httpx.post(f"{oauth.url}/auth/header").status_code == 400
+    assert httpx.get(f"{oauth.url}/user").status_code == 401
 
 
 def test_the_one_local_user_is_not_for_proxies_and_other_names(server: Server) -> None:
