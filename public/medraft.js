@@ -37,14 +37,15 @@ document.addEventListener("click", (click) => {
   document.getElementById(decodeURIComponent(mark.hash.slice(1)))?.click();
 });
 
-// Chainlit gives a conversation its address where the list of conversations is shown, which a phone
-// does not do: it gets it here, so that a page that is loaded again shows what it showed
+// The list of conversations gives a new one its address. A phone does not show the list: there it
+// gets its address here, so that a page that is loaded again shows what it showed
 // (agent/page/conversation.py).
 window.addEventListener("message", ({ data, source }) => {
   const thread = source === window && data?.["medraft-thread"];
-  if (!thread || window.location.pathname !== "/") return;
-  window.history.replaceState(window.history.state, "", `/thread/${thread}`);
-  window.dispatchEvent(new PopStateEvent("popstate", { state: window.history.state }));
+  if (!thread || document.querySelector('[data-sidebar="sidebar"]')) return;
+  if (window.location.pathname === "/") {
+    window.history.replaceState(window.history.state, "", `/thread/${thread}`);
+  }
 });
 
 // The link in the page's head to a conversation as a file is the same on every page: which
