@@ -65,7 +65,6 @@ class Conversation:
 
     async def answer(self, message: cl.Message) -> None:
         """Answer a message. However the turn ends, the patient sees how."""
-        await cl.send_window_message({"medraft-thread": message.thread_id})  # public/medraft.js
         screen = TurnOnScreen(self.sample)
         try:
             async with self.turn(message):
@@ -243,6 +242,7 @@ class Conversation:
 
     async def _run(self, message: cl.Message, screen: TurnOnScreen) -> None:
         try:
+            await cl.send_window_message({"medraft-thread": message.thread_id})  # public/medraft.js
             if not self._models.loaded:
                 await screen.say_meanwhile(say("conversation.loading"))
             engine = await self.engine()
