@@ -54,10 +54,10 @@ check: .venv/dev
 	@touch $@
 
 router: .venv/installed
-	$(BIN)/medraft train-router --output agent/router_head.npz
+	$(BIN)/medraft train-router --output agent/routing/data/router_head.npz
 
 triage: .venv/installed
-	$(BIN)/medraft train-triage --output agent/triage_head.json
+	$(BIN)/medraft train-triage --output agent/safety/data/triage_head.json
 
 contract: setup .venv/dev
 	$(BIN)/python -m docs.contract

@@ -13,24 +13,14 @@ from chainlit import server
 from chainlit.config import config
 from chainlit.types import ThreadDict
 
-from agent import database
-from agent.page import (
-    accounts,
-    choices,
-    columns,
-    compare,
-    ending,
-    privacy,
-    resume,
-    routes,
-    sources,
-    welcome,
-)
+from agent.page import choices, columns, compare, resume, sources, welcome
 from agent.page.conversation import SESSIONS, Conversation, end_elsewhere, forget_ended
 from agent.page.history import History
 from agent.page.language import speak, spoken
-from agent.page.startup import Models, quieten, settings_or_exit
+from agent.page.server import accounts, ending, privacy, routes
+from agent.page.server.startup import Models, quieten, settings_or_exit
 from agent.page.turn import RETRY
+from agent.storage import database
 
 quieten()
 settings, manifest = settings_or_exit(config)

@@ -20,12 +20,13 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from agent import loading, settings
-from agent.engine import PatientChatEngine
-from agent.events import Finished, Timing
-from agent.llms import Sampling, as_dicts
-from agent.loading import Agent
-from agent.prompting import prompt
+from agent import settings
+from agent.chat import loading
+from agent.chat.engine import PatientChatEngine
+from agent.chat.events import Finished, Timing
+from agent.chat.loading import Agent
+from agent.chat.prompting import prompt
+from agent.llms.interface import Sampling, as_dicts
 from benchmarks.turn import longest_gap
 
 COMPLAINTS = (

@@ -25,12 +25,14 @@ from typing import get_args
 
 from llama_index.core.base.llms.types import MessageRole
 
-from agent import llms, router, settings
+from agent import settings
 from agent.behaviour import LLMChoice, behaviour
+from agent.chat.prompting import Prompt, Reader, prompt
 from agent.evaluation.metrics import repeats, share_copied, words_of
-from agent.llms import ChatLLM
-from agent.prompting import Prompt, Reader, prompt
-from agent.router import TurnEmbedding
+from agent.llms import engines
+from agent.llms.interface import ChatLLM
+from agent.routing import router
+from agent.routing.embedding import TurnEmbedding
 from agent.settings import Settings
 from index_store.build import build
 from index_store.cleaning import clean
@@ -73,7 +75,7 @@ async def asked(llm: Reader, choice: LLMChoice, case: Case, with_documents: bool
 
 
 async def perplexities(settings: Settings, cases: Sequence[Case]) -> None:
-    engine = llms.load(settings.model_copy(update={"engine": "huggingface"}))
+    engine = engines.load(settings.model_copy(update={"engine": "huggingface"}))
 
     async def perplexity(choice: LLMChoice, with_documents: bool) -> float:
         llm = engine.llm(choice)
@@ -94,7 +96,7 @@ async def perplexities(settings: Settings, cases: Sequence[Case]) -> None:
 
 
 async def answers(settings: Settings, cases: Sequence[Case], show: bool) -> None:
-    engine = llms.load(settings)
+    engine = engines.load(settings)
     print(f"Answers to {len(cases)} held-out questions, on {engine.name} ({engine.model})")
     print("               end by themselves   with a loop   copied words   words")
     for with_documents in (False, True):

@@ -16,10 +16,12 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import get_args
 
-from agent import llms, settings
+from agent import settings
 from agent.behaviour import LLMChoice
-from agent.llms import Engine, weights
-from agent.prompting import prompt
+from agent.chat.prompting import prompt
+from agent.llms import embedded, engines
+from agent.llms.choice import SHIPPED_ADAPTER
+from agent.llms.interface import Engine
 from index_store.cleaning import clean
 from index_store.dataset import read_rows
 from index_store.split import split
@@ -43,12 +45,14 @@ async def compare(full: Path) -> None:
     chosen = settings.load()
     dialogues, _ = clean(read_rows("sample"))
     questions = [d.patient for d in dialogues if split(d.patient) == "test"][:QUESTIONS]
-    peft = llms.load(chosen.model_copy(update={"engine": "huggingface", "model": "embedded"}))
+    peft = engines.load(chosen.model_copy(update={"engine": "huggingface", "model": "embedded"}))
     # A model named by its path comes without the adapter that ships, unless that is named too.
-    named = {"engine": "llama_cpp", "model": str(full), "adapter": str(weights.SHIPPED_ADAPTER)}
+    named = {"engine": "llama_cpp", "model": str(full), "adapter": str(SHIPPED_ADAPTER)}
     others = {
-        "F32": llms.load(chosen.model_copy(update=named)),
-        "Q8_0": llms.load(chosen.model_copy(update={"engine": "llama_cpp", "model": "embedded"})),
+        "F32": engines.load(chosen.model_copy(update=named)),
+        "Q8_0": engines.load(
+            chosen.model_copy(update={"engine": "llama_cpp", "model": "embedded"})
+        ),
     }
     print(f"{len(questions)} greedy answers of {TOKENS} tokens, llama.cpp against PEFT")
     for choice in get_args(LLMChoice):
@@ -70,7 +74,7 @@ async def compare(full: Path) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         full = Path(folder) / "F32.gguf"
-        weights.rewrite(full, "F32")
+        embedded.rewrite(full, "F32")
         asyncio.run(compare(full))
 
 

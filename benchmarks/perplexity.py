@@ -22,7 +22,7 @@ from gguf.quants import dequantize, quantize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from agent import settings
-from agent.llms.weights import transformers_directory
+from agent.llms.embedded import transformers_directory
 from index_store.cleaning import clean
 from index_store.dataset import Dialogue, read_rows
 

@@ -1,4 +1,4 @@
-"""How well `agent.support` tells which reply a sentence comes from.
+"""How well `agent.chat.support` tells which reply a sentence comes from.
 
     python -m benchmarks.support
     python -m benchmarks.support --missed    # prints what it got wrong, too
@@ -19,7 +19,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from agent.support import support
+from agent.chat.support import support
 from index_store import SAMPLE
 from index_store.embedding import EMBEDDED, embed_texts, load_embedding
 

@@ -18,9 +18,10 @@ import time
 from contextlib import aclosing
 from pathlib import Path
 
-from agent import llms, settings
-from agent.llms import ChatLLM, weights
-from agent.prompting import prompt
+from agent import settings
+from agent.chat.prompting import prompt
+from agent.llms import choice, engines
+from agent.llms.interface import ChatLLM, Engine
 
 QUESTION, ROUNDS = "What is a fever?", 30
 
@@ -36,7 +37,7 @@ async def one_token(llm: ChatLLM) -> float:
     return (time.perf_counter() - start) * 1000
 
 
-async def times(engine: llms.Engine) -> tuple[float, float]:
+async def times(engine: Engine) -> tuple[float, float]:
     base, tuned = engine.llm("base"), engine.llm("fine-tuned")
     for llm in (base, tuned, base, tuned):
         await one_token(llm)
@@ -47,7 +48,7 @@ async def times(engine: llms.Engine) -> tuple[float, float]:
 
 def resident(engine: str, adapter: str, told: multiprocessing.Queue[float]) -> None:
     """MiB of a process that has loaded the engine and answered with each LLM once."""
-    loaded = llms.load(settings.load(engine=engine, model="embedded", adapter=adapter))
+    loaded = engines.load(settings.load(engine=engine, model="embedded", adapter=adapter))
 
     async def answer() -> None:
         for llm in (loaded.base, loaded.fine_tuned):
@@ -74,13 +75,13 @@ def main() -> None:
     parser.add_argument("--engine", choices=("llama_cpp", "huggingface"), default="llama_cpp")
     engine = parser.parse_args().engine
     start = time.perf_counter()
-    loaded = llms.load(settings.load(engine=engine, model="embedded"))
+    loaded = engines.load(settings.load(engine=engine, model="embedded"))
     reload = (time.perf_counter() - start) * 1000
     same, turn = asyncio.run(times(loaded))
     print(f"{engine}: one token, the same LLM again {same:.1f} ms, the two in turn {turn:.1f} ms")
     print(f"  the switch costs {turn - same:+.1f} ms; loading the model {reload:.0f} ms")
     without, with_adapter = (memory(engine, adapter) for adapter in ("none", "auto"))
-    size = (weights.SHIPPED_ADAPTER / "adapter_model.safetensors").stat().st_size / 2**20
+    size = (choice.SHIPPED_ADAPTER / "adapter_model.safetensors").stat().st_size / 2**20
     print(
         f"  memory {without:.0f} MiB without the adapter, {with_adapter:.0f} MiB with it "
         f"({with_adapter - without:+.0f}; its file has {size:.1f} MiB)"

@@ -18,9 +18,10 @@ from contextlib import aclosing
 
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
-from agent import loading, settings
-from agent.events import Delta, Finished
-from agent.loading import Agent
+from agent import settings
+from agent.chat import loading
+from agent.chat.events import Delta, Finished
+from agent.chat.loading import Agent
 
 QUESTIONS = (
     "Hi Doctor, I have a headache, help me.",

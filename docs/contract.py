@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-from agent.files import write_text
 from agent.settings import ROOT
+from index_store.disk import write_text
 
 ENGINES = ("huggingface", "llama_cpp", "openai_like")
 BEGIN, END = "<!-- contract -->", "<!-- /contract -->"

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from index_store import manifest as manifests
 from index_store.build import BUILDING, GENERATION, changing, sweep
+from index_store.disk import sync
 from index_store.errors import StoreError, reason
-from index_store.manifest import Manifest, sync
+from index_store.manifest import Manifest
 from index_store.replies import Damage
 from index_store.store import verify
 

@@ -23,11 +23,12 @@ from index_store import journal
 from index_store import manifest as manifests
 from index_store.cleaning import Cleaner, Cleaning
 from index_store.dataset import Dialogue
+from index_store.disk import sync
 from index_store.embedding import identity
 from index_store.errors import StoreError, reason
 from index_store.generation import Generation
 from index_store.journal import Journal
-from index_store.manifest import SCHEMA_VERSION, Manifest, Source, sync
+from index_store.manifest import SCHEMA_VERSION, Manifest, Source
 from index_store.replies import Damage, Kept
 from index_store.store import IndexStore
 from index_store.vectors import EXACT

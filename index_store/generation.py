@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from index_store import replies, vectors, words
+from index_store import bm25, replies, vectors
+from index_store.disk import sync
 from index_store.embedding import embed_texts, load_embedding
 from index_store.journal import Journal, places
-from index_store.manifest import FileRecord, sync
+from index_store.manifest import FileRecord
 from index_store.node import searched_text
 from index_store.replies import Kept, Replies
 
@@ -76,7 +77,7 @@ class Generation:
         """Index the words of the rows."""
         rows = Replies(self.folder / REPLIES, self.folder / IDS)
         try:
-            words.write(self.folder / WORDS, (searched_text(row) for _, row in rows.all()))
+            bm25.write(self.folder / WORDS, (searched_text(row) for _, row in rows.all()))
         finally:
             rows.close()
 
@@ -132,10 +133,10 @@ class Generation:
 
 def opened_files(
     folder: Path, factory: str, search_on: str
-) -> tuple[Any, Any, words.Words, Replies]:
+) -> tuple[Any, Any, bm25.Words, Replies]:
     """What a generation holds: all vectors, the way to the nearest, the words, the replies."""
     exact = vectors.opened(folder / VECTORS)
     nearest = exact if factory == vectors.EXACT else vectors.open_nearest(folder / NEAREST)
     if search_on == "gpu":
         nearest = vectors.on_gpu(nearest)
-    return exact, nearest, words.Words(folder / WORDS), Replies(folder / REPLIES, folder / IDS)
+    return exact, nearest, bm25.Words(folder / WORDS), Replies(folder / REPLIES, folder / IDS)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from index_store import PERSISTED
 from index_store.cleaning import Cleaning
+from index_store.disk import sync
 from index_store.errors import StoreError
 
 SCHEMA_VERSION = 2
@@ -112,15 +113,6 @@ def write(directory: Path, manifest: Manifest) -> None:
     sync(temporary)
     temporary.replace(directory / NAME)
     sync(directory)
-
-
-def sync(path: Path) -> None:
-    """Flush a file, or a folder's list of names, to the disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def damaged(directory: Path, what: str, manifest: Manifest | None = None) -> StoreError:

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import Literal
+
+from index_store.dataset import Dialogue
 
 Split = Literal["train", "validation", "test"]
 
 TEST, VALIDATION = 10, 5  # of a hundred patients
+TOO_ALIKE = 0.6  # Jaccard index of the words above which a reply counts as the target itself
 
 
 def split(patient: str) -> Split:
@@ -23,3 +27,15 @@ def split(patient: str) -> Split:
     if place < TEST:
         return "test"
     return "validation" if place < TEST + VALIDATION else "train"
+
+
+def gives_away(dialogue: Dialogue, turns: Sequence[str], answer: str) -> bool:
+    """Whether a document holds the reply that is to be given to a patient's `turns`: it is of
+    the same patient, or its words are nearly those of `answer`."""
+    words, target = _words(dialogue.doctor), _words(answer)
+    alike = len(words & target) > TOO_ALIKE * len(words | target)
+    return dialogue.patient in turns or alike
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.casefold()))

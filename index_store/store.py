@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from index_store import generation
 from index_store import manifest as manifests
+from index_store.bm25 import Words
 from index_store.dataset import Dialogue
 from index_store.embedding import identity
 from index_store.manifest import FileRecord, Manifest
 from index_store.replies import Damage, Kept, Replies
-from index_store.words import Words
 
 if TYPE_CHECKING:
     import numpy as np

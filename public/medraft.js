@@ -49,7 +49,7 @@ window.addEventListener("message", ({ data, source }) => {
 });
 
 // The link in the page's head to a conversation as a file is the same on every page: which
-// conversation is shown stands in the address (agent/page/routes.py).
+// conversation is shown stands in the address (agent/page/server/routes.py).
 document.addEventListener(
   "click",
   (click) => {

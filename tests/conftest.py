@@ -18,9 +18,10 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
-from agent import llms, settings
-from agent.llms import Engine
-from agent.llms.weights import llama_cpp_file, transformers_directory
+from agent import settings
+from agent.llms import engines
+from agent.llms.embedded import llama_cpp_file, transformers_directory
+from agent.llms.interface import Engine
 from agent.settings import ROOT
 from index_store.build import Built, build
 from index_store.dataset import Dialogue
@@ -236,14 +237,14 @@ class Named:
     def engine(self, **values: Any) -> Engine:
         wanted: dict[str, Any] = {"engine": "openai_like", "base_url": self.url}
         wanted |= {"api_key": self.key, "fine_tuned_model": "doctor"}
-        return llms.load(settings.load(**wanted | values))
+        return engines.load(settings.load(**wanted | values))
 
 
 @pytest.fixture(scope="session")
 def named(models_home: Path, adapter: Path) -> Iterator[Named]:
     # One thread: llama.cpp's wait for each other, which on a busy machine takes far longer.
     wanted: dict[str, Any] = {"engine": "llama_cpp", "model": "embedded", "threads": 1}
-    embedded = llms.load(settings.load(**wanted, home=models_home, adapter=str(adapter)))
+    embedded = engines.load(settings.load(**wanted, home=models_home, adapter=str(adapter)))
     base: Any = embedded.base
     llama_cpp = httpx.Client(
         base_url=base.api_base.rstrip("/").removesuffix("/v1"),

@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 from llama_index.core.base.llms.types import ChatMessage
 
-from agent import llms, loading, settings
+from agent import settings
 from agent.behaviour import LLMChoice
-from agent.engine import PatientChatEngine
-from agent.events import Finished, Routed
-from agent.llms import lora
-from agent.llms.weights import SHIPPED_ADAPTER, transformers_directory
-from agent.loading import Agent
-from agent.prompting import render
+from agent.chat import loading
+from agent.chat.engine import PatientChatEngine
+from agent.chat.events import Finished, Routed
+from agent.chat.loading import Agent
+from agent.llms import engines, peft_adapter
+from agent.llms.choice import SHIPPED_ADAPTER
+from agent.llms.embedded import transformers_directory
+from agent.templates import render
 from index_store.cleaning import clean
 from index_store.dataset import Dialogue, read_rows
 from index_store.split import split
@@ -40,12 +42,12 @@ def agent(models_home: Path, sample_index: Path) -> Agent:
 
 
 def test_it_is_a_plain_lora_of_the_embedded_model_and_small(models_home: Path) -> None:
-    found = lora.read(SHIPPED_ADAPTER)
+    found = peft_adapter.read(SHIPPED_ADAPTER)
     checkpoint = str(transformers_directory(models_home / "models"))
-    found.check("the embedded model", lora.linear_modules(checkpoint))
+    found.check("the embedded model", peft_adapter.linear_modules(checkpoint))
     assert {sizes["A"][0] for sizes in found.sizes.values()} <= set(range(1, 17))
     assert sum(path.stat().st_size for path in SHIPPED_ADAPTER.iterdir()) <= 10_000_000
-    config = json.loads((SHIPPED_ADAPTER / lora.CONFIG).read_text("utf-8"))
+    config = json.loads((SHIPPED_ADAPTER / peft_adapter.CONFIG).read_text("utf-8"))
     assert config["base_model_name_or_path"] == RECORD["model"] == "SmolLM2-135M-Instruct"
 
 
@@ -90,7 +92,7 @@ def test_it_reads_held_out_replies_better_than_the_base(
 async def test_nearly_all_its_answers_end_by_themselves_and_do_not_go_round(
     models_home: Path, held_out: list[Dialogue]
 ) -> None:
-    tuned = llms.load(settings.load(engine="llama_cpp", home=models_home)).llm("fine-tuned")
+    tuned = engines.load(settings.load(engine="llama_cpp", home=models_home)).llm("fine-tuned")
     endless, round_and_round = [], []
     for dialogue in held_out:
         messages = [

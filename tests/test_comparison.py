@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
-from agent import router, settings
+from agent import settings
+from agent.chat.comparison import Failed, compare, conversations
+from agent.chat.events import Delta, Emergency, Event, Finished, Retrieved
+from agent.chat.loading import Agent
 from agent.cli import talk
-from agent.comparison import Failed, compare, conversations
 from agent.errors import AgentError
-from agent.events import Delta, Emergency, Event, Finished, Retrieved
-from agent.llms import Engine
-from agent.loading import Agent
+from agent.llms.interface import Engine
+from agent.routing import router
+from agent.routing.embedding import TurnEmbedding
 from index_store.embedding import EMBEDDED, identity
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
@@ -55,7 +57,7 @@ def agent(
     retriever = DoctorReplyRetriever(store, embedding, chosen.sources, chosen.min_score)
     engine = Engine("scripted", "scripted", base=base, fine_tuned=tuned)
     head = router.load(identity(EMBEDDED), chosen.home)
-    return Agent(chosen, engine, router.TurnEmbedding(embedding), head, retriever)
+    return Agent(chosen, engine, TurnEmbedding(embedding), head, retriever)
 
 
 async def events_of(agent: Agent, question: str, **values: str) -> list[tuple[str, Event | Failed]]:

@@ -22,14 +22,17 @@ import psutil
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
-from agent import llms, router, settings
+from agent import settings
 from agent.behaviour import LLMChoice, Retrieval
-from agent.engine import PatientChatEngine
+from agent.chat.engine import PatientChatEngine
+from agent.chat.events import Delta, Finished, Retrieved, Routed
+from agent.chat.loading import Agent
+from agent.chat.prompting import prompt
 from agent.errors import AgentError
-from agent.events import Delta, Finished, Retrieved, Routed
-from agent.llms import ChatLLM, Engine
-from agent.loading import Agent
-from agent.prompting import prompt
+from agent.llms import engines
+from agent.llms.interface import ChatLLM, Engine
+from agent.routing import router
+from agent.routing.embedding import TurnEmbedding
 from agent.settings import ROOT
 from index_store.embedding import EMBEDDED, identity
 from index_store.retriever import DoctorReplyRetriever
@@ -68,7 +71,7 @@ def engine(request: pytest.FixtureRequest, models_home: Path, adapter: Path) -> 
     if request.param == "openai_like":
         return request.getfixturevalue("named").engine()
     wanted = {"engine": request.param, "model": "embedded", "adapter": str(adapter)}
-    return llms.load(settings.load(**wanted, home=models_home))
+    return engines.load(settings.load(**wanted, home=models_home))
 
 
 @pytest.fixture
@@ -80,7 +83,7 @@ def talk(
     chosen = settings.load(max_tokens=24, temperature=0, min_score=0.2)
     retriever = DoctorReplyRetriever(store, embedding, chosen.sources, chosen.min_score)
     head = router.load(identity(EMBEDDED), chosen.home)
-    agent = Agent(chosen, engine, router.TurnEmbedding(embedding), head, retriever)
+    agent = Agent(chosen, engine, TurnEmbedding(embedding), head, retriever)
 
     def begin(llm: LLMChoice = "base", retrieval: Retrieval = "never") -> PatientChatEngine:
         conversation = agent.conversation()
@@ -355,7 +358,7 @@ async def test_all_engines_render_the_same_prompt(
 ) -> None:
     messages = said("You are a doctor.", "I have a cough.", "For how long?", "Since May, señor 🤒")
     local = {"model": "embedded", "home": models_home, "adapter": "none"}
-    loaded = [llms.load(settings.load(engine=name, **local)) for name in ENGINES[:2]]
+    loaded = [engines.load(settings.load(engine=name, **local)) for name in ENGINES[:2]]
     counted = {await e.base.count_tokens(messages) for e in (*loaded, named.engine())}
     assert len(counted) == 1
     # 8-bit and 32-bit weights part in the end; the first words of a plain answer they share.

@@ -25,13 +25,16 @@ from chainlit.types import ThreadDict
 from chainlit.user import User
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, ChatResponseAsyncGen
 
-from agent import database, router, settings, threads
-from agent.engine import PatientChatEngine
+from agent import settings
+from agent.chat.engine import PatientChatEngine
 from agent.errors import AgentError
-from agent.llms import Engine
+from agent.llms.interface import Engine
 from agent.page import choices, resume
 from agent.page.conversation import SESSIONS, Conversation, end_elsewhere
 from agent.page.history import History
+from agent.routing import router
+from agent.routing.embedding import TurnEmbedding
+from agent.storage import database, threads
 from index_store.embedding import EMBEDDED, identity
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
@@ -269,11 +272,11 @@ async def chat(
             retriever = Retriever(store, embedding, chosen.sources, -1.0)
             head = router.load(identity(EMBEDDED), chosen.home)
             engine = Engine("scripted", "scripted", base=llm, fine_tuned=None)
-            turns = router.TurnEmbedding(embedding)
+            turns = TurnEmbedding(embedding)
             return PatientChatEngine(chosen, engine, turns, head, retriever, history)
 
     # No question here is an emergency; which ones are is tested elsewhere.
-    monkeypatch.setattr("agent.engine.triage", lambda *_, **__: None)
+    monkeypatch.setattr("agent.chat.engine.triage", lambda *_, **__: None)
     database.prepare(chosen)
     kept = History(database.connect_async(chosen))
     monkeypatch.setattr(chainlits_data, "_data_layer", kept)

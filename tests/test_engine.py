@@ -16,22 +16,15 @@ from llama_index.core.base.llms.types import (
     MessageRole,
 )
 
-from agent import router, settings
-from agent.engine import PatientChatEngine
+from agent import settings
+from agent.chat.engine import PatientChatEngine
+from agent.chat.events import Delta, Emergency, Event, Finished, Notice, Retrieved, Routed, Waiting
+from agent.cli.terminal import show
 from agent.errors import AgentError
-from agent.events import (
-    Delta,
-    Emergency,
-    Event,
-    Finished,
-    Notice,
-    Retrieved,
-    Routed,
-    Waiting,
-)
-from agent.llms import Engine
-from agent.prompting import render
-from agent.transcript import show
+from agent.llms.interface import Engine
+from agent.routing import router
+from agent.routing.embedding import TurnEmbedding
+from agent.templates import render
 from index_store.embedding import EMBEDDED, identity
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
@@ -63,7 +56,7 @@ def talk(base: ScriptedLLM, embedding: HuggingFaceEmbedding, sample_index: Path)
         retriever = DoctorReplyRetriever(store, embedding, chosen.sources, chosen.min_score)
         head = router.load(identity(EMBEDDED), chosen.home)
         engine = Engine("scripted", "scripted", base=base, fine_tuned=None)
-        return PatientChatEngine(chosen, engine, router.TurnEmbedding(embedding), head, retriever)
+        return PatientChatEngine(chosen, engine, TurnEmbedding(embedding), head, retriever)
 
     return start
 

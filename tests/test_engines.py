@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
-from agent import llms, settings
+from agent import settings
 from agent.errors import AgentError
-from agent.llms import ChatLLM
-from agent.llms.weights import embedded_gguf
+from agent.llms import engines
+from agent.llms.embedded import embedded_gguf
+from agent.llms.interface import ChatLLM
 
 if TYPE_CHECKING:
-    from agent.llms.huggingface import HuggingFaceChatLLM
+    from agent.llms.huggingface.engine import HuggingFaceChatLLM
 
 ENGINES = ("llama_cpp", "huggingface")
 QUESTION = "What is a fever?"
@@ -42,7 +43,7 @@ async def answer(llm: ChatLLM, messages: Sequence[ChatMessage] = PROMPT, tokens:
 
 
 async def test_without_an_adapter_fine_tuned_says_how_to_get_one(models_home: Path) -> None:
-    loaded = llms.load(settings.load(engine="llama_cpp", home=models_home, adapter="none"))
+    loaded = engines.load(settings.load(engine="llama_cpp", home=models_home, adapter="none"))
     with pytest.raises(AgentError, match="MEDRAFT_ADAPTER"):
         loaded.llm("fine-tuned")
 
@@ -60,13 +61,13 @@ async def test_without_an_adapter_fine_tuned_says_how_to_get_one(models_home: Pa
 def test_a_missing_file_is_named(models_home: Path, name: str, field: str, value: str) -> None:
     values = {"model": "embedded"} | {field: value}
     with pytest.raises(AgentError, match=value):
-        llms.load(settings.load(engine=name, home=models_home, **values))
+        engines.load(settings.load(engine=name, home=models_home, **values))
 
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_folder_without_an_adapter_is_named(models_home: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(AgentError, match=str(tmp_path)):
-        llms.load(
+        engines.load(
             settings.load(engine=name, model="embedded", home=models_home, adapter=str(tmp_path))
         )
 
@@ -77,12 +78,12 @@ def test_an_adapter_of_another_architecture_is_named(
 ) -> None:
     wanted = {"engine": name, "model": "embedded", "home": models_home}
     with pytest.raises(AgentError, match="was not made for"):
-        llms.load(settings.load(**wanted, adapter=str(tiny_adapter)))
+        engines.load(settings.load(**wanted, adapter=str(tiny_adapter)))
 
 
 def test_an_adapter_and_a_full_model_are_one_too_many(models_home: Path, adapter: Path) -> None:
     with pytest.raises(AgentError, match="unset one"):
-        llms.load(
+        engines.load(
             settings.load(home=models_home, adapter=str(adapter), fine_tuned_model="embedded")
         )
 
@@ -91,18 +92,18 @@ async def test_a_full_checkpoint_is_the_fine_tuned_llm(
     models_home: Path, tiny_checkpoint: Path
 ) -> None:
     wanted = {"engine": "huggingface", "model": "embedded", "home": models_home}
-    loaded = llms.load(settings.load(**wanted, fine_tuned_model=str(tiny_checkpoint)))
+    loaded = engines.load(settings.load(**wanted, fine_tuned_model=str(tiny_checkpoint)))
     base = await answer(loaded.base)
     tuned = await answer(loaded.llm("fine-tuned"))
     assert tuned and tuned != base
-    alone = llms.load(settings.load(**wanted | {"model": str(tiny_checkpoint)}, adapter="none"))
+    alone = engines.load(settings.load(**wanted | {"model": str(tiny_checkpoint)}, adapter="none"))
     assert tuned == await answer(alone.base)
     assert await answer(loaded.base) == base
 
 
 async def test_a_full_gguf_is_the_fine_tuned_llm(models_home: Path) -> None:
     wanted = {"engine": "llama_cpp", "model": "embedded", "home": models_home}
-    loaded = llms.load(settings.load(**wanted, fine_tuned_model=str(embedded_gguf())))
+    loaded = engines.load(settings.load(**wanted, fine_tuned_model=str(embedded_gguf())))
     assert loaded.llm("fine-tuned").metadata.model_name.endswith("Q4_1")
     assert await answer(loaded.llm("fine-tuned")) and await answer(loaded.base)
 
@@ -111,13 +112,13 @@ def test_a_damaged_model_is_one_sentence(models_home: Path, tmp_path: Path) -> N
     damaged = tmp_path / "model.gguf"
     damaged.write_bytes(b"GGUF" + b"\0" * 100)
     with pytest.raises(AgentError, match="cannot load"):
-        llms.load(settings.load(engine="llama_cpp", model=str(damaged), home=models_home))
+        engines.load(settings.load(engine="llama_cpp", model=str(damaged), home=models_home))
 
 
 async def test_an_engine_that_fails_says_so_and_lives_on(
     models_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = llms.load(settings.load(engine="huggingface", model="embedded", home=models_home))
+    loaded = engines.load(settings.load(engine="huggingface", model="embedded", home=models_home))
     llm: HuggingFaceChatLLM = loaded.base  # type: ignore[assignment]
     with monkeypatch.context() as patch:
         patch.setattr(llm._shared.model, "generate", lambda **_: 1 / 0)
@@ -127,6 +128,6 @@ async def test_an_engine_that_fails_says_so_and_lives_on(
 
 
 async def test_a_prompt_that_the_server_refuses_is_one_sentence(models_home: Path) -> None:
-    loaded = llms.load(settings.load(engine="llama_cpp", home=models_home))
+    loaded = engines.load(settings.load(engine="llama_cpp", home=models_home))
     with pytest.raises(AgentError, match="context size"):
         await answer(loaded.base, said("", "It hurts. " * 5000))

@@ -18,16 +18,17 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from agent import llms, settings
+from agent import settings
 from agent.errors import AgentError
 from agent.evaluation.asking import Answer
 from agent.evaluation.conclusions import conclude
+from agent.evaluation.eval_log import Journal, claim
 from agent.evaluation.evaluation import evaluate
-from agent.evaluation.journal import Journal, claim
 from agent.evaluation.judging import Judgement, judge_all
 from agent.evaluation.metrics import repeats, share_copied, words_of
 from agent.evaluation.questions import OTHERS, own_reply, parse_behaviours, read_questions
 from agent.evaluation.statistics import differences, estimate, holm
+from agent.llms import engines
 from agent.settings import ROOT, Settings
 from index_store.dataset import Dialogue, read_rows
 from index_store.errors import StoreError
@@ -236,7 +237,7 @@ async def test_the_loss_of_a_reference_is_that_of_peft(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     wanted: dict[str, Any] = {"engine": "huggingface", "model": str(tiny_checkpoint)}
-    engine = llms.load(settings.load(**wanted, adapter=str(tiny_adapter), home=tmp_path))
+    engine = engines.load(settings.load(**wanted, adapter=str(tiny_adapter), home=tmp_path))
     asked = [ChatMessage(role="user", content="My knee hurts.")]
     tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
     messages = [{"role": "user", "content": "My knee hurts."}]

@@ -17,15 +17,18 @@ from typing import Any
 import pytest
 from llama_index.core.base.llms.types import ChatMessage
 
-from agent import llms, settings
+from agent import settings
+from agent.chat.prompting import prompt
 from agent.errors import AgentError
 from agent.finetuning.examples import Recipe
-from agent.finetuning.export import export
 from agent.finetuning.prepare import Prepared, prepare
 from agent.finetuning.training import Training, check, train
-from agent.llms import ChatLLM, weights
-from agent.prompting import prompt, render
+from agent.llms import embedded, engines, interface
+from agent.llms.choice import SHIPPED_ADAPTER
+from agent.llms.interface import ChatLLM
+from agent.llms.llama_cpp.lora import export
 from agent.settings import Settings
+from agent.templates import render
 from index_store.cleaning import clean
 from index_store.dataset import Dialogue, read_rows
 from index_store.split import split
@@ -122,7 +125,7 @@ def test_the_shares_are_those_of_the_recipe(examples: Path, replies: dict[str, D
 async def test_an_example_is_the_prompt_that_the_engine_sends(
     examples: Path, replies: dict[str, Dialogue], models_home: Path
 ) -> None:
-    engine = llms.load(settings.load(engine="llama_cpp", model="embedded", home=models_home))
+    engine = engines.load(settings.load(engine="llama_cpp", model="embedded", home=models_home))
     seen = set()
     for row in read(examples)[:40]:
         ids = row["relevant"] + row["distractors"]
@@ -131,7 +134,7 @@ async def test_an_example_is_the_prompt_that_the_engine_sends(
         message = last if not found else last.split("Now this patient writes:\n\n")[1]
         history = [ChatMessage(**m) for m in row["prompt"][1:-1]]
         served = await prompt(engine.base, "fine-tuned", history, message, found, 240)
-        assert llms.as_dicts(served.messages) == row["prompt"]
+        assert interface.as_dicts(served.messages) == row["prompt"]
         seen.add((bool(found), bool(history)))
     assert len(seen) == 4
 
@@ -359,10 +362,10 @@ async def test_llama_cpp_and_peft_answer_alike(
     folder.mkdir(exist_ok=True)
     full = folder / "SmolLM2.F32.gguf"
     if not full.exists():
-        weights.rewrite(full, "F32")
-    shipped = str(weights.SHIPPED_ADAPTER)
-    one = llms.load(settings.load(engine="llama_cpp", model=str(full), adapter=shipped))
-    other = llms.load(
+        embedded.rewrite(full, "F32")
+    shipped = str(SHIPPED_ADAPTER)
+    one = engines.load(settings.load(engine="llama_cpp", model=str(full), adapter=shipped))
+    other = engines.load(
         settings.load(engine="huggingface", model="embedded", home=models_home, adapter=shipped)
     )
     parted = []
@@ -371,7 +374,7 @@ async def test_llama_cpp_and_peft_answer_alike(
         if answers[0] != answers[1]:
             parted.append((question, answers))
     assert len(PROMPTS) >= 20 and len(parted) <= 2, parted
-    checkpoint = weights.transformers_directory(models_home / "models")
+    checkpoint = embedded.transformers_directory(models_home / "models")
     model: Any = AutoModelForCausalLM.from_pretrained(checkpoint)
     if choice == "fine-tuned":
         from peft import PeftModel

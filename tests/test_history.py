@@ -19,13 +19,14 @@ from chainlit.types import Feedback, Pagination, ThreadFilter
 from chainlit.user import PersistedUser, User
 from sqlalchemy import Connection, text
 
-from agent import database, feedback, settings, threads
+from agent import settings
 from agent.errors import AgentError
 from agent.page import export
 from agent.page.history import History
-from agent.passwords import Passwords
 from agent.settings import Settings
-from agent.threads import NAME, shortened
+from agent.storage import database, feedback, threads
+from agent.storage.passwords import Passwords
+from agent.storage.threads import NAME, shortened
 
 HERE = [Path(found).parent for found in [shutil.which("initdb")] if found]
 INSTALLED = [*HERE, *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]

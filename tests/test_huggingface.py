@@ -19,11 +19,13 @@ import pytest
 import torch
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
-from agent import llms, settings
+from agent import settings
 from agent.errors import AgentError
-from agent.llms import ChatLLM, Engine, checkpoint, prefix_cache
-from agent.llms.checkpoint import Checkpoint
-from agent.llms.generation import Model
+from agent.llms import engines
+from agent.llms.huggingface import checkpoint, prefix_cache
+from agent.llms.huggingface.checkpoint import Checkpoint
+from agent.llms.huggingface.generation import Model
+from agent.llms.interface import ChatLLM, Engine
 from agent.settings import ROOT
 
 COMPLAINTS = [f"I am {20 + n} and my head hurts in the morning, what helps?" for n in range(10)]
@@ -74,7 +76,7 @@ def model_of(engine: Engine) -> Model:
 @pytest.fixture(scope="module")
 def loaded(tiny_checkpoint: Path, tiny_adapter: Path) -> Engine:
     wanted = {"model": str(tiny_checkpoint), "adapter": str(tiny_adapter)}
-    return llms.load(settings.load(engine="huggingface", **wanted))
+    return engines.load(settings.load(engine="huggingface", **wanted))
 
 
 @pytest.fixture
@@ -112,7 +114,7 @@ async def test_a_turn_reads_only_what_is_new_and_answers_the_same(
 
 
 async def test_a_trained_model_answers_the_same_from_its_cache(models_home: Path) -> None:
-    trained = llms.load(settings.load(engine="huggingface", model="embedded", home=models_home))
+    trained = engines.load(settings.load(engine="huggingface", model="embedded", home=models_home))
     last = (await converse(trained.base, 2))[-1]
     cached = await answer(trained.base, last)
     model_of(trained).prefixes.clear()
@@ -277,7 +279,7 @@ async def test_two_checkpoints_take_turns_if_both_do_not_fit(
 ) -> None:
     room(models)
     wanted = {"engine": "huggingface", "model": "embedded", "home": models_home}
-    both = llms.load(settings.load(**wanted, fine_tuned_model=str(tiny_checkpoint)))
+    both = engines.load(settings.load(**wanted, fine_tuned_model=str(tiny_checkpoint)))
     prompt = said("You are a doctor.", COMPLAINTS[0])
     # What fits is counted by what is alive: a model that was let go but is held on to is no room.
     answers = [
@@ -299,13 +301,13 @@ async def test_a_checkpoint_that_does_not_fit_alone_is_one_sentence(
 ) -> None:
     wanted = {"engine": "huggingface", "model": "embedded", "home": models_home}
     room(1)
-    both = llms.load(settings.load(**wanted, fine_tuned_model=str(tiny_checkpoint)))
+    both = engines.load(settings.load(**wanted, fine_tuned_model=str(tiny_checkpoint)))
     prompt = said("You are a doctor.", COMPLAINTS[0])
     room(0)
     with pytest.raises(AgentError, match="memory is full"):
         await answer(both.llm("fine-tuned"), prompt)
     with pytest.raises(AgentError, match="memory is full"):
-        llms.load(settings.load(**wanted))
+        engines.load(settings.load(**wanted))
     room(1)
     assert await answer(both.base, prompt)
 
@@ -337,11 +339,11 @@ def test_quantization_is_for_cuda_with_bitsandbytes(
     wanted = settings.load(engine="huggingface", model="embedded", quantize=quantize)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(AgentError, match=f"MEDRAFT_QUANTIZE={quantize} needs a CUDA GPU"):
-        llms.load(wanted)
+        engines.load(wanted)
     request.getfixturevalue("cuda")
     monkeypatch.setattr(checkpoint.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(AgentError, match=r"\[gpu\]"):
-        llms.load(wanted)
+        engines.load(wanted)
     placement = checkpoint._placement(quantize)
     assert placement["dtype"] == torch.float16
     assert getattr(placement["quantization_config"], f"load_in_{quantize}")
@@ -352,7 +354,7 @@ def test_a_torch_for_cpus_on_a_cuda_machine_is_told(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(checkpoint.shutil, "which", lambda name: f"/usr/bin/{name}")
     with pytest.raises(AgentError, match="pip install torch"):
-        llms.load(settings.load(engine="huggingface"))
+        engines.load(settings.load(engine="huggingface"))
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -381,11 +383,12 @@ class Hub(BaseHTTPRequestHandler):
 
 LOAD_ALL = """
 import json, sys
-from agent import llms, settings
+from agent import settings
 from agent.errors import AgentError
+from agent.llms import engines
 for name in sys.argv[1:]:
     try:
-        llms.load(settings.load(engine="huggingface", model=name))
+        engines.load(settings.load(engine="huggingface", model=name))
     except AgentError as error:
         print(json.dumps([name, str(error)]), flush=True)
 """

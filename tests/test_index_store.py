@@ -18,7 +18,7 @@ import pytest
 from llama_index.core.schema import MetadataMode, QueryBundle
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
-from index_store import PERSISTED, words
+from index_store import PERSISTED, bm25
 from index_store import manifest as manifests
 from index_store.build import Built
 from index_store.dataset import Dialogue, read_rows
@@ -320,7 +320,7 @@ def test_a_directory_is_known_by_its_name_and_configuration(
 def test_words_are_scored_as_bm25s_scores_them(tmp_path: Path) -> None:
     texts = [f"{row.title} {row.patient} {row.doctor}" for row in read_rows("sample")]
     texts.insert(3, "is it")  # no word is left of it
-    words.write(tmp_path / "ours", texts)
+    bm25.write(tmp_path / "ours", texts)
     ours = bm25s.BM25.load(tmp_path / "ours", show_progress=False)
     theirs = bm25s.BM25()
     theirs.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
@@ -333,9 +333,9 @@ def test_words_are_scored_as_bm25s_scores_them(tmp_path: Path) -> None:
 def test_the_words_of_a_search_in_a_large_index_do_not_stay_in_memory(
     sample_index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(words, "KEPT", 0)
+    monkeypatch.setattr(bm25, "KEPT", 0)
     folder = generation(sample_index) / "bm25"
-    index = words.Words(folder)
+    index = bm25.Words(folder)
     assert index.scores("My head hurts, and my skin itches.").max() > 0
     mapped = Path("/proc/self/smaps").read_text().split(f"{folder}/data.csc.index.npy\n")[1:]
     assert [re.search(r"^Rss: *(\d+) kB", each, re.MULTILINE)[1] for each in mapped] == ["0"]

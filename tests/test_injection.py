@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
-from agent import llms, loading, settings
+from agent import settings
 from agent.behaviour import LLMChoice
-from agent.injection import addresses_model, harmless
-from agent.loading import Agent
-from agent.prompting import prompt
-from agent.transcript import collect
+from agent.chat import loading
+from agent.chat.loading import Agent
+from agent.chat.prompting import prompt
+from agent.chat.record import collect
+from agent.llms import interface
+from agent.safety.injection import addresses_model, harmless
 from index_store import SAMPLE
 from index_store.build import Built
 from index_store.dataset import Dialogue
@@ -151,8 +153,8 @@ async def test_no_text_becomes_a_control_token(agent: Agent, models_home: Path) 
     llama.cpp's server and transformers read the prompt."""
     from transformers import AutoTokenizer
 
-    from agent.llms.generation import prompt_ids
-    from agent.llms.weights import transformers_directory
+    from agent.llms.embedded import transformers_directory
+    from agent.llms.huggingface.generation import prompt_ids
 
     base: Any = agent.engine.base
     tokenizer = AutoTokenizer.from_pretrained(transformers_directory(models_home / "models"))
@@ -165,7 +167,7 @@ async def test_no_text_becomes_a_control_token(agent: Agent, models_home: Path) 
             ChatMessage(role=MessageRole.ASSISTANT, content=f"answer {text}"),
         ]
         made = await prompt(base, "base", said, f"message {text}", [f"reply {text}"], 100)
-        body = {"messages": llms.as_dicts(made.messages)}
+        body = {"messages": interface.as_dicts(made.messages)}
         rendered = await base._server.post("/apply-template", body)
         content = {"content": rendered["prompt"], "parse_special": True}
         in_llama_cpp = (await base._server.post("/tokenize", content))["tokens"]
@@ -188,7 +190,7 @@ async def test_hostile_replies_are_left_out_and_do_not_steer(agent: Agent, llm: 
 
 
 async def test_without_that_they_would_steer(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.engine.addresses_model", lambda reply: False)
+    monkeypatch.setattr("agent.chat.engine.addresses_model", lambda reply: False)
     answers = []
     for reply in HOSTILE[:5]:
         alone = agent.retriever.hiding(lambda dialogue, reply=reply: dialogue.doctor != reply)

@@ -24,10 +24,12 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from agent import settings
 from agent.errors import AgentError
-from agent.llms import ChatLLM, Engine, gguf_file, llama_cpp
-from agent.llms.llama_cpp_server import Server, fit, threads
-from agent.llms.llama_cpp_slots import Slots
-from agent.llms.weights import embedded_gguf
+from agent.llms import engines
+from agent.llms.embedded import embedded_gguf
+from agent.llms.interface import ChatLLM, Engine
+from agent.llms.llama_cpp import gguf_file
+from agent.llms.llama_cpp.server import Server, fit, threads
+from agent.llms.llama_cpp.slots import Slots
 from agent.settings import Settings
 
 
@@ -54,7 +56,7 @@ def wanted(models_home: Path, adapter: Path) -> dict[str, str | Path]:
 
 @pytest.fixture(scope="module")
 def engine(wanted: dict) -> Engine:
-    return llama_cpp.load(settings.load(**wanted))
+    return engines.load(settings.load(**wanted))
 
 
 def server_of(engine: Engine) -> Server:
@@ -155,7 +157,7 @@ def test_what_the_hub_refuses_is_one_sentence(hub: None, named: str, sentence: s
 
 async def test_a_model_in_the_hubs_cache_answers(cache: Path, wanted: dict) -> None:
     (cache / "model.gguf").symlink_to(embedded_gguf())
-    loaded = llama_cpp.load(settings.load(**wanted | {"model": "owner/repo", "adapter": "none"}))
+    loaded = engines.load(settings.load(**wanted | {"model": "owner/repo", "adapter": "none"}))
     assert loaded.model == "model"
     assert await answer(loaded.base)
 
@@ -267,7 +269,7 @@ async def test_the_llms_take_turns_first_come_first_served() -> None:
 
 
 async def test_the_place_in_the_line_is_told_and_then_the_answer(wanted: dict) -> None:
-    loaded = llama_cpp.load(settings.load(**wanted, slots=1))
+    loaded = engines.load(settings.load(**wanted, slots=1))
 
     async def places(llm: ChatLLM) -> tuple[list[int], str]:
         stream, told, text = await llm.astream_chat(FEVER, max_tokens=8), [], ""
@@ -298,7 +300,7 @@ async def test_both_llms_at_once_answer_as_they_do_alone(engine: Engine) -> None
 
 
 async def test_what_the_adapter_computed_never_reaches_the_base_llm(wanted: dict) -> None:
-    loaded = llama_cpp.load(settings.load(**wanted, slots=1))
+    loaded = engines.load(settings.load(**wanted, slots=1))
     alone = await answer(loaded.base)
     await answer(loaded.base, KNEES)
     await answer(loaded.llm("fine-tuned"))
@@ -391,7 +393,7 @@ def kill(server: Server) -> None:
 @pytest.fixture
 def mortal(wanted: dict) -> Engine:
     """An engine of a test's own."""
-    return llama_cpp.load(settings.load(**wanted))
+    return engines.load(settings.load(**wanted))
 
 
 async def test_a_server_that_died_is_started_again_once(

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
-from agent import llms, settings
+from agent import settings
 from agent.errors import AgentError
-from agent.llms import ChatLLM, Engine, openai_like
+from agent.llms import engines, openai_like
+from agent.llms.interface import ChatLLM, Engine
 
 SECRET = "my left knee"
 PROMPT = [
@@ -119,7 +120,7 @@ class Misbehaving:
     async def engine(self, **values: Any) -> Engine:
         """Loaded as the agent loads it: in a thread, while the loop goes on."""
         chosen = settings.load(engine="openai_like", base_url=self.url, **values)
-        return await asyncio.to_thread(llms.load, chosen)
+        return await asyncio.to_thread(engines.load, chosen)
 
 
 @pytest.fixture
@@ -338,7 +339,7 @@ async def test_what_is_no_list_of_models_is_one_sentence(
 @pytest.mark.parametrize("url", ["localhost:8080/v1", "http://", "http://host:port/v1"])
 def test_what_is_no_address_is_named(url: str) -> None:
     with pytest.raises(AgentError, match=f"{url} is no http address"):
-        llms.load(settings.load(engine="openai_like", base_url=url))
+        engines.load(settings.load(engine="openai_like", base_url=url))
 
 
 @pytest.mark.parametrize(("wanted", "window"), [(4096, 2048), (1024, 1024)])

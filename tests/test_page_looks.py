@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from agent.emergency import countries
 from agent.page.language import WORDS
-from agent.threads import is_answer
+from agent.safety.emergency import countries
+from agent.storage.threads import is_answer
 
 from browsing import (
     HEADACHE,

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
-from agent.threads import is_answer, turns
+from agent.storage.threads import is_answer, turns
 from index_store.dataset import Dialogue
 
 from browsing import (

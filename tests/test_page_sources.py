@@ -7,9 +7,9 @@ import re
 from llama_index.core.schema import NodeWithScore
 from playwright.sync_api import Locator, Page, expect
 
-from agent.events import Retrieved
+from agent.chat.events import Retrieved
+from agent.chat.support import Supported
 from agent.page.sources import _marked, numbered, payloads
-from agent.support import Supported
 from index_store.dataset import Dialogue
 from index_store.node import reply_node
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from agent import router, router_training
 from agent.errors import AgentError
-from agent.evaluation import router as evaluation
+from agent.evaluation.parts import router as evaluation
+from agent.routing import router, training
+from agent.routing.embedding import TurnEmbedding
 from index_store.embedding import EMBEDDED, embed_queries, identity
 
 if TYPE_CHECKING:
@@ -30,13 +31,13 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> router.Router:
 
 
 @pytest.fixture(scope="module")
-def turns(embedding: HuggingFaceEmbedding) -> router.TurnEmbedding:
-    return router.TurnEmbedding(embedding)
+def turns(embedding: HuggingFaceEmbedding) -> TurnEmbedding:
+    return TurnEmbedding(embedding)
 
 
 @pytest.fixture(scope="module")
 def examples() -> list[dict[str, str]]:
-    lines = router_training.EXAMPLES.read_text(encoding="utf-8").splitlines()
+    lines = training.EXAMPLES.read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -46,7 +47,7 @@ def trained(embedding: HuggingFaceEmbedding, examples: list[dict[str, str]]) -> 
     return embed_queries(embedding, [row["text"] for row in examples])
 
 
-def test_on_messages_never_trained_on(head: router.Router, turns: router.TurnEmbedding) -> None:
+def test_on_messages_never_trained_on(head: router.Router, turns: TurnEmbedding) -> None:
     result = evaluation.measure("router", evaluation.cases(), head, turns.matrix)
     assert result.total.retrieved + result.total.missed > 250
     assert result.total.left_alone + result.total.needless > 250
@@ -56,7 +57,7 @@ def test_on_messages_never_trained_on(head: router.Router, turns: router.TurnEmb
 
 
 def test_the_test_set_is_not_in_the_examples(
-    turns: router.TurnEmbedding, examples: list[dict[str, str]], trained: np.ndarray
+    turns: TurnEmbedding, examples: list[dict[str, str]], trained: np.ndarray
 ) -> None:
     follows = np.array(["context" in row for row in examples])
     held_out = [case["messages"] for case in evaluation.cases()]
@@ -76,11 +77,9 @@ def test_the_test_set_is_not_in_the_examples(
 
 
 def test_the_head_that_ships_is_what_training_gives(
-    turns: router.TurnEmbedding, trained: np.ndarray, head: router.Router, tmp_path: Path
+    turns: TurnEmbedding, trained: np.ndarray, head: router.Router, tmp_path: Path
 ) -> None:
-    report = router_training.train(
-        lambda _: trained, identity(EMBEDDED), tmp_path / router.HEAD.name
-    )
+    report = training.train(lambda _: trained, identity(EMBEDDED), tmp_path / router.HEAD.name)
     again = router.load(identity(EMBEDDED), tmp_path)
     for text in ("my elbow is swollen", "thank you!", "who won the match?", "yes, since Monday"):
         vector = turns.matrix([text])[0]
@@ -93,7 +92,7 @@ def test_the_head_that_ships_is_what_training_gives(
 
 
 def test_calibration_counts_every_message(
-    head: router.Router, turns: router.TurnEmbedding, tmp_path: Path
+    head: router.Router, turns: TurnEmbedding, tmp_path: Path
 ) -> None:
     rows = [
         {"messages": [{"role": "user", "content": text}], "retrieve": retrieve, "kind": kind}
@@ -114,7 +113,7 @@ def test_calibration_counts_every_message(
         evaluation.plot([result], tmp_path / "calibration.doc")
 
 
-def test_times_are_within_the_target(head: router.Router, turns: router.TurnEmbedding) -> None:
+def test_times_are_within_the_target(head: router.Router, turns: TurnEmbedding) -> None:
     times = evaluation.times(evaluation.cases()[:50], head, turns)
     assert times.median < 15
 
@@ -142,7 +141,7 @@ def test_clinc_without_health(tmp_path: Path) -> None:
 
 
 def test_an_answer_is_looked_up_and_an_acknowledgement_is_not(
-    head: router.Router, turns: router.TurnEmbedding
+    head: router.Router, turns: TurnEmbedding
 ) -> None:
     complaint = {"role": "user", "content": "I have a sore throat and a temperature."}
     asks = {"role": "assistant", "content": "I am sorry. Do you have white spots?"}
@@ -157,7 +156,7 @@ def test_an_answer_is_looked_up_and_an_acknowledgement_is_not(
     assert retrieves(asks, "yes") and not retrieves(tells, "ok")
 
 
-def test_context_carries_a_follow_up(head: router.Router, turns: router.TurnEmbedding) -> None:
+def test_context_carries_a_follow_up(head: router.Router, turns: TurnEmbedding) -> None:
     asked = ["I have had a headache for three days.", "yes, since Monday"]
     alone, _ = head.route(asked[1:], turns.matrix(asked[1:]))
     route, query = head.route(asked, turns.matrix(asked))
@@ -169,14 +168,14 @@ def test_context_carries_a_follow_up(head: router.Router, turns: router.TurnEmbe
     assert query.vector @ headache > turns.matrix(asked[1:])[0] @ headache
 
 
-def test_small_talk_is_no_context(head: router.Router, turns: router.TurnEmbedding) -> None:
+def test_small_talk_is_no_context(head: router.Router, turns: TurnEmbedding) -> None:
     asked = ["Good morning!", "My knee is swollen."]
     _, query = head.route(asked, turns.matrix(asked))
     assert query.text == asked[1]
 
 
 def test_a_new_complaint_is_searched_by_its_own_words(
-    head: router.Router, turns: router.TurnEmbedding
+    head: router.Router, turns: TurnEmbedding
 ) -> None:
     asked = ["I have a headache.", "By the way, my daughter has a rash on both arms."]
     _, query = head.route(asked, turns.matrix(asked))

@@ -9,10 +9,11 @@ from typing import get_args
 import pytest
 
 from agent import settings
-from agent.emergency import Language, countries, notice
 from agent.errors import AgentError
+from agent.safety.emergency import countries, notice
+from agent.safety.triage import Kind, triage
 from agent.settings import ROOT
-from agent.triage import Kind, triage
+from agent.templates import Language
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LANGUAGES: tuple[Language, ...] = get_args(Language)

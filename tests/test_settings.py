@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from agent import llms, settings
+from agent import settings
 from agent.behaviour import behaviour
 from agent.errors import AgentError
+from agent.llms import choice
 from agent.settings import PREFIX, ROOT, Settings
 
 
@@ -74,7 +75,7 @@ def test_the_four_behaviours() -> None:
 def test_a_conversation_starts_with_the_fine_tuned_llm_if_there_is_one(
     given: dict[str, Any], first: str
 ) -> None:
-    assert llms.with_first_llm(settings.load(**given)).llm == first
+    assert choice.with_first_llm(settings.load(**given)).llm == first
 
 
 @pytest.mark.parametrize(
@@ -86,4 +87,4 @@ def test_a_conversation_starts_with_the_fine_tuned_llm_if_there_is_one(
 )
 def test_what_no_engine_could_load_is_refused_at_once(given: dict[str, Any], said: str) -> None:
     with pytest.raises(AgentError, match=said):
-        llms.check(settings.load(**given))
+        choice.check(settings.load(**given))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from agent.router import TurnEmbedding
+from agent.chat.support import Embed, sentences, support
+from agent.routing.embedding import TurnEmbedding
 from agent.settings import ROOT
-from agent.support import Embed, sentences, support
 
 if TYPE_CHECKING:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding

@@ -16,13 +16,13 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.cli import app
-from agent.evaluation.triage import cases, measure, ordinary
-from agent.red_flags import RED_FLAGS
+from agent.evaluation.parts.triage import cases, measure, ordinary
+from agent.safety.red_flags import RED_FLAGS
+from agent.safety.triage import Kind, is_plain, triage
+from agent.safety.triage_head import HEAD, features, likeliest_kind, weigh
+from agent.safety.triage_training import examples, train
+from agent.safety.wording import compiled, fold, openers
 from agent.settings import ROOT
-from agent.triage import Kind, is_plain, triage
-from agent.triage_head import HEAD, features, likeliest_kind, weigh
-from agent.triage_training import examples, train
-from agent.wording import compiled, fold, openers
 
 KINDS = get_args(Kind)
 CASES = examples()

@@ -34,12 +34,13 @@ app.add_typer(evaluate.app, name="evaluate")
 @app.command()
 def setup() -> None:
     """Prepare what the first conversation needs: the embedded model and the sample's index."""
-    from agent.llms import choose, weights
+    from agent.llms import embedded
+    from agent.llms.choice import choose
 
     settings = settings_module.load()
     models = settings.home / "models"
     if settings.model in ("auto", "embedded") and choose(settings) == "llama_cpp":
-        print(f"The model: {weights.llama_cpp_file(models)}")
+        print(f"The model: {embedded.llama_cpp_file(models)}")
     if not (settings.index_dir / "manifest.json").exists():
         print("The index: embedding the sample (about half a minute)")
         index.build()

@@ -81,8 +81,8 @@ def retrieval(
     as_json: Json = False,
 ) -> None:
     """Hit rate, MRR and nDCG of the index in use, searched in several ways."""
-    from agent.evaluation.retrieval import as_json as figures
-    from agent.evaluation.retrieval import as_markdown, run
+    from agent.evaluation.parts.retrieval import as_json as figures
+    from agent.evaluation.parts.retrieval import as_markdown, run
 
     told = run(settings_module.load(), qrels, known)
     if as_json:
@@ -104,7 +104,7 @@ def triage_command(
     """Recall and false alarms of triage on a labelled test set, by kind, and the time it takes."""
     from dataclasses import asdict
 
-    from agent.evaluation import triage
+    from agent.evaluation.parts import triage
 
     rows = triage.cases(cases or triage.CASES)
     splits = sorted({row.get("split", "all") for row in rows}, reverse=True)
@@ -154,8 +154,9 @@ def router_command(
     from dataclasses import asdict
     from functools import partial
 
-    from agent import router
-    from agent.evaluation import router as evaluation
+    from agent.evaluation.parts import router as evaluation
+    from agent.routing import router
+    from agent.routing.embedding import TurnEmbedding
     from index_store.embedding import embed_queries, identity, load_embedding
 
     settings = settings_module.load()
@@ -163,7 +164,7 @@ def router_command(
     others = evaluation.clinc(clinc) if clinc else []
     head = router.load(identity(settings.embed_model), settings.home)
     model = load_embedding(settings.embed_model)
-    times = evaluation.times(rows, head, router.TurnEmbedding(model))
+    times = evaluation.times(rows, head, TurnEmbedding(model))
     embed = partial(embed_queries, model)
     results = [evaluation.measure(cases.stem if cases else "router", rows, head, embed)]
     if others:

@@ -12,7 +12,7 @@ import typer
 from agent import settings as settings_module
 from agent.cli.options import print_json
 from agent.errors import AgentError
-from agent.passwords import Passwords
+from agent.storage.passwords import Passwords
 
 accounts = typer.Typer(
     no_args_is_help=True, help="Accounts of the page; with the first one it asks for a login."
@@ -59,9 +59,9 @@ def export(
     ] = None,
 ) -> None:
     """Every feedback as a line of JSON: question, answer, behaviour, value, comment and more."""
-    from agent import database
-    from agent.feedback import rows
-    from agent.files import write_private
+    from agent.storage import database
+    from agent.storage.feedback import rows
+    from index_store.disk import write_private
 
     with database.reading(settings_module.load()) as connection:
         found = list(rows(connection))

@@ -18,12 +18,13 @@ app = typer.Typer()
 @app.command()
 def route() -> None:
     """Read {"messages": [{"role", "content"}, ...]} lines; print the router's decision on each."""
-    from agent import router
+    from agent.routing import router
+    from agent.routing.embedding import TurnEmbedding
     from index_store.embedding import identity, load_embedding
 
     settings = settings_module.load()
     head = router.load(identity(settings.embed_model), settings.home)
-    embedding = router.TurnEmbedding(load_embedding(settings.embed_model))
+    embedding = TurnEmbedding(load_embedding(settings.embed_model))
     for number, line in lines():
         try:
             turns, answers = router.patient_turns(line["messages"])
@@ -41,7 +42,7 @@ def route() -> None:
 @app.command("triage")
 def triage_command() -> None:
     """Read {"text": ...} lines; print for each whether it is an emergency, and of which kind."""
-    from agent.triage import triage
+    from agent.safety.triage import triage
 
     settings_module.load()
     for number, line in lines():
@@ -62,8 +63,8 @@ def train_router(
     """Train the router's head for the embedding model in use, from the labelled examples."""
     from functools import partial
 
-    from agent.router import HEAD
-    from agent.router_training import train
+    from agent.routing.router import HEAD
+    from agent.routing.training import train
     from index_store.embedding import embed_queries, identity, load_embedding
 
     settings = settings_module.load()
@@ -81,7 +82,7 @@ def train_triage(
     output: Annotated[Path, typer.Option(help="Where the weights of the words go.")],
 ) -> None:
     """Fit triage's second opinion to the labelled messages and the test set's development half."""
-    from agent.triage_training import examples, train
+    from agent.safety.triage_training import examples, train
 
     rows = examples()
     print(f"{len(rows)} messages, {train(rows, output)} features. -> {output}")

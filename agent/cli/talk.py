@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent import llms
 from agent import settings as settings_module
 from agent.behaviour import LLMChoice, Retrieval
 from agent.cli.options import Json, print_json
 from agent.errors import AgentError
+from agent.llms import choice
 
 if TYPE_CHECKING:
-    from agent.loading import Agent
+    from agent.chat.loading import Agent
     from agent.settings import Settings
 
 app = typer.Typer()
@@ -30,7 +30,8 @@ def ask(question: str, llm: Llm = None, retrieval: Ret = None, as_json: Json = F
     """Answer one question."""
     import asyncio
 
-    from agent.transcript import collect, show
+    from agent.chat.record import collect
+    from agent.cli.terminal import show
 
     settings = _settings(llm, retrieval)
     agent = _load(settings)
@@ -44,7 +45,7 @@ def ask(question: str, llm: Llm = None, retrieval: Ret = None, as_json: Json = F
 @app.command()
 def chat(llm: Llm = None, retrieval: Ret = None) -> None:
     """Talk with the agent in the terminal. Control-C stops an answer, Control-D leaves."""
-    from agent.transcript import converse
+    from agent.cli.terminal import converse
 
     converse(_load(_settings(llm, retrieval)).conversation())
 
@@ -63,8 +64,9 @@ def compare(question: str, as_json: Json = False) -> None:
 
 async def all_four(agent: Agent, question: str, as_json: bool) -> list[dict[str, Any]]:
     """Show each answer, or collect them all. Raises AgentError if none of the four has one."""
-    from agent.comparison import conversations
-    from agent.transcript import collect, show, unanswered
+    from agent.chat.comparison import conversations
+    from agent.chat.record import collect, unanswered
+    from agent.cli.terminal import show
 
     answers: list[dict[str, Any]] = []
     errors: list[AgentError] = []
@@ -87,13 +89,13 @@ async def all_four(agent: Agent, question: str, as_json: bool) -> list[dict[str,
 def _settings(llm: LLMChoice | None, retrieval: Retrieval | None) -> Settings:
     chosen = {"llm": llm, "retrieval": retrieval}
     given = {name: value for name, value in chosen.items() if value}
-    return llms.with_first_llm(settings_module.load(**given))
+    return choice.with_first_llm(settings_module.load(**given))
 
 
 def _load(settings: Settings) -> Agent:
     if sys.stderr.isatty():
         print("Loading the models ...", file=sys.stderr)
-    from agent import loading
+    from agent.chat import loading
 
     agent = loading.load(settings)
     agent.engine.llm(

@@ -19,20 +19,20 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from llama_index.core.base.llms.types import MessageRole
 
-from agent import llms
 from agent.behaviour import Behaviour, LLMChoice, Retrieval
+from agent.chat.prompting import Prompt, prompt
+from agent.chat.record import collect
 from agent.errors import AgentError
-from agent.evaluation.journal import Journal, Row
+from agent.evaluation.eval_log import Journal, Row
 from agent.evaluation.questions import APPROACHES, CHOICES, Approach, Questions, own_reply
-from agent.llms import Engine, weights
-from agent.prompting import Prompt, prompt
+from agent.llms import choice, embedded
+from agent.llms.interface import Engine, Loss
 from agent.settings import ROOT, Settings
-from agent.transcript import collect
 from index_store import manifest
 from index_store.dataset import Dialogue
 
 if TYPE_CHECKING:
-    from agent.loading import Agent
+    from agent.chat.loading import Agent
 
 # What is not here changes neither answers nor times.
 SETTINGS = {
@@ -75,7 +75,7 @@ def about_run(settings: Settings, questions: Questions) -> dict[str, Any]:
     prompts = [ROOT / "prompts" / f"{name}.j2" for name in PROMPTS]
     return {
         "questions": questions.source,
-        "engine": llms.choose(settings),
+        "engine": choice.choose(settings),
         **settings.model_dump(mode="json", include=SETTINGS),
         "index": index.generation,
         "prompts": _digest(prompts),
@@ -161,7 +161,7 @@ async def read_references(
     from tqdm import tqdm
 
     missing = [(q, a) for q in questions for a in approaches if (q.id, a) not in losses]
-    known: dict[tuple[str, Behaviour], llms.Loss] = {}  # auto has the prompt of another one
+    known: dict[tuple[str, Behaviour], Loss] = {}  # auto has the prompt of another one
     for question, approach in tqdm(missing, desc="References", unit="reply", disable=None):
         answer = answers[question.id, approach]
         llm, _ = choices(engine, approach)
@@ -191,7 +191,7 @@ def _share_supported(sentences: Sequence[dict[str, Any]]) -> float:
 
 
 def _adapter_files(settings: Settings) -> list[Path]:
-    path = weights.adapter(settings, weights.EMBEDDED)
+    path = choice.adapter(settings, embedded.EMBEDDED)
     if path is None or path.is_file():
         return [path] if path else []
     return sorted(path.glob("adapter_*"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agent import llms, loading
+from agent.chat import loading
 from agent.evaluation import report
 from agent.evaluation.asking import (
     Answer,
@@ -24,13 +24,14 @@ from agent.evaluation.asking import (
     read_references,
 )
 from agent.evaluation.conclusions import Table, as_dict, conclude
-from agent.evaluation.journal import Journal, claim
+from agent.evaluation.eval_log import Journal, claim
 from agent.evaluation.judging import Judgement, judge_all
 from agent.evaluation.questions import Approach, Questions
 from agent.evaluation.scoring import score
 from agent.evaluation.statistics import Values
-from agent.files import write_text
+from agent.llms import choice, engines
 from agent.settings import Settings
+from index_store.disk import write_text
 from index_store.embedding import load_embedding
 
 
@@ -60,8 +61,8 @@ async def evaluate(
     await ask_all(agent, asked, approaches, answers)
 
     reader = agent.engine
-    if perplexity and llms.choose(settings) != "huggingface":
-        reader = llms.load(settings.model_copy(update={"engine": "huggingface"}))
+    if perplexity and choice.choose(settings) != "huggingface":
+        reader = engines.load(settings.model_copy(update={"engine": "huggingface"}))
     await read_references(reader, settings, asked, approaches, answers, losses)
     judged = "judgements.jsonl" if judge is None else f"judgements-{_file_name(judge[0])}.jsonl"
     judgements = Journal(folder / judged, Judgement)

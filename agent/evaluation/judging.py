@@ -16,7 +16,7 @@ from llama_index.llms.openai_like import OpenAILike
 
 from agent.errors import AgentError
 from agent.evaluation.asking import Answer
-from agent.evaluation.journal import Journal, Row
+from agent.evaluation.eval_log import Journal, Row
 from agent.evaluation.questions import Approach
 from index_store.dataset import Dialogue
 

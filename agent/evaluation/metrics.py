@@ -49,7 +49,7 @@ METRICS = (
         "supported",
         "higher",
         ".1%",
-        "share of the answer's sentences that a retrieved reply supports (agent/support.py)",
+        "share of the answer's sentences that a retrieved reply supports (agent/chat/support.py)",
     ),
     Metric(
         "copied",

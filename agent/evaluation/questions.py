@@ -90,7 +90,7 @@ def read_questions(
 
 def own_reply(question: Dialogue) -> Callable[[Dialogue], bool]:
     """Whether a dialogue of the index gives the reference of `question` away."""
-    from agent.finetuning.examples import gives_away
+    from index_store.split import gives_away
 
     turns: Sequence[str] = [question.patient]
     return lambda dialogue: gives_away(dialogue, turns, question.doctor)

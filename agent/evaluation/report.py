@@ -15,12 +15,12 @@ import numpy as np
 
 from agent.evaluation.asking import Answer
 from agent.evaluation.conclusions import QUALITY, Conclusions, Table
-from agent.evaluation.journal import Journal
+from agent.evaluation.eval_log import Journal
 from agent.evaluation.metrics import METRICS
 from agent.evaluation.plots import plots
 from agent.evaluation.questions import Approach, Questions
 from agent.evaluation.statistics import RESAMPLES, Estimate
-from agent.files import write_text
+from index_store.disk import write_text
 
 HTML, MARKDOWN = "report.html", "report.md"
 EXAMPLES = 3
@@ -56,7 +56,7 @@ def write(
         "exp": math.exp,
     }
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
         undefined=StrictUndefined,
         autoescape=lambda name: name == f"{HTML}.j2",
         trim_blocks=True,

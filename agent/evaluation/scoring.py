@@ -13,7 +13,7 @@ import numpy as np
 
 from agent.evaluation.asking import Answer, ReferenceLoss
 from agent.evaluation.conclusions import Table
-from agent.evaluation.journal import Journal
+from agent.evaluation.eval_log import Journal
 from agent.evaluation.judging import Judgement
 from agent.evaluation.metrics import (
     chrf,

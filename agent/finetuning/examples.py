@@ -1,7 +1,7 @@
 """Training examples: from dialogues to prompts with the answers that belong to them.
 
 Owns what an example is made of and in which shares (`Recipe`). The prompt itself comes from
-`agent.prompting`, as in a conversation, and what stands in it from the index's own search, so
+`agent.chat.prompting`, as in a conversation, and what stands in it from the index's own search, so
 that training sees what serving sends. RAFT is Zhang et al. 2024, arXiv 2403.10131: a share P of
 the prompts with documents holds relevant ones beside k distractors, the others distractors
 alone. Two things differ from the paper: a share of the examples has no documents at all, so
@@ -14,7 +14,6 @@ Knows nothing of training.
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,22 +22,23 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRole
 
-from agent.llms import as_dicts
-from agent.prompting import prompt
-from agent.router import Router, TurnEmbedding, asks
+from agent.chat.prompting import prompt
+from agent.llms.interface import as_dicts
+from agent.routing.embedding import TurnEmbedding
+from agent.routing.router import Router, asks
 from index_store.dataset import Dialogue
+from index_store.split import gives_away
 from index_store.store import IndexStore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-CONVERSATIONS = Path(__file__).with_name("conversations.jsonl")
+CONVERSATIONS = Path(__file__).parent / "data" / "conversations.jsonl"
 # Hits of a search from which hard distractors are drawn: near the question, behind its answers.
 HARD = slice(8, 40)
 HARD_SHARE = 0.5  # the other distractors are drawn from the whole data set
 SPARE = 10
 MOST_RELEVANT = 2  # documents of other patients that one prompt holds at most
-TOO_ALIKE = 0.6  # Jaccard index of the words above which a reply counts as the target itself
 
 
 @dataclass(frozen=True)
@@ -199,20 +199,8 @@ class ExampleMaker:
         return relevant, distractors
 
 
-def gives_away(dialogue: Dialogue, turns: Sequence[str], answer: str) -> bool:
-    """Whether a document holds the reply that is to be given to a patient's `turns`: it is of
-    the same patient, or its words are nearly those of `answer`."""
-    words, target = _words(dialogue.doctor), _words(answer)
-    alike = len(words & target) > TOO_ALIKE * len(words | target)
-    return dialogue.patient in turns or alike
-
-
 def _exchange(dialogue: Dialogue) -> list[ChatMessage]:
     return [
         ChatMessage(role=MessageRole.USER, content=dialogue.patient),
         ChatMessage(role=MessageRole.ASSISTANT, content=dialogue.doctor),
     ]
-
-
-def _words(text: str) -> set[str]:
-    return set(re.findall(r"\w+", text.casefold()))

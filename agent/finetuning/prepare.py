@@ -13,16 +13,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agent import router
 from agent.errors import AgentError
-from agent.files import write_text
 from agent.finetuning.examples import CONVERSATIONS, ExampleMaker, Recipe, Tokenizer
-from agent.llms import weights
-from agent.router import TurnEmbedding
+from agent.llms import choice
+from agent.routing import router
+from agent.routing.embedding import TurnEmbedding
 from agent.settings import Settings
 from index_store.build import build
 from index_store.cleaning import Cleaning
 from index_store.dataset import Dialogue
+from index_store.disk import write_text
 from index_store.embedding import identity, load_embedding
 from index_store.split import split
 from index_store.store import IndexStore
@@ -55,7 +55,7 @@ async def prepare(
     """
     if not 0 <= recipe.distractors < len(dialogues):
         raise _too_few(len(dialogues), recipe)
-    name, checkpoint = weights.checkpoint(settings)
+    name, checkpoint = choice.checkpoint(settings)
     head = router.load(identity(settings.embed_model), settings.home)
     tokenizer = Tokenizer(_tokenizer(checkpoint), settings.context_window)
 

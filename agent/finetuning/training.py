@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.errors import AgentError
-from agent.files import write_text
 from agent.finetuning.prepare import TRAIN, VALIDATION
-from agent.llms import END_TOKENS, weights
+from agent.llms import choice
+from agent.llms.interface import END_TOKENS
 from agent.settings import Settings
-from index_store.manifest import sync
+from index_store.disk import sync, write_text
 
 MOST_RANK = 16  # vLLM's --max-lora-rank, unless it is told otherwise
 RECORD, CURVE, CHECKPOINTS = "training.json", "loss.png", "checkpoints"
@@ -83,7 +83,7 @@ def train(settings: Settings, training: Training, examples: Path, output: Path) 
     examples are missing, the model does not load, or `output` holds another run.
     """
     check(training, examples)
-    name, checkpoint = weights.checkpoint(settings)
+    name, checkpoint = choice.checkpoint(settings)
     record = _record(name, training, examples)
     _claim(output, record)
 

@@ -31,7 +31,7 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.llms.openai_like import OpenAILike
 
 from agent.errors import AgentError
-from agent.llms import PENALTY_WINDOW, Engine, Loss, Sampling, as_dicts
+from agent.llms.interface import PENALTY_WINDOW, Engine, Loss, Sampling, as_dicts
 from agent.settings import Settings
 
 CONNECT = 5.0  # seconds until the server accepts a connection

@@ -20,7 +20,7 @@ from chainlit.element import ElementDict
 from chainlit.types import ThreadDict
 
 from agent.behaviour import Behaviour
-from agent.comparison import CHOICES
+from agent.chat.comparison import CHOICES
 from agent.page import sources
 from agent.page.language import say
 from agent.page.sources import Payload

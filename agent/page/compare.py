@@ -22,21 +22,21 @@ from chainlit.chat_context import chat_context
 from chainlit.types import CommandDict
 
 from agent.behaviour import Behaviour
-from agent.comparison import Failed, compare, conversations
-from agent.emergency import Language
+from agent.chat.comparison import Failed, compare, conversations
+from agent.chat.events import Delta, Emergency, Event, Finished, Notice, Retrieved, Routed, Waiting
 from agent.errors import AgentError
-from agent.events import Delta, Emergency, Event, Finished, Notice, Retrieved, Routed, Waiting
 from agent.page import columns, notice, sources
 from agent.page.columns import Comparison
 from agent.page.language import explain, say
 from agent.page.turn import TurnOnScreen, retry_button, show_answer
+from agent.templates import Language
 from index_store.errors import StoreError
 
 if TYPE_CHECKING:
     from llama_index.core.base.llms.types import ChatMessage
 
-    from agent.engine import PatientChatEngine
-    from agent.loading import Agent
+    from agent.chat.engine import PatientChatEngine
+    from agent.chat.loading import Agent
     from agent.page.conversation import Conversation
 
 log = logging.getLogger("medraft")

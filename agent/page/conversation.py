@@ -24,17 +24,17 @@ from chainlit.types import ThreadDict
 from chainlit.user_session import user_sessions
 from chainlit.utils import utc_now
 
-from agent import threads
 from agent.errors import AgentError
 from agent.page import choices, columns, compare, notice, resume
 from agent.page.language import explain, language, say
 from agent.page.turn import TurnOnScreen, retry_button
+from agent.storage import threads
 from index_store.errors import StoreError
 
 if TYPE_CHECKING:
-    from agent.engine import PatientChatEngine
-    from agent.loading import Agent
-    from agent.page.startup import Models
+    from agent.chat.engine import PatientChatEngine
+    from agent.chat.loading import Agent
+    from agent.page.server.startup import Models
     from agent.settings import Settings
 
 log = logging.getLogger("medraft")

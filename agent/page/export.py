@@ -12,10 +12,10 @@ from typing import Any
 
 from chainlit.types import FeedbackDict, ThreadDict
 
-from agent.emergency import Language
 from agent.page.columns import Comparison
 from agent.page.language import say
-from agent.threads import judged, text_of, turns
+from agent.storage.threads import judged, text_of, turns
+from agent.templates import Language
 
 
 def markdown(thread: ThreadDict, to: Language) -> str:

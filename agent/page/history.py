@@ -37,9 +37,9 @@ from sqlalchemy import RowMapping, Table, and_, delete, exists, func, or_, selec
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from agent.database import elements, feedbacks, steps, threads, users
 from agent.page.language import say
-from agent.threads import COLUMNS, shortened, step_of, steps_of, storable
+from agent.storage.database import elements, feedbacks, steps, threads, users
+from agent.storage.threads import COLUMNS, shortened, step_of, steps_of, storable
 
 log = logging.getLogger("medraft")
 
@@ -54,7 +54,7 @@ def _queued(method: Method) -> Method:
 
 
 class History(BaseDataLayer):
-    """Chainlit's data layer over `agent.database`.
+    """Chainlit's data layer over `agent.storage.database`.
 
     What is written happens in the order in which it was asked for: Chainlit starts a task for
     each change of a step, and an older state must not come last, nor after its deletion.

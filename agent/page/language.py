@@ -1,7 +1,7 @@
 """What the page itself says, in the patient's language.
 
-Owns the catalogs `words/en.toml` and `words/es.toml` (one table a module, the same keys in both),
-the errors in other words than the code's (`words/errors_es.toml`), and which language a browser
+Owns the catalogs `data/en.toml` and `data/es.toml` (one table a module, the same keys in both),
+the errors in other words than the code's (`data/errors_es.toml`), and which language a browser
 gets. Does not know when anything is said.
 """
 
@@ -17,11 +17,11 @@ import chainlit as cl
 from chainlit.session import WebsocketSession
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agent.emergency import Language
 from agent.errors import AgentError
+from agent.templates import Language
 from index_store.errors import StoreError
 
-WORDS = Path(__file__).with_name("words")
+WORDS = Path(__file__).with_name("data")
 # By what Chainlit knows a language: `.chainlit/translations/NAME.json`, `chainlit_NAME.md`.
 CHAINLITS: dict[Language, str] = {"en": "en-US", "es": "es"}
 

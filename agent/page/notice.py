@@ -1,8 +1,8 @@
 """The emergency notice on the page: whom to call, in view as long as the conversation goes on.
 
 Owns its two messages, and the choice of the country whose numbers it gives. `public/medraft.css`
-knows the messages by their avatars and pins the newest to the top; `agent.threads` knows stored
-ones by their metadata. Does not know what a notice says.
+knows the messages by their avatars and pins the newest to the top; `agent.storage.threads` knows
+stored ones by their metadata. Does not know what a notice says.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import unicodedata
 import chainlit as cl
 from chainlit.input_widget import Select
 
-from agent.emergency import countries
 from agent.page.language import language, say
+from agent.safety.emergency import countries
 from agent.settings import Settings
 
 _MARK = {"notice": True}
@@ -21,14 +21,14 @@ _ELSEWHERE = "elsewhere"  # the page has no empty choice
 
 
 async def show(notice: str) -> None:
-    """Show a notice of `agent.emergency`: whom to call, then what to do until then."""
+    """Show a notice of `agent.safety.emergency`: whom to call, then what to do until then."""
     call, meanwhile = notice.split("\n\n", 1)
     await cl.Message(call, author=say("notice.call"), metadata=dict(_MARK)).send()
     await cl.Message(meanwhile, author=say("notice.meanwhile"), metadata=dict(_MARK)).send()
 
 
 def country(settings: Settings) -> str:
-    """The country that this session has chosen: a code of `agent.emergency`, or none."""
+    """The country that this session has chosen: a code of `agent.safety.emergency`, or none."""
     chosen = cl.context.session.chat_settings.get("country", settings.country)
     return chosen if chosen in countries() else ""
 

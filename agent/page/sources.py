@@ -20,10 +20,10 @@ from typing import Any, Literal
 
 import chainlit as cl
 
-from agent.events import Retrieved
+from agent.chat.events import Retrieved
+from agent.chat.record import source
+from agent.chat.support import Supported
 from agent.page.language import say
-from agent.support import Supported
-from agent.transcript import source
 
 BUTTON = "source"  # the name by which Chainlit knows what a click on one calls
 # What became of a reply: the answer takes something from it or does not, it was kept from the
@@ -48,7 +48,7 @@ _BEGIN, _END = "\ue000", "\ue001"
 def payloads(
     retrieved: Retrieved, sample: bool, support: Sequence[Supported] | None = None
 ) -> list[Payload]:
-    """One a reply, first those in the prompt, in their order: `agent.transcript.source`, and
+    """One a reply, first those in the prompt, in their order: `agent.chat.record.source`, and
     `number`, `use`, `sentences` (spans of the answer that it supports), `passages` (spans of
     `doctor` that do so) and `sample`.
 

@@ -17,7 +17,7 @@ from typing import Any
 import chainlit as cl
 from chainlit.utils import utc_now
 
-from agent.events import (
+from agent.chat.events import (
     Delta,
     Emergency,
     Event,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import chainlit as cl
 
-from agent.emergency import Language
 from agent.page.language import say
+from agent.templates import Language
 
 QUESTIONS = ["headache", "acne", "cough", "help"]
 

@@ -1,0 +1,74 @@
+"""One question through all four behaviours: base, RAG, fine-tuned, RAFT.
+
+Owns their order, and that an error of one does not end the others. Knows neither a screen nor
+the conversation that the question came from: each behaviour answers in a conversation of its own
+that is thrown away, so nobody's memory changes.
+
+One after the other, so that no answer's times hold the work of another. What an engine keeps from
+one prompt to the next still helps: base reads the history, and RAG, right after it, need not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.behaviour import Behaviour, LLMChoice, Retrieval
+from agent.chat.events import Event
+
+if TYPE_CHECKING:
+    from llama_index.core.base.llms.types import ChatMessage
+
+    from agent.chat.engine import PatientChatEngine
+    from agent.chat.loading import Agent
+    from agent.templates import Language
+
+CHOICES: dict[Behaviour, tuple[LLMChoice, Retrieval]] = {
+    "base": ("base", "never"),
+    "RAG": ("base", "always"),
+    "fine-tuned": ("fine-tuned", "never"),
+    "RAFT": ("fine-tuned", "always"),
+}
+
+
+@dataclass(frozen=True)
+class Failed:
+    """This behaviour has no answer, or no end of it."""
+
+    error: Exception
+
+
+def conversations(
+    agent: Agent,
+    history: Sequence[ChatMessage] = (),
+    language: Language = "en",
+    country: str | None = None,
+) -> Iterator[tuple[Behaviour, PatientChatEngine]]:
+    """A conversation after `history` for each behaviour, in the order in which they are asked.
+
+    `language` and `country` are those of an emergency's notice; None: the setting's.
+    """
+    for name, (llm, retrieval) in CHOICES.items():
+        engine = agent.conversation(history)
+        engine.llm, engine.retrieval = llm, retrieval
+        engine.language = language
+        engine.country = agent.settings.country if country is None else country
+        yield name, engine
+
+
+async def compare(
+    question: str, each: Iterable[tuple[Behaviour, PatientChatEngine]]
+) -> AsyncGenerator[tuple[Behaviour, Event | Failed], None]:
+    """The events of the turn of each of `conversations`; closing the generator stops the engine.
+
+    A turn that fails ends in `Failed`, and the next behaviour goes on.
+    """
+    for name, engine in each:
+        try:
+            async with aclosing(engine.turn(question)) as events:
+                async for event in events:
+                    yield name, event
+        except Exception as error:
+            yield name, Failed(error)

@@ -1,0 +1,87 @@
+"""What happens in a turn, in the order in which it happens: the stream that a screen shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llama_index.core.schema import NodeWithScore
+
+    from agent.behaviour import Behaviour
+    from agent.chat.support import Supported
+    from agent.routing.router import Route
+
+
+@dataclass(frozen=True)
+class Emergency:
+    """A red flag in the message: its kind, and the notice for the patient (Markdown)."""
+
+    kind: str
+    notice: str
+
+
+@dataclass(frozen=True)
+class Routed:
+    """The decision, and the behaviour that it makes of this answer."""
+
+    route: Route
+    behaviour: Behaviour
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """The doctors' replies that go into the prompt, none if nothing was close enough; and those
+    that were found and `left_out`: they address a model (agent.safety.injection), or there is no
+    room."""
+
+    sources: list[NodeWithScore]
+    left_out: list[NodeWithScore] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The engine is busy: so many answers are before this one. Told again when it changes."""
+
+    before: int
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Before the answer begins: another LLM has to go from the engine's memory, and this one to be
+    loaded. `text` says which; a page in another language says it in its own words."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Delta:
+    """The next piece of the answer."""
+
+    text: str
+
+
+@dataclass
+class Timing:
+    """Milliseconds since the message was handed over (route and retrieve: their own length)."""
+
+    route_ms: float = 0.0
+    retrieve_ms: float = 0.0
+    first_token_ms: float | None = None
+    total_ms: float = 0.0
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The answer is whole: the LLM ended it (`ended`), or it was cut where it was long enough or
+    began to repeat itself. A stopped one does not get here. `support` tells which of its sentences
+    a source supports, by the source's number in `Retrieved.sources`, from 1."""
+
+    answer: str
+    timing: Timing = field(default_factory=Timing)
+    ended: bool = True
+    support: list[Supported] = field(default_factory=list)
+
+
+Event = Emergency | Routed | Retrieved | Waiting | Notice | Delta | Finished

@@ -1,0 +1,87 @@
+"""The prompt of a turn: templates rendered, and cut to what the model can read.
+
+Owns the order in the prompt (system, the history as it was said, the patient's message with
+the retrieved replies last, so that the engine's prefix cache serves all that came before), that
+nobody's text is more than text in it, and what gives way when it is too long. The templates are
+`prompts/*.j2`, one file a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRole
+
+from agent.behaviour import LLMChoice
+from agent.errors import AgentError
+from agent.safety.injection import harmless
+from agent.templates import render
+
+# The history gives way in blocks of this many messages: were it cut by one at every turn,
+# the prefix cache would be worth nothing from the first cut on.
+BLOCK = 8
+
+
+class Reader(Protocol):
+    """What a prompt must know of an LLM: how much it reads, and how long a prompt is to it."""
+
+    @property
+    def metadata(self) -> LLMMetadata: ...
+
+    async def count_tokens(self, messages: Sequence[ChatMessage]) -> int: ...
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What goes to the LLM: the messages, how many sources they hold, and the first words of the
+    answer if the LLM is to go on from them (they are the last message, then)."""
+
+    messages: list[ChatMessage]
+    used: int
+    opening: str
+
+
+async def prompt(
+    llm: Reader,
+    choice: LLMChoice,
+    history: Sequence[ChatMessage],
+    message: str,
+    sources: Sequence[str],
+    max_tokens: int,
+) -> Prompt:
+    """The prompt of a turn.
+
+    What is too long loses its oldest turns first, then its last sources, never the message.
+    Raises AgentError if the message alone is longer than the model can read.
+    """
+    history = [ChatMessage(role=m.role, content=harmless(m.content or "")) for m in history]
+    message, sources = harmless(message), [harmless(source) for source in sources]
+    budget = llm.metadata.context_window - max_tokens
+    system = ChatMessage(role=MessageRole.SYSTEM, content=render("system"))
+    for used in range(len(sources), -1, -1):
+        layout = "rag" if choice == "base" else "raft"
+        last = render(layout, message=message, sources=sources[:used]) if used else message
+        end = [ChatMessage(role=MessageRole.USER, content=last)]
+        # A small base LLM talks about the task unless it finds itself in mid-answer; a fine-tuned
+        # one has learned how answers begin.
+        opening = f"{render('opening')}\n\n" if used and choice == "base" else ""
+        if opening:
+            end.append(ChatMessage(role=MessageRole.ASSISTANT, content=opening))
+        for start in range(0, len(history) + BLOCK, BLOCK):
+            messages = [system, *history[start:], *end]
+            if await _fits(llm, messages, budget):
+                return Prompt(messages, used, opening)
+    raise AgentError(
+        f"This message is longer than the model can read ({budget} tokens): "
+        "please send a shorter one.",
+        key="too_long",
+        budget=budget,
+    )
+
+
+async def _fits(llm: Reader, messages: Sequence[ChatMessage], budget: int) -> bool:
+    # A token stands for one byte at least, so that most prompts need no counting.
+    most = sum(len((m.content or "").encode()) + 16 for m in messages)
+    return most <= budget or await llm.count_tokens(messages) <= budget

@@ -1,0 +1,70 @@
+"""A turn in the terminal: as one JSON object, as text while it streams, as a conversation.
+
+Owns how events are written down. Knows nothing of how they come about.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import Any
+
+from llama_index.core.schema import NodeWithScore
+
+from agent.chat.engine import PatientChatEngine
+from agent.chat.events import Emergency, Finished, Retrieved, Routed
+
+
+async def collect(engine: PatientChatEngine, question: str) -> dict[str, Any]:
+    """The documented object of `medraft ask --json`."""
+    told = unanswered(engine, question)
+    async with aclosing(engine.turn(question)) as events:
+        async for event in events:
+            match event:
+                case Emergency(kind, notice):
+                    told |= {
+                        "emergency": True,
+                        "emergency_kind": kind,
+                        "emergency_notice": notice,
+                    }
+                case Routed(route, behaviour):
+                    told |= {"behaviour": behaviour, "route": asdict(route)}
+                case Retrieved(sources, left_out):
+                    told["sources"] = [source(found) for found in sources]
+                    told["left_out"] = [source(found) for found in left_out]
+                case Finished(answer, timing, ended, support):
+                    told |= {"answer": answer, "ended": ended, "timing": asdict(timing)}
+                    told["support"] = [asdict(sentence) for sentence in support]
+    return told
+
+
+def unanswered(engine: PatientChatEngine, question: str) -> dict[str, Any]:
+    """That object before the turn."""
+    return {
+        "question": question,
+        "llm": engine.llm,
+        "retrieval": engine.retrieval,
+        "behaviour": None,
+        "route": None,
+        "emergency": False,
+        "emergency_kind": None,
+        "emergency_notice": None,
+        "answer": "",
+        "ended": False,
+        "sources": [],
+        "left_out": [],
+        "support": [],
+        "timing": None,
+    }
+
+
+def source(found: NodeWithScore) -> dict[str, Any]:
+    """A retrieved reply as people and scripts read it; `score` is a cosine."""
+    return {
+        "id": found.node.node_id,
+        "rank": found.node.metadata["rank"],
+        "score": found.score,
+        "title": found.node.metadata["title"],
+        "patient": found.node.metadata["patient"],
+        "doctor": found.node.get_content(),
+    }

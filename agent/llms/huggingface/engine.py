@@ -1,0 +1,194 @@
+"""The transformers engine: Llama 3 8B on CUDA, the embedded model on a CPU, in this process.
+
+Owns the LLMs of the engine: two on one checkpoint that differ in the adapter, or two checkpoints,
+and which of those are in memory. Knows nothing of retrieval or conversations; checkpoint.py loads,
+generation.py answers.
+
+Only `astream_chat` and `count_tokens` are ours; what else HuggingFaceLLM offers is as it was.
+Never run on a GPU so far: CUDA differs from what the tests run in dtype, device_map and
+quantization alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from llama_index.core.base.llms.types import ChatMessage, ChatResponseAsyncGen, LLMMetadata
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.llms.huggingface import HuggingFaceLLM
+
+from agent.errors import AgentError
+from agent.llms import choice, peft_adapter
+from agent.llms.huggingface import checkpoint
+from agent.llms.huggingface.checkpoint import Checkpoint
+from agent.llms.huggingface.generation import Model, Queue, Say, explain, free_memory, prompt_ids
+from agent.llms.interface import Engine, Loss, Sampling
+from agent.settings import Settings
+
+ADAPTER = "doctor"
+
+
+class HuggingFaceChatLLM(HuggingFaceLLM):
+    """One LLM on weights that stay: with an adapter (None: there is none loaded)."""
+
+    _shared: Model = PrivateAttr()
+    _queue: Queue = PrivateAttr()
+    _adapter: str | None = PrivateAttr()
+
+    def __init__(
+        self, shared: Model, queue: Queue, name: str, window: int, adapter: str | None
+    ) -> None:
+        super().__init__(
+            model=shared.model,
+            tokenizer=shared.tokenizer,
+            model_name=name,
+            tokenizer_name=name,
+            context_window=window,
+            is_chat_model=True,
+        )
+        self._shared = shared
+        self._queue = queue
+        self._adapter = adapter
+
+    async def astream_chat(
+        self, messages: Sequence[ChatMessage], **sampling: Any
+    ) -> ChatResponseAsyncGen:
+        wanted = Sampling(**sampling)
+        return self._queue.stream(
+            lambda say, stop: self._shared.answer(messages, wanted, self._adapter, say, stop)
+        )
+
+    async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
+        return len(await asyncio.to_thread(prompt_ids, self._shared.tokenizer, messages))
+
+    async def loss(self, messages: Sequence[ChatMessage], answer: str) -> Loss | None:
+        return await self._queue.run(lambda: self._shared.loss(messages, answer, self._adapter))
+
+
+class Residents:
+    """The full checkpoints that are in memory: both if they fit, else the one asked last.
+
+    Only the queue's thread comes here, so that whichever was not asked is idle.
+    """
+
+    def __init__(self) -> None:
+        self._loaded: dict[Checkpoint, Model] = {}
+
+    def model(self, wanted: Checkpoint, say: Say) -> Model:
+        """Load `wanted` unless it is there; if another one must go, `raw["notice"]` says so.
+
+        Raises AgentError, and torch.cuda.OutOfMemoryError if it does not fit alone.
+        """
+        if wanted not in self._loaded:
+            try:
+                self._load(wanted)
+            except torch.cuda.OutOfMemoryError:
+                if not self._loaded:
+                    raise
+        if wanted not in self._loaded:  # out of reach of the traceback, which holds tensors
+            idle = next(iter(self._loaded)).name
+            say(
+                "",
+                tokens=0,
+                notice=f"The GPU has no room for two models: {idle} is unloaded, and "
+                f"{wanted.name} is loaded now. This answer takes longer.",
+            )
+            self._loaded.clear()
+            free_memory()
+            self._load(wanted)
+        return self._loaded[wanted]
+
+    def _load(self, wanted: Checkpoint) -> None:
+        self._loaded[wanted] = Model(wanted.load(), wanted.tokenizer)
+
+
+class FullCheckpointLLM:
+    """One LLM on weights of its own, loaded when it is first asked, and again if they had to go."""
+
+    def __init__(self, wanted: Checkpoint, residents: Residents, queue: Queue, window: int) -> None:
+        self._checkpoint, self._residents = wanted, residents
+        self._queue, self._window = queue, window
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        name = self._checkpoint.name
+        return LLMMetadata(context_window=self._window, is_chat_model=True, model_name=name)
+
+    async def astream_chat(
+        self, messages: Sequence[ChatMessage], **sampling: Any
+    ) -> ChatResponseAsyncGen:
+        """As `HuggingFaceChatLLM`'s. Raises AgentError if the checkpoint does not load."""
+        wanted = Sampling(**sampling)
+        return self._queue.stream(
+            lambda say, stop: self._residents.model(self._checkpoint, say).answer(
+                messages, wanted, None, say, stop
+            )
+        )
+
+    async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
+        """Loads the tokenizer alone."""
+        return len(await asyncio.to_thread(self._prompt_ids, messages))
+
+    async def loss(self, messages: Sequence[ChatMessage], answer: str) -> Loss | None:
+        """As `HuggingFaceChatLLM`'s. Raises AgentError if the checkpoint does not load."""
+        return await self._queue.run(
+            lambda: self._residents.model(self._checkpoint, lambda delta, **raw: None).loss(
+                messages, answer, None
+            )
+        )
+
+    def _prompt_ids(self, messages: Sequence[ChatMessage]) -> list[int]:
+        return prompt_ids(self._checkpoint.tokenizer, messages)
+
+
+def load(settings: Settings) -> Engine:
+    """Load checkpoint and adapter. Raises AgentError if either is missing or does not fit."""
+    checkpoint.check(settings)
+    name, source = choice.checkpoint(settings)
+    base = Checkpoint(name, source, "MEDRAFT_MODEL", settings.quantize)
+    full = choice.fine_tuned_checkpoint(settings)
+    try:
+        if full is None:
+            return _with_adapter(settings, base)
+        tuned = Checkpoint(*full, "MEDRAFT_FINE_TUNED_MODEL", settings.quantize)
+        return _two_checkpoints(settings, base, tuned)
+    except torch.cuda.OutOfMemoryError as error:
+        raise explain(error) from None
+
+
+def _with_adapter(settings: Settings, base: Checkpoint) -> Engine:
+    folder = choice.adapter(settings, base.name)
+    tokenizer = base.tokenizer  # what the Hub refuses, it refuses here
+    if folder is not None:
+        if folder.is_file():
+            raise AgentError(
+                f"The huggingface engine reads a PEFT directory, and MEDRAFT_ADAPTER is {folder}: "
+                "give the folder with adapter_config.json."
+            )
+        peft_adapter.read(folder).check(base.name, peft_adapter.linear_modules(base.source))
+    model = base.load()
+    if folder is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(folder), adapter_name=ADAPTER).eval()
+    shared, queue = Model(model, tokenizer, has_adapter=folder is not None), Queue()
+
+    def llm(adapter: str | None) -> HuggingFaceChatLLM:
+        return HuggingFaceChatLLM(shared, queue, base.name, settings.context_window, adapter)
+
+    if folder is None:
+        return Engine("huggingface", base.name, base=llm(None), fine_tuned=None)
+    return Engine("huggingface", base.name, base=llm("__base__"), fine_tuned=llm(ADAPTER))
+
+
+def _two_checkpoints(settings: Settings, base: Checkpoint, tuned: Checkpoint) -> Engine:
+    residents, queue = Residents(), Queue()
+    residents.model(base, say=lambda delta, **raw: None)
+
+    def llm(wanted: Checkpoint) -> FullCheckpointLLM:
+        return FullCheckpointLLM(wanted, residents, queue, settings.context_window)
+
+    return Engine("huggingface", base.name, base=llm(base), fine_tuned=llm(tuned))

@@ -1,0 +1,129 @@
+"""An adapter in the forms that other programs read: GGUF for llama.cpp, a merged checkpoint.
+
+Owns names and layout of the tensors. Knows nothing of training or serving. The GGUF is laid out
+as by llama.cpp's convert_lora_to_gguf.py: for Llama, the rows of q and k are permuted per head as
+llama.cpp permutes the weights themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from agent.errors import AgentError
+from agent.llms import choice, embedded, peft_adapter
+from agent.llms.llama_cpp import gguf_file
+from agent.settings import Settings
+from index_store.disk import make_once, make_whole
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Form = Literal["gguf", "checkpoint"]
+
+
+def export(settings: Settings, adapter: Path, form: Form, target: Path) -> None:
+    """Write `adapter` to `target`, for or merged into what MEDRAFT_MODEL means.
+
+    Raises AgentError if `target` is there already, or the adapter does not fit.
+    """
+    if target.exists():
+        raise AgentError(f"{target} is there already: give another --output, or delete it.")
+    if form == "gguf":
+        if settings.model in ("auto", "embedded"):
+            model = embedded.llama_cpp_file(settings.home / "models")
+        else:
+            model = gguf_file.find(settings.model, "MEDRAFT_MODEL")
+        make_whole(target, lambda path: write_gguf(adapter, model, path))
+    else:
+        _, checkpoint = choice.checkpoint(settings)
+        make_whole(target, lambda path: write_checkpoint(adapter, checkpoint, path))
+
+
+def cached_gguf(adapter: Path, model: Path, folder: Path) -> Path:
+    """`adapter` as a GGUF in `folder`, converted once for each content of the adapter.
+
+    `model` is the GGUF that it was trained for. Raises AgentError if `adapter` is no LoRA or was
+    made for another model.
+    """
+    peft_adapter.read(adapter)
+    content = hashlib.sha256()
+    for name in (peft_adapter.CONFIG, peft_adapter.WEIGHTS):
+        content.update((adapter / name).read_bytes())
+    target = folder / f"{adapter.resolve().name}-{content.hexdigest()[:16]}-{model.stem}.gguf"
+    return make_once(target, lambda path: write_gguf(adapter, model, path))
+
+
+def write_gguf(adapter: Path, model: Path, target: Path) -> None:
+    """Write `adapter`, a PEFT directory, to `target`. Raises AgentError if it does not fit."""
+    from gguf import GGUFReader, GGUFWriter
+    from gguf.constants import GGUFEndian
+    from safetensors.torch import load_file
+
+    found = peft_adapter.read(adapter)
+    try:
+        reader = GGUFReader(model)
+        architecture = reader.fields["general.architecture"].contents()
+        layers = reader.fields[f"{architecture}.block_count"].contents()
+        heads = {
+            "attn_q": reader.fields[f"{architecture}.attention.head_count"].contents(),
+            "attn_k": reader.fields[f"{architecture}.attention.head_count_kv"].contents(),
+        }
+    except (OSError, ValueError, KeyError):
+        raise AgentError(f"{model} is no GGUF model, or it is damaged.") from None
+    names = _names(architecture, layers)
+    places = {
+        module: names.get_name(module, try_suffixes=(".weight", ".bias")) for module in found.sizes
+    }
+    matrices = {t.name: t.shape.tolist() for t in reader.tensors if len(t.shape) == 2}
+    there = {}
+    for module, name in places.items():
+        if f"{name}.weight" in matrices:
+            columns, rows = matrices[f"{name}.weight"]  # GGUF counts them from the inside
+            there[module] = (rows, columns)
+    found.check(model.name, there)
+
+    writer = GGUFWriter(target, architecture, endianess=GGUFEndian.LITTLE)
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", found.alpha)
+    for key, tensor in load_file(adapter / peft_adapter.WEIGHTS).items():
+        module, _, part = key.removeprefix(peft_adapter.PREFIX).rpartition(".lora_")
+        values = tensor.float().numpy()
+        kind = places[module].rsplit(".", 1)[-1]
+        if part.startswith("B") and architecture == "llama" and kind in heads:
+            values = _permuted(values, heads[kind])
+        writer.add_tensor(f"{places[module]}.weight.lora_{part[0].lower()}", values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def write_checkpoint(adapter: Path, checkpoint: str, target: Path) -> None:
+    """Write the model at `checkpoint` with `adapter` merged into its weights, and its tokenizer.
+
+    Raises AgentError if the adapter does not fit, or the checkpoint does not load.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    peft_adapter.read(adapter).check(checkpoint, peft_adapter.linear_modules(checkpoint))
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    merged: Any = PeftModel.from_pretrained(model, str(adapter))
+    merged.merge_and_unload().save_pretrained(target)
+    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(target)
+
+
+def _names(architecture: str, layers: int) -> Any:
+    from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
+
+    by_name = {name: arch for arch, name in MODEL_ARCH_NAMES.items()}
+    return get_tensor_name_map(by_name[architecture], layers)
+
+
+def _permuted(rows: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of shape (heads * width, rank), from halves of a head to pairs, as llama.cpp rotates."""
+    total, rank = rows.shape
+    return rows.reshape(heads, 2, total // heads // 2, rank).swapaxes(1, 2).reshape(total, rank)

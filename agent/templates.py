@@ -1,0 +1,27 @@
+"""`prompts/*.j2`, one file a prompt or a notice, rendered; and the languages of what we say."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Literal
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from agent.settings import ROOT
+
+Language = Literal["en", "es"]
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(ROOT / "prompts"),
+        undefined=StrictUndefined,
+        autoescape=False,  # prompts are plain text
+        keep_trailing_newline=False,
+    )
+
+
+def render(name: str, **values: object) -> str:
+    """`prompts/NAME.j2` with its variables."""
+    return _templates().get_template(f"{name}.j2").render(**values).strip()
