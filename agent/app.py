@@ -14,7 +14,13 @@ from chainlit.config import config
 from chainlit.types import ThreadDict
 
 from agent.page import choices, columns, compare, resume, sources, welcome
-from agent.page.conversation import SESSIONS, Conversation, end_elsewhere, forget_ended
+from agent.page.conversation import (
+    SESSIONS,
+    Conversation,
+    end_elsewhere,
+    forget_ended,
+    one_turn,
+)
 from agent.page.history import History
 from agent.page.language import speak, spoken
 from agent.page.server import accounts, ending, privacy, routes
@@ -72,7 +78,8 @@ async def go_on(thread: ThreadDict) -> None:
 @cl.on_message
 async def answer(message: cl.Message) -> None:
     """A message of the patient, new or edited."""
-    await _conversation().answer(message)
+    asked_of_all = compare.commanded(message)
+    await _conversation().answer(message, compare.by_command if asked_of_all else one_turn)
 
 
 @cl.on_stop

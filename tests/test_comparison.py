@@ -12,6 +12,7 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from agent import settings
 from agent.chat.comparison import Failed, compare, conversations
+from agent.chat.engine import PatientChatEngine
 from agent.chat.events import Delta, Emergency, Event, Finished, Retrieved
 from agent.chat.loading import Agent
 from agent.cli import talk
@@ -60,8 +61,11 @@ def agent(
     return Agent(chosen, engine, TurnEmbedding(embedding), head, retriever)
 
 
-async def events_of(agent: Agent, question: str, **values: str) -> list[tuple[str, Event | Failed]]:
-    each = conversations(agent, BEFORE, **values)  # type: ignore[arg-type]
+async def events_of(
+    agent: Agent, question: str, begun: PatientChatEngine | None = None
+) -> list[tuple[str, Event | Failed]]:
+    begun = begun or agent.conversation()
+    each = conversations(lambda: begun.another(BEFORE))
     async with aclosing(compare(question, each)) as events:
         return [event async for event in events]
 
@@ -114,7 +118,7 @@ async def test_without_a_fine_tuned_llm_two_say_so(agent: Agent, base: ScriptedL
 
 
 async def test_closing_it_stops_the_engine(agent: Agent, base: ScriptedLLM) -> None:
-    async with aclosing(compare(COMPLAINT, conversations(agent))) as events:
+    async with aclosing(compare(COMPLAINT, conversations(agent.conversation))) as events:
         async for _, event in events:
             if isinstance(event, Delta):
                 break
@@ -122,9 +126,9 @@ async def test_closing_it_stops_the_engine(agent: Agent, base: ScriptedLLM) -> N
 
 
 async def test_the_notice_of_an_emergency_is_in_the_language_asked_for(agent: Agent) -> None:
-    events = await events_of(
-        agent, "my chest hurts badly and my left arm is numb", language="es", country="ES"
-    )
+    begun = agent.conversation()
+    begun.language, begun.country = "es", "ES"
+    events = await events_of(agent, "my chest hurts badly and my left arm is numb", begun)
     notices = [event.notice for _, event in events if isinstance(event, Emergency)]
     assert len(notices) == 4 and all("112" in notice for notice in notices)
 
@@ -133,7 +137,7 @@ def test_in_the_terminal_each_is_shown_under_its_name(
     agent: Agent, base: ScriptedLLM, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base.script = [AgentError("The engine is gone.")]
-    asyncio.run(talk.all_four(agent, COMPLAINT, as_json=False))
+    asyncio.run(talk.all_four(agent.conversation, COMPLAINT, as_json=False))
     out, err = capsys.readouterr()
     assert out.index("--- base") < out.index("--- RAG") < out.index("--- fine-tuned")
     assert "Dear patient, rest." in out
@@ -144,7 +148,7 @@ def test_as_json_each_is_what_ask_prints_and_an_error_is_named(
     agent: Agent, base: ScriptedLLM
 ) -> None:
     base.script = [AgentError("The engine is gone.")]
-    answers = asyncio.run(talk.all_four(agent, COMPLAINT, as_json=True))
+    answers = asyncio.run(talk.all_four(agent.conversation, COMPLAINT, as_json=True))
     assert [answer["behaviour"] for answer in answers] == ["base", "RAG", "fine-tuned", "RAFT"]
     assert [answer.get("error") for answer in answers] == ["The engine is gone."] * 2 + [None] * 2
     assert answers[3]["answer"] == "Dear patient, rest." and answers[3]["sources"]
@@ -154,4 +158,4 @@ def test_as_json_each_is_what_ask_prints_and_an_error_is_named(
 def test_no_answer_at_all_is_an_error(agent: Agent, base: ScriptedLLM, tuned: ScriptedLLM) -> None:
     base.script = tuned.script = [AgentError("The engine is gone.")]
     with pytest.raises(AgentError, match="The engine is gone"):
-        asyncio.run(talk.all_four(agent, COMPLAINT, as_json=True))
+        asyncio.run(talk.all_four(agent.conversation, COMPLAINT, as_json=True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,7 +26,7 @@ from chainlit.user import User
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, ChatResponseAsyncGen
 
 from agent import settings
-from agent.chat.engine import PatientChatEngine
+from agent.chat.loading import Agent
 from agent.errors import AgentError
 from agent.llms.interface import Engine
 from agent.page import choices, resume
@@ -264,19 +264,19 @@ async def chat(
         def loaded(self) -> bool:
             return llm.go["loading"].is_set()
 
-        async def agent(self) -> Any:
+        async def agent(self) -> Agent:
             await llm.go["loading"].wait()
-            return self
-
-        def conversation(self, history: Any = ()) -> PatientChatEngine:
             retriever = Retriever(store, embedding, chosen.sources, -1.0)
             head = router.load(identity(EMBEDDED), chosen.home)
             engine = Engine("scripted", "scripted", base=llm, fine_tuned=None)
             turns = TurnEmbedding(embedding)
-            return PatientChatEngine(chosen, engine, turns, head, retriever, history)
+            return Agent(chosen, engine, turns, head, retriever)
+
+    async def nothing_urgent(texts: Sequence[str]) -> list[None]:
+        return [None for _ in texts]
 
     # No question here is an emergency; which ones are is tested elsewhere.
-    monkeypatch.setattr("agent.chat.engine.triage", lambda *_, **__: None)
+    monkeypatch.setattr("agent.chat.turn.verdicts", nothing_urgent)
     database.prepare(chosen)
     kept = History(database.connect_async(chosen))
     monkeypatch.setattr(chainlits_data, "_data_layer", kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -19,6 +20,7 @@ from llama_index.core.base.llms.types import (
 from agent import settings
 from agent.chat.engine import PatientChatEngine
 from agent.chat.events import Delta, Emergency, Event, Finished, Notice, Retrieved, Routed, Waiting
+from agent.chat.loading import Agent, load
 from agent.cli.terminal import show
 from agent.errors import AgentError
 from agent.llms.interface import Engine
@@ -26,6 +28,7 @@ from agent.routing import router
 from agent.routing.embedding import TurnEmbedding
 from agent.templates import render
 from index_store.embedding import EMBEDDED, identity
+from index_store.errors import StoreError
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
 
@@ -56,7 +59,7 @@ def talk(base: ScriptedLLM, embedding: HuggingFaceEmbedding, sample_index: Path)
         retriever = DoctorReplyRetriever(store, embedding, chosen.sources, chosen.min_score)
         head = router.load(identity(EMBEDDED), chosen.home)
         engine = Engine("scripted", "scripted", base=base, fine_tuned=None)
-        return PatientChatEngine(chosen, engine, TurnEmbedding(embedding), head, retriever)
+        return Agent(chosen, engine, TurnEmbedding(embedding), head, retriever).conversation()
 
     return start
 
@@ -159,6 +162,58 @@ async def test_an_emergency_is_told_first_and_the_conversation_goes_on(
     assert finished.answer.endswith("Rest in the dark.")
 
 
+async def test_words_for_an_emergency_wait_for_nothing(talk: Talk, tmp_path: Path) -> None:
+    """Neither for models that still load, nor for an index that is gone or damaged, nor for an LLM
+    that is dead, nor for room in its window."""
+    chosen = settings.load(index_dir=tmp_path, home=tmp_path)
+
+    async def still_loading() -> Agent:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def without_index() -> Agent:
+        return await asyncio.to_thread(load, chosen)
+
+    chest = "I have crushing chest pain and my left arm is numb"
+    for loading, text in (
+        (still_loading, chest),
+        (without_index, chest),
+        (without_index, f"{chest}. " + "I have been tired for weeks. " * 20_000),
+    ):
+        told = await events_of(PatientChatEngine(chosen, loading), text)
+        assert [type(event) for event in told] == [Emergency, Delta, Finished]
+
+    # An emergency that an LLM is to answer is told, too, before it turns out that none can.
+    insists = PatientChatEngine(chosen, without_index)
+    await events_of(insists, chest)
+    with pytest.raises(StoreError, match="index"):
+        await events_of(insists, f"A doctor has seen me. {chest}, why?")
+    assert [text.split("\n")[0] for role, text in history(insists) if role == "assistant"] == [
+        "**This may be an emergency. Call your local emergency number now (112, 911 or 999).**"
+    ] * 2
+
+
+async def test_a_dead_engine_or_a_damaged_index_does_not_hide_the_notice(
+    talk: Talk, base: ScriptedLLM, sample_index: Path, tmp_path: Path
+) -> None:
+    base.script = [AgentError("The engine is dead.")]
+    engine = talk()
+    first, *_ = await events_of(engine, "I have crushing chest pain")
+    assert isinstance(first, Emergency) and base.prompts == []
+
+    damaged = tmp_path / "index"
+    shutil.copytree(sample_index, damaged)
+    for file in damaged.rglob("vectors.faiss"):
+        file.write_bytes(file.read_bytes()[:100])
+    chosen = settings.load(index_dir=damaged, home=tmp_path)
+
+    async def loading() -> Agent:
+        return await asyncio.to_thread(load, chosen)
+
+    first, *_ = await events_of(PatientChatEngine(chosen, loading), "I have crushing chest pain")
+    assert isinstance(first, Emergency)
+
+
 async def test_who_measures_a_model_gets_its_own_words(talk: Talk, base: ScriptedLLM) -> None:
     engine = talk()
     engine.watchful = False
@@ -185,7 +240,9 @@ async def test_talk_of_suicide_is_answered_by_no_model_nor_told_to_it_later(
 
 async def test_an_emergency_is_looked_up_by_its_own_words(talk: Talk) -> None:
     async def sources(engine: PatientChatEngine) -> list[str]:
-        events = await events_of(engine, "I have crushing chest pain")
+        chest = "I have crushing chest pain"
+        for _ in range(2):  # the second time it is answered
+            events = await events_of(engine, chest)
         (found,) = [event.sources for event in events if isinstance(event, Retrieved)]
         return [source.get_content() for source in found]
 

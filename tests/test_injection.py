@@ -190,7 +190,7 @@ async def test_hostile_replies_are_left_out_and_do_not_steer(agent: Agent, llm: 
 
 
 async def test_without_that_they_would_steer(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.chat.engine.addresses_model", lambda reply: False)
+    monkeypatch.setattr("agent.chat.turn.addresses_model", lambda reply: False)
     answers = []
     for reply in HOSTILE[:5]:
         alone = agent.retriever.hiding(lambda dialogue, reply=reply: dialogue.doctor != reply)

@@ -10,7 +10,7 @@ one prompt to the next still helps: base reads the history, and RAG, right after
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,11 +19,7 @@ from agent.behaviour import Behaviour, LLMChoice, Retrieval
 from agent.chat.events import Event
 
 if TYPE_CHECKING:
-    from llama_index.core.base.llms.types import ChatMessage
-
     from agent.chat.engine import PatientChatEngine
-    from agent.chat.loading import Agent
-    from agent.templates import Language
 
 CHOICES: dict[Behaviour, tuple[LLMChoice, Retrieval]] = {
     "base": ("base", "never"),
@@ -41,20 +37,12 @@ class Failed:
 
 
 def conversations(
-    agent: Agent,
-    history: Sequence[ChatMessage] = (),
-    language: Language = "en",
-    country: str | None = None,
+    begin: Callable[[], PatientChatEngine],
 ) -> Iterator[tuple[Behaviour, PatientChatEngine]]:
-    """A conversation after `history` for each behaviour, in the order in which they are asked.
-
-    `language` and `country` are those of an emergency's notice; None: the setting's.
-    """
+    """A conversation that `begin` makes for each behaviour, in the order of the asking."""
     for name, (llm, retrieval) in CHOICES.items():
-        engine = agent.conversation(history)
+        engine = begin()
         engine.llm, engine.retrieval = llm, retrieval
-        engine.language = language
-        engine.country = agent.settings.country if country is None else country
         yield name, engine
 
 

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from agent.behaviour import Behaviour
 
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
 
-    from agent.behaviour import Behaviour
     from agent.chat.support import Supported
     from agent.routing.router import Route
 
 
+# Whose words an answer is: an LLM's, in a behaviour, or medraft's own in place of them.
+Speaker = Behaviour | Literal["medraft"]
+
+
 @dataclass(frozen=True)
 class Emergency:
-    """A red flag in the message: its kind, and the notice for the patient (Markdown)."""
+    """A red flag in the message: its kind, the notice for the patient (Markdown), and whether what
+    follows is an LLM's answer (`answered`) or medraft's own words."""
 
     kind: str
     notice: str
+    answered: bool
 
 
 @dataclass(frozen=True)
@@ -76,12 +83,14 @@ class Timing:
 class Finished:
     """The answer is whole: the LLM ended it (`ended`), or it was cut where it was long enough or
     began to repeat itself. A stopped one does not get here. `support` tells which of its sentences
-    a source supports, by the source's number in `Retrieved.sources`, from 1."""
+    a source supports, by the source's number in `Retrieved.sources`, from 1. `speaker` is who gave
+    it; None: nobody said a word."""
 
     answer: str
     timing: Timing = field(default_factory=Timing)
     ended: bool = True
     support: list[Supported] = field(default_factory=list)
+    speaker: Speaker | None = None
 
 
 Event = Emergency | Routed | Retrieved | Waiting | Notice | Delta | Finished

@@ -1,42 +1,34 @@
 """Everything a process loads once: index, embedding, router, inference engine.
 
-Owns the order and the checks that come before anything slow. Knows no conversation.
+Owns the order and the checks that come before anything slow. Knows no conversation's course.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from llama_index.core.base.llms.types import ChatMessage
 
 from agent.chat.engine import PatientChatEngine
+from agent.chat.turn import Parts
 from agent.llms import engines
-from agent.llms.interface import Engine
 from agent.routing import router
 from agent.routing.embedding import TurnEmbedding
-from agent.routing.router import Router
 from agent.settings import Settings
 from index_store.embedding import identity, load_embedding
 from index_store.live import LiveIndex
 from index_store.retriever import DoctorReplyRetriever
 
 
-@dataclass(frozen=True)
-class Agent:
+class Agent(Parts):
     """A loaded agent; conversations share all of it but their memory."""
-
-    settings: Settings
-    engine: Engine
-    embedding: TurnEmbedding
-    router: Router
-    retriever: DoctorReplyRetriever
 
     def conversation(self, history: Sequence[ChatMessage] = ()) -> PatientChatEngine:
         """A new conversation, or one that goes on from `history`."""
-        return PatientChatEngine(
-            self.settings, self.engine, self.embedding, self.router, self.retriever, history
-        )
+        return PatientChatEngine(self.settings, self._loaded, history)
+
+    async def _loaded(self) -> Agent:
+        return self
 
 
 def load(settings: Settings) -> Agent:

@@ -1,6 +1,6 @@
-"""A turn in the terminal: as one JSON object, as text while it streams, as a conversation.
+"""A turn as one object: what `medraft ask --json` prints, and what evaluation keeps.
 
-Owns how events are written down. Knows nothing of how they come about.
+Owns its keys. Knows nothing of how the events come about.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ async def collect(engine: PatientChatEngine, question: str) -> dict[str, Any]:
     async with aclosing(engine.turn(question)) as events:
         async for event in events:
             match event:
-                case Emergency(kind, notice):
+                case Emergency(kind, notice, _):
                     told |= {
                         "emergency": True,
                         "emergency_kind": kind,

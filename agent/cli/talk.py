@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +16,7 @@ from agent.errors import AgentError
 from agent.llms import choice
 
 if TYPE_CHECKING:
+    from agent.chat.engine import PatientChatEngine
     from agent.chat.loading import Agent
     from agent.settings import Settings
 
@@ -33,9 +36,7 @@ def ask(question: str, llm: Llm = None, retrieval: Ret = None, as_json: Json = F
     from agent.chat.record import collect
     from agent.cli.terminal import show
 
-    settings = _settings(llm, retrieval)
-    agent = _load(settings)
-    engine = agent.conversation()
+    engine = _conversation(_settings(llm, retrieval))
     if as_json:
         print_json(asyncio.run(collect(engine, question)))
     else:
@@ -56,13 +57,15 @@ def compare(question: str, as_json: Json = False) -> None:
     import asyncio
 
     # Whatever LLM is the default: one that cannot be had is told in its own place.
-    agent = _load(_settings("base", None))
-    answers = asyncio.run(all_four(agent, question, as_json))
+    begin = _conversation(_settings("base", None)).another
+    answers = asyncio.run(all_four(partial(begin, ()), question, as_json))
     if as_json:
         print_json({"question": question, "answers": answers})
 
 
-async def all_four(agent: Agent, question: str, as_json: bool) -> list[dict[str, Any]]:
+async def all_four(
+    begin: Callable[[], PatientChatEngine], question: str, as_json: bool
+) -> list[dict[str, Any]]:
     """Show each answer, or collect them all. Raises AgentError if none of the four has one."""
     from agent.chat.comparison import conversations
     from agent.chat.record import collect, unanswered
@@ -70,7 +73,7 @@ async def all_four(agent: Agent, question: str, as_json: bool) -> list[dict[str,
 
     answers: list[dict[str, Any]] = []
     errors: list[AgentError] = []
-    for name, engine in conversations(agent):
+    for name, engine in conversations(begin):
         try:
             if as_json:
                 answers.append(await collect(engine, question))
@@ -90,6 +93,22 @@ def _settings(llm: LLMChoice | None, retrieval: Retrieval | None) -> Settings:
     chosen = {"llm": llm, "retrieval": retrieval}
     given = {name: value for name, value in chosen.items() if value}
     return choice.with_first_llm(settings_module.load(**given))
+
+
+def _conversation(settings: Settings) -> PatientChatEngine:
+    """One that loads the models when a turn wants them: words for an emergency wait for nothing."""
+    import asyncio
+
+    from agent.chat.engine import PatientChatEngine
+
+    loaded: list[Agent] = []
+
+    async def loading() -> Agent:
+        if not loaded:
+            loaded.append(await asyncio.to_thread(_load, settings))
+        return loaded[0]
+
+    return PatientChatEngine(settings, loading)
 
 
 def _load(settings: Settings) -> Agent:

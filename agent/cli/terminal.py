@@ -19,7 +19,7 @@ async def show(engine: PatientChatEngine, question: str) -> None:
     async with aclosing(engine.turn(question)) as events:
         async for event in events:
             match event:
-                case Emergency(_, notice):
+                case Emergency(_, notice, _):
                     print(f"{notice}\n", flush=True)
                 case Routed(route, behaviour):
                     print(f"[{behaviour}: {route.reason}]", file=sys.stderr)
@@ -35,8 +35,10 @@ async def show(engine: PatientChatEngine, question: str) -> None:
                     print(f"[{text}]", file=sys.stderr)
                 case Delta(text):
                     print(text, end="", flush=True)
-                case Finished(_, timing) if timing.first_token_ms is None:
+                case Finished(speaker=None):
                     print("[the model gave no answer: ask in other words]", file=sys.stderr)
+                case Finished(speaker="medraft"):
+                    print(flush=True)
                 case Finished(_, timing, _, support):
                     print(flush=True)
                     marks = "".join(f"[{s.source}]" if s.source else "[-]" for s in support)

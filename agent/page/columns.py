@@ -192,7 +192,7 @@ def _facts(column: Column) -> str:
         case "failed":
             return ""
     timing = column.timing or {}
-    if timing.get("first_token_ms") is None:
+    if not column.answer or timing.get("first_token_ms") is None:
         return say("compare.nothing_said")
     return say(
         "compare.facts",

@@ -27,6 +27,7 @@ from agent.chat.events import Delta, Emergency, Event, Finished, Notice, Retriev
 from agent.errors import AgentError
 from agent.page import columns, notice, sources
 from agent.page.columns import Comparison
+from agent.page.conversation import Conversation
 from agent.page.language import explain, say
 from agent.page.turn import TurnOnScreen, retry_button, show_answer
 from agent.templates import Language
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from llama_index.core.base.llms.types import ChatMessage
 
     from agent.chat.engine import PatientChatEngine
-    from agent.chat.loading import Agent
-    from agent.page.conversation import Conversation
 
 log = logging.getLogger("medraft")
 
@@ -61,15 +60,14 @@ def commanded(message: cl.Message) -> bool:
     return message.command in [say("compare.all_four", to) for to in get_args(Language)]
 
 
-async def by_command(
-    agent: Agent, engine: PatientChatEngine, message: cl.Message, turn: TurnOnScreen
-) -> None:
+async def by_command(conversation: Conversation, message: cl.Message, turn: TurnOnScreen) -> None:
     """The answer to a message with the command."""
     if not message.content.strip():
         turn.fail(say("compare.no_question"))
         return
     screen = ComparisonOnScreen(Comparison(message.id, message.content), turn.sample, turn=turn)
-    await _side_by_side(agent, engine, engine.chat_history, screen)
+    engine = await conversation.engine()
+    await _side_by_side(engine, engine.chat_history, screen)
 
 
 async def by_click(conversation: Conversation, button: cl.Action) -> None:
@@ -133,7 +131,7 @@ class ComparisonOnScreen:
         assert column is not None
         column.state = "running"
         match event:
-            case Emergency(_, text):
+            case Emergency(_, text, _):
                 # Below an answer, its message's notice stands already.
                 if not self.comparison.notice and self._turn is not None:
                     await notice.show(text)
@@ -199,7 +197,7 @@ async def _below(conversation: Conversation, button: cl.Action) -> None:
             comparison = Comparison(turn.question.id, turn.question.content)
             screen = ComparisonOnScreen(comparison, conversation.sample, answer.parent_id)
             before = engine.chat_history[: turn.before]
-            await _side_by_side(await conversation.agent(), engine, before, screen)
+            await _side_by_side(engine, before, screen)
     except Exception as error:
         await emitter.send_toast(_words(error), "error")
     finally:
@@ -207,13 +205,10 @@ async def _below(conversation: Conversation, button: cl.Action) -> None:
 
 
 async def _side_by_side(
-    agent: Agent,
-    engine: PatientChatEngine,
-    history: Sequence[ChatMessage],
-    screen: ComparisonOnScreen,
+    engine: PatientChatEngine, history: Sequence[ChatMessage], screen: ComparisonOnScreen
 ) -> None:
-    """Ask all four; `engine` is not told. Stop keeps what was said."""
-    each = conversations(agent, history, engine.language, engine.country)
+    """Ask all four after `history`; `engine` is not told. Stop keeps what was said."""
+    each = conversations(lambda: engine.another(history))
     try:
         async with aclosing(compare(screen.comparison.question, each)) as events:
             async for name, event in events:

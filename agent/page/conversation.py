@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -25,7 +25,7 @@ from chainlit.user_session import user_sessions
 from chainlit.utils import utc_now
 
 from agent.errors import AgentError
-from agent.page import choices, columns, compare, notice, resume
+from agent.page import choices, columns, notice, resume
 from agent.page.language import explain, language, say
 from agent.page.turn import TurnOnScreen, retry_button
 from agent.storage import threads
@@ -33,7 +33,6 @@ from index_store.errors import StoreError
 
 if TYPE_CHECKING:
     from agent.chat.engine import PatientChatEngine
-    from agent.chat.loading import Agent
     from agent.page.server.startup import Models
     from agent.settings import Settings
 
@@ -41,6 +40,19 @@ log = logging.getLogger("medraft")
 
 SESSIONS = "conversation"  # by what a session of Chainlit knows its conversation
 CHAINLITS_STOP = "Task manually stopped."  # said to every Stop, in English, and stored
+
+
+# What is done on the screen about a message.
+Answering = Callable[["Conversation", cl.Message, TurnOnScreen], Awaitable[None]]
+
+
+async def one_turn(conversation: Conversation, message: cl.Message, screen: TurnOnScreen) -> None:
+    """The answer of the choices that hold now."""
+    engine = await conversation.engine()
+    screen.about |= {"llm": engine.llm, "retrieval": engine.retrieval}
+    async with aclosing(engine.turn(message.content)) as events:
+        async for event in events:
+            await screen.show(event)
 
 
 @dataclass
@@ -63,12 +75,12 @@ class Conversation:
         self._turns: dict[str, Turn] = {}  # by the message's id, as they stand on the screen
         self._running: list[asyncio.Task[Any]] = []
 
-    async def answer(self, message: cl.Message) -> None:
+    async def answer(self, message: cl.Message, answering: Answering = one_turn) -> None:
         """Answer a message. However the turn ends, the patient sees how."""
         screen = TurnOnScreen(self.sample)
         try:
             async with self.turn(message):
-                await self._run(message, screen)
+                await self._run(message, screen, answering)
         except asyncio.CancelledError:
             screen.stop()
             raise
@@ -166,15 +178,11 @@ class Conversation:
             await cl.Step(id=id).remove()
             turn.steps.remove(id)
 
-    async def agent(self) -> Agent:
-        """The loaded models, once they are."""
-        return await self._models.agent()
-
     async def engine(self) -> PatientChatEngine:
-        """The engine, with the choices that hold from now on."""
-        agent = await self._models.agent()
+        """The engine, with the choices that hold from now on; it waits for the models itself."""
         if self._engine is None:
-            self._engine = agent.conversation(resume.messages(self._remembered))
+            begun = await asyncio.to_thread(self._begin)
+            self._engine = self._engine or begun
         self._engine.llm, self._engine.retrieval = choices.chosen(self._settings)
         self._engine.language = language()
         self._engine.country = notice.country(self._settings)
@@ -240,19 +248,12 @@ class Conversation:
                 await turn.retry.remove()
                 turn.retry = None
 
-    async def _run(self, message: cl.Message, screen: TurnOnScreen) -> None:
+    async def _run(self, message: cl.Message, screen: TurnOnScreen, answering: Answering) -> None:
         try:
             await cl.send_window_message({"medraft-thread": message.thread_id})  # public/medraft.js
             if not self._models.loaded:
                 await screen.say_meanwhile(say("conversation.loading"))
-            engine = await self.engine()
-            if compare.commanded(message):
-                await compare.by_command(await self.agent(), engine, message, screen)
-                return
-            screen.about |= {"llm": engine.llm, "retrieval": engine.retrieval}
-            async with aclosing(engine.turn(message.content)) as events:
-                async for event in events:
-                    await screen.show(event)
+            await answering(self, message, screen)
         except (AgentError, StoreError) as error:
             screen.fail(explain(error))
         except Exception as error:
@@ -267,6 +268,12 @@ class Conversation:
         last = turn.question.id == next(reversed(self._turns))
         turn.retry = retry_button(turn.question.id) if last else None
         await screen.finish([turn.retry] if turn.retry else [], columns.button(turn.question.id))
+
+    def _begin(self) -> PatientChatEngine:
+        from agent.chat.engine import PatientChatEngine  # heavy: a thread imports it
+
+        history = resume.messages(self._remembered)
+        return PatientChatEngine(self._settings, self._models.agent, history)
 
     def _memory(self) -> int:
         return len(self._engine.chat_history if self._engine else self._remembered)

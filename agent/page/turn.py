@@ -74,8 +74,10 @@ class TurnOnScreen:
     async def show(self, event: Event) -> None:
         """Put one event on the screen."""
         match event:
-            case Emergency(_, notice):
+            case Emergency(_, notice, answered):
                 await show_notice(notice)
+                if not answered:
+                    await self._say_that_no_model_speaks()
             case Routed(route, behaviour):
                 self.about |= {"behaviour": behaviour, "avatarName": behaviour}
                 self.about["route"] = asdict(route)
@@ -105,7 +107,7 @@ class TurnOnScreen:
                 self._said += text
                 await self._answer.stream_token(_DIRECTIVE.sub(r"\:", text))
                 await self._end_meanwhile()
-            case Finished(answer, timing, _, support):
+            case Finished(answer, timing, _, support, speaker):
                 self._ended = True
                 if self._retrieved is not None:
                     told = sources.payloads(self._retrieved, self.sample, support)
@@ -114,10 +116,8 @@ class TurnOnScreen:
                     self._answer.content = _DIRECTIVE.sub(r"\:", marked)
                 self.about["timing"] = asdict(timing)
                 self._facts.append(say("turn.time", parts=_parts(timing)))
-                if not answer:
+                if speaker is None:
                     self.fail(say("turn.nothing_said"))
-                elif not timing.tokens:  # our own words, in place of an LLM's
-                    self._say_that_no_model_spoke()
 
     def fail(self, reason: str) -> None:
         """End the turn with a sentence to the patient."""
@@ -191,11 +191,10 @@ class TurnOnScreen:
         self._step.output = _list(self._facts)
         await self._step.send()
 
-    def _say_that_no_model_spoke(self) -> None:
+    async def _say_that_no_model_speaks(self) -> None:
         self.about |= {"behaviour": None, "avatarName": "medraft"}
-        self._facts[0] = say("turn.held_back")
-        if self._step is not None:
-            self._step.name = "medraft"
+        self._facts = [say("turn.held_back")]
+        await self._begin_step("medraft", retrieve=False)
 
     async def _show_facts(self) -> None:
         if self._step is not None:

@@ -1,0 +1,222 @@
+"""One turn, step by step: triage, route, retrieve, prompt, answer, support.
+
+Owns their order, and that the words for an emergency depend on nothing but the message: neither on
+an index nor an LLM, loaded, loading or broken. Does not know how the parts do their work, what is
+remembered, nor who shows the events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
+from llama_index.core.schema import NodeWithScore, QueryBundle
+
+from agent.behaviour import Behaviour, LLMChoice, Retrieval, behaviour
+from agent.chat.events import (
+    Delta,
+    Emergency,
+    Event,
+    Finished,
+    Notice,
+    Retrieved,
+    Routed,
+    Speaker,
+    Timing,
+    Waiting,
+)
+from agent.chat.length import is_enough
+from agent.chat.prompting import Prompt, prompt
+from agent.chat.support import support
+from agent.llms.interface import ChatLLM, Engine
+from agent.routing.embedding import TurnEmbedding
+from agent.routing.router import Reason, Route, Router, asks
+from agent.safety.emergency import held_back, notice
+from agent.safety.injection import addresses_model
+from agent.safety.watch import Verdict, is_held_back, verdicts, without_crises
+from agent.settings import Settings
+from agent.templates import Language
+from index_store.retriever import DoctorReplyRetriever
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a process loads once, and its conversations answer with."""
+
+    settings: Settings
+    engine: Engine
+    embedding: TurnEmbedding
+    router: Router
+    retriever: DoctorReplyRetriever
+
+
+# The parts when they are loaded. Raises AgentError or StoreError if they cannot be.
+Loading = Callable[[], Awaitable[Parts]]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What holds for a turn, whatever is chosen while it runs."""
+
+    llm: LLMChoice
+    retrieval: Retrieval
+    language: Language
+    country: str
+    watchful: bool
+
+
+@dataclass
+class Turn:
+    """The answer to `message` after `history`; `said` grows by all that the patient is told.
+
+    `events` may be run once.
+    """
+
+    settings: Settings
+    loading: Loading
+    choices: Choices
+    history: Sequence[ChatMessage]
+    message: str
+    said: list[str]
+    _start: float = field(default_factory=time.perf_counter)
+    _timing: Timing = field(default_factory=Timing)
+    _judged: list[Verdict | None] = field(default_factory=list)  # of the patient's earlier messages
+    _answer: str = ""
+    _ended: bool = True
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """What happens, in order. Raises AgentError or StoreError, which are for the patient."""
+        if urgent := await self._triage():
+            yield (told := self._warn(urgent))
+            if not told.answered:
+                yield (words := self._hold_back(urgent))
+                yield self._finish(words.text, "medraft")
+                return
+        parts = await self.loading()
+        llm = parts.engine.llm(self.choices.llm)
+        route, query = await self._route(parts, alone=urgent is not None)
+        mode = behaviour(self.choices.llm, route.retrieve)
+        yield Routed(route, mode)
+        found = await self._retrieve(parts, query) if route.retrieve else []
+        trusted = await asyncio.to_thread(_trusted, found)
+        asked = await self._prompt(llm, trusted)
+        sources = trusted[: asked.used]
+        if route.retrieve:
+            yield Retrieved(sources, [node for node in found if node not in sources])
+        async with aclosing(self._stream(llm, asked)) as events:
+            async for event in events:
+                yield event
+        yield await self._conclude(parts, mode, sources)
+
+    async def _triage(self) -> Verdict | None:
+        """The emergency of this message, and the verdicts on those before it."""
+        if not self.choices.watchful:
+            self._judged = [None for _ in self._asked()]
+            return None
+        *self._judged, urgent = await verdicts([*self._asked(), self.message])
+        return urgent
+
+    def _warn(self, urgent: Verdict) -> Emergency:
+        text = notice(urgent.kind, self.choices.language, self.choices.country)
+        self.said.append(f"{text}\n\n")
+        return Emergency(urgent.kind, text, answered=not is_held_back(urgent, self._judged))
+
+    def _hold_back(self, urgent: Verdict) -> Delta:
+        """Our own words in place of an LLM's, which may say below the notice that it is nothing."""
+        words = held_back(urgent.kind, self.choices.language)
+        self.said.append(words)
+        self._timing.first_token_ms = _since(self._start)
+        return Delta(words)
+
+    async def _route(self, parts: Parts, alone: bool) -> tuple[Route, QueryBundle | None]:
+        """Whether to retrieve, and what to search with; an emergency is searched by its own words
+        `alone`, whatever was spoken of before."""
+        if self.choices.retrieval == "never":
+            return Route(False, None, Reason.NEVER), None
+        turns = [self.message] if alone else [*self._asked(), self.message]
+        vectors = await parts.embedding.turns(turns)
+        answers = bool(self.history) and asks(self.history[-1].content or "")
+        route, query = parts.router.route(turns, vectors, answers)
+        if self.choices.retrieval == "always":
+            route = Route(True, route.score, Reason.ALWAYS)
+        self._timing.route_ms = _since(self._start)
+        return route, QueryBundle(query.text, embedding=query.vector.tolist())
+
+    async def _retrieve(self, parts: Parts, query: QueryBundle | None) -> list[NodeWithScore]:
+        if query is None:
+            return []
+        begun = time.perf_counter()
+        found = await parts.retriever.aretrieve(query)
+        self._timing.retrieve_ms = _since(begun)
+        return found
+
+    async def _prompt(self, llm: ChatLLM, trusted: Sequence[NodeWithScore]) -> Prompt:
+        told = without_crises(self.history, self._judged)
+        texts = [node.get_content() for node in trusted]
+        longest = self.settings.max_tokens
+        return await prompt(llm, self.choices.llm, told, self.message, texts, longest)
+
+    async def _stream(self, llm: ChatLLM, asked: Prompt) -> AsyncGenerator[Event, None]:
+        """The LLM's answer, until it ends or is enough; closing this stops the engine."""
+        stream = await llm.astream_chat(
+            asked.messages,
+            max_tokens=self.settings.max_tokens,
+            temperature=self.settings.temperature,
+            top_p=self.settings.top_p,
+        )
+        async with aclosing(stream):
+            async for response in stream:
+                yield self._hear(response, asked.opening)
+                if is_enough(self._answer, self._timing.tokens, self.settings.max_tokens):
+                    self._ended = False
+                    return
+
+    def _hear(self, response: ChatResponse, opening: str) -> Event:
+        """One piece of the LLM's stream; before the first, the `opening` it was given to go on
+        from."""
+        raw = response.raw or {}
+        if "waiting" in raw:
+            return Waiting(raw["waiting"])
+        if "notice" in raw:
+            return Notice(raw["notice"])
+        self._timing.tokens = raw["tokens"]
+        self._timing.first_token_ms = self._timing.first_token_ms or _since(self._start)
+        delta = response.delta or ""
+        if not self._answer:
+            delta = opening + delta.lstrip()
+        self._answer += delta
+        self.said.append(delta)
+        return Delta(delta)
+
+    async def _conclude(
+        self, parts: Parts, mode: Behaviour, sources: Sequence[NodeWithScore]
+    ) -> Finished:
+        """The end of an LLM's answer, and which of its sentences a source supports."""
+        self._ended = self._ended and self._timing.tokens < self.settings.max_tokens
+        answer = self._answer.strip()
+        finished = self._finish(answer, mode if answer else None)
+        if sources:
+            texts = [node.get_content() for node in sources]
+            supported = await asyncio.to_thread(support, answer, texts, parts.embedding.matrix)
+            finished.support.extend(supported)
+        return finished
+
+    def _finish(self, answer: str, speaker: Speaker | None) -> Finished:
+        self._timing.total_ms = _since(self._start)
+        return Finished(answer, self._timing, self._ended, speaker=speaker)
+
+    def _asked(self) -> list[str]:
+        """The patient's earlier messages."""
+        return [m.content or "" for m in self.history if m.role == MessageRole.USER]
+
+
+def _trusted(found: Sequence[NodeWithScore]) -> list[NodeWithScore]:
+    return [node for node in found if not addresses_model(node.get_content())]
+
+
+def _since(start: float) -> float:
+    return round((time.perf_counter() - start) * 1000, 1)
