@@ -24,6 +24,7 @@ from index_store.cleaning import Cleaning
 from index_store.dataset import Dialogue
 from index_store.disk import write_text
 from index_store.embedding import identity, load_embedding
+from index_store.errors import first_sentence
 from index_store.split import split
 from index_store.store import IndexStore
 
@@ -123,9 +124,9 @@ def _tokenizer(checkpoint: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(checkpoint)
     except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
         raise AgentError(
-            f"The tokenizer of {checkpoint} cannot be loaded: {first} Correct MEDRAFT_MODEL."
+            f"The tokenizer of {checkpoint} cannot be loaded: {first_sentence(error)} "
+            "Correct MEDRAFT_MODEL."
         ) from None
 
 

@@ -26,6 +26,7 @@ from agent.llms import choice
 from agent.llms.interface import END_TOKENS
 from agent.settings import Settings
 from index_store.disk import sync, write_text
+from index_store.errors import first_sentence
 
 MOST_RANK = 16  # vLLM's --max-lora-rank, unless it is told otherwise
 RECORD, CURVE, CHECKPOINTS = "training.json", "loss.png", "checkpoints"
@@ -209,7 +210,7 @@ def _model(checkpoint: str, precision: Precision, four_bit: bool) -> tuple[Any, 
         model = AutoModelForCausalLM.from_pretrained(checkpoint, **placement)
     except (OSError, ValueError) as error:
         raise AgentError(
-            f"transformers cannot load {checkpoint}: {str(error).strip().splitlines()[0]} "
+            f"transformers cannot load {checkpoint}: {first_sentence(error)} "
             "Correct MEDRAFT_MODEL, or accept the model's terms on the Hub and log in with "
             "`hf auth login`."
         ) from None

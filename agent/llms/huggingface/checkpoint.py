@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from agent.errors import AgentError
 from agent.settings import Settings
+from index_store.errors import first_sentence
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ class Checkpoint:
                 f"The Hub cannot be reached, and {self.name} is not on this machine: mend the "
                 f"connection, or let {self.setting} name a folder that holds the model."
             )
-        reason = first_sentence(error)
-        return f"transformers cannot load {self.name}: {reason} Correct {self.setting}."
+        said = first_sentence(error)
+        return f"transformers cannot load {self.name}: {said} Correct {self.setting}."
 
 
 def check(settings: Settings) -> None:
@@ -116,12 +117,6 @@ def check(settings: Settings) -> None:
         raise AgentError(
             f"MEDRAFT_QUANTIZE={quantize} needs a CUDA GPU, and there is none here: unset it."
         )
-
-
-def first_sentence(error: Exception) -> str:
-    """The first line of what an error says, as a sentence."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line if line.endswith(".") else f"{line}."
 
 
 def _placement(quantize: str) -> dict[str, Any]:

@@ -24,7 +24,14 @@ from agent.errors import AgentError
 from agent.llms import choice, peft_adapter
 from agent.llms.huggingface import checkpoint
 from agent.llms.huggingface.checkpoint import Checkpoint
-from agent.llms.huggingface.generation import Model, Queue, Say, explain, free_memory, prompt_ids
+from agent.llms.huggingface.generation import (
+    Model,
+    Queue,
+    Say,
+    answer_error,
+    free_memory,
+    prompt_ids,
+)
 from agent.llms.interface import Engine, Loss, Sampling
 from agent.settings import Settings
 
@@ -156,7 +163,7 @@ def load(settings: Settings) -> Engine:
         tuned = Checkpoint(*full, "MEDRAFT_FINE_TUNED_MODEL", settings.quantize)
         return _two_checkpoints(settings, base, tuned)
     except torch.cuda.OutOfMemoryError as error:
-        raise explain(error) from None
+        raise answer_error(error) from None
 
 
 def _with_adapter(settings: Settings, base: Checkpoint) -> Engine:

@@ -33,9 +33,9 @@ from llama_index.core.base.llms.types import (
 from transformers import LogitsProcessor, LogitsProcessorList, TextStreamer
 
 from agent.errors import AgentError
-from agent.llms.huggingface.checkpoint import first_sentence
 from agent.llms.huggingface.prefix_cache import PrefixCache
 from agent.llms.interface import END_TOKENS, PENALTY_WINDOW, Loss, Sampling, as_dicts
+from index_store.errors import first_sentence
 
 Result = TypeVar("Result")
 
@@ -74,7 +74,7 @@ class Queue:
             try:
                 answer(say, stop)
             except Exception as error:
-                put(explain(error))
+                put(answer_error(error))
             finally:
                 self._leave(say)
                 put(None)
@@ -99,7 +99,7 @@ class Queue:
         try:
             return await asyncio.wrap_future(self._worker.submit(work))
         except Exception as error:
-            raise explain(error) from None
+            raise answer_error(error) from None
 
     def _enter(self, run: Callable[[], None], say: Say) -> Future[None]:
         with self._lock:
@@ -231,7 +231,7 @@ def prompt_ids(tokenizer: Any, messages: Sequence[ChatMessage]) -> list[int]:
     return list(encoded["input_ids"])
 
 
-def explain(error: Exception) -> AgentError:
+def answer_error(error: Exception) -> AgentError:
     """One sentence for the patient."""
     if isinstance(error, AgentError):
         return error

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from agent.errors import AgentError
+from index_store.errors import reason
 
 HUB_NAME = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:/(.+\.gguf))?")
 PREFERRED = ("", "Q8_0", "Q4_K_M")  # of several files: the one, or the one of these
@@ -80,10 +81,9 @@ def _downloaded(named: str, setting: str, repository: str, file: str | None) -> 
             f"correct {setting}, or log in with `hf auth login` if it is a private one."
         ) from None
     except Exception as error:  # no network, a full disk, ...: each library below has its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise AgentError(
             f"{named} is neither a file here nor in the Hub's cache, and the Hub cannot be "
-            f"reached or does not give it ({reason}): try again later, or correct {setting}."
+            f"reached or does not give it ({reason(error)}): try again later, or correct {setting}."
         ) from None
     held = ", ".join(names) or "none"
     raise AgentError(
