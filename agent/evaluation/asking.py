@@ -23,7 +23,7 @@ from agent.behaviour import Behaviour, LLMChoice, Retrieval
 from agent.chat.prompting import Prompt, prompt
 from agent.chat.record import collect
 from agent.errors import AgentError
-from agent.evaluation.eval_log import Journal, Row
+from agent.evaluation.eval_log import EvalLog, Row
 from agent.evaluation.questions import APPROACHES, CHOICES, Approach, Questions, own_reply
 from agent.llms import choice, embedded
 from agent.llms.interface import Engine, Loss
@@ -99,7 +99,7 @@ async def ask_all(
     agent: Agent,
     questions: Sequence[Dialogue],
     approaches: Sequence[Approach],
-    answers: Journal[Answer],
+    answers: EvalLog[Answer],
 ) -> None:
     """Ask what was not asked before, as many at once as the engine answers. Raises AgentError."""
     from tqdm import tqdm
@@ -154,8 +154,8 @@ async def read_references(
     settings: Settings,
     questions: Sequence[Dialogue],
     approaches: Sequence[Approach],
-    answers: Journal[Answer],
-    losses: Journal[ReferenceLoss],
+    answers: EvalLog[Answer],
+    losses: EvalLog[ReferenceLoss],
 ) -> None:
     """Let the engine read each reference after the prompt of each answer, if it tells losses."""
     from tqdm import tqdm

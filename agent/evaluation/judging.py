@@ -16,7 +16,7 @@ from llama_index.llms.openai_like import OpenAILike
 
 from agent.errors import AgentError
 from agent.evaluation.asking import Answer
-from agent.evaluation.eval_log import Journal, Row
+from agent.evaluation.eval_log import EvalLog, Row
 from agent.evaluation.questions import Approach
 from index_store.dataset import Dialogue
 from index_store.errors import reason
@@ -38,8 +38,8 @@ async def judge_all(
     url: str,
     questions: Sequence[Dialogue],
     approaches: Sequence[Approach],
-    answers: Journal[Answer],
-    judgements: Journal[Judgement],
+    answers: EvalLog[Answer],
+    judgements: EvalLog[Judgement],
 ) -> None:
     """Have the answers judged that were not judged before. Raises AgentError."""
     from tqdm import tqdm
