@@ -94,7 +94,7 @@ def export_adapter(
     ] = "gguf",
 ) -> None:
     """Write a PEFT adapter in a form that other programs read."""
-    from agent.llms.llama_cpp.lora import export
+    from agent.finetuning.export import export
 
     export(settings_module.load(), adapter, form, output)
     print(f"-> {output}")

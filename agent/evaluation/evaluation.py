@@ -29,7 +29,7 @@ from agent.evaluation.judging import Judgement, judge_all
 from agent.evaluation.questions import Approach, Questions
 from agent.evaluation.scoring import score
 from agent.evaluation.statistics import Values
-from agent.llms import choice, engines
+from agent.llms import engines
 from agent.settings import Settings
 from index_store.disk import write_text
 from index_store.embedding import load_embedding
@@ -61,7 +61,7 @@ async def evaluate(
     await ask_all(agent, asked, approaches, answers)
 
     reader = agent.engine
-    if perplexity and choice.choose(settings) != "huggingface":
+    if perplexity and reader.name != "huggingface":
         reader = engines.load(settings.model_copy(update={"engine": "huggingface"}))
     await read_references(reader, settings, asked, approaches, answers, losses)
     judged = "judgements.jsonl" if judge is None else f"judgements-{_file_name(judge[0])}.jsonl"

@@ -15,7 +15,7 @@ from typing import Any
 
 from agent.errors import AgentError
 from agent.finetuning.examples import CONVERSATIONS, ExampleMaker, Recipe, Tokenizer
-from agent.llms import choice
+from agent.llms.choice import decide
 from agent.routing import router
 from agent.routing.embedding import TurnEmbedding
 from agent.settings import Settings
@@ -56,7 +56,7 @@ async def prepare(
     """
     if not 0 <= recipe.distractors < len(dialogues):
         raise _too_few(len(dialogues), recipe)
-    name, checkpoint = choice.checkpoint(settings)
+    name, checkpoint = decide(settings, "huggingface").base.checkpoint(settings.home / "models")
     head = router.load(identity(settings.embed_model), settings.home)
     tokenizer = Tokenizer(_tokenizer(checkpoint), settings.context_window)
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from agent.errors import AgentError
 from agent.finetuning.prepare import TRAIN, VALIDATION
-from agent.llms import choice
+from agent.llms.choice import decide
 from agent.llms.interface import END_TOKENS
 from agent.settings import Settings
 from index_store.disk import sync, write_text
@@ -84,7 +84,7 @@ def train(settings: Settings, training: Training, examples: Path, output: Path) 
     examples are missing, the model does not load, or `output` holds another run.
     """
     check(training, examples)
-    name, checkpoint = choice.checkpoint(settings)
+    name, checkpoint = decide(settings, "huggingface").base.checkpoint(settings.home / "models")
     record = _record(name, training, examples)
     _claim(output, record)
 

@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from agent.errors import AgentError
-from agent.settings import Settings
+from agent.llms.choice import Weights
 from index_store.errors import first_sentence
 
 
@@ -97,9 +97,8 @@ class Checkpoint:
         return f"transformers cannot load {self.name}: {said} Correct {self.setting}."
 
 
-def check(settings: Settings) -> None:
+def check(base: Weights, quantize: str) -> None:
     """Refuse at once what this machine cannot do. Raises AgentError."""
-    quantize = settings.quantize
     if torch.cuda.is_available():
         if quantize != "none" and importlib.util.find_spec("bitsandbytes") is None:
             raise AgentError(
@@ -108,7 +107,8 @@ def check(settings: Settings) -> None:
             )
         return
     # The embedded model runs on a CPU as well; whoever asks for it by name may have it so.
-    if settings.model != "embedded" and shutil.which("nvidia-smi") and torch.version.cuda is None:
+    wants_gpu = base.auto or not base.embedded
+    if wants_gpu and shutil.which("nvidia-smi") and torch.version.cuda is None:
         raise AgentError(
             "This machine has an NVIDIA GPU, but PyTorch is the build for CPUs: run "
             "`pip uninstall -y torch && pip install torch`, or set MEDRAFT_ENGINE=llama_cpp."

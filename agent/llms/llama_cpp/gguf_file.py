@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from agent.errors import AgentError
+from agent.llms.choice import Weights
+from agent.llms.embedded import llama_cpp_file
 from index_store.errors import reason
 
 HUB_NAME = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:/(.+\.gguf))?")
@@ -27,6 +29,16 @@ class Header:
 
     context: int
     bytes_per_token: int
+
+
+def of(weights: Weights, models: Path) -> Path:
+    """The file of `weights`; the embedded model's is made in `models` at the first call.
+
+    Raises AgentError as `find` does.
+    """
+    if weights.embedded:
+        return llama_cpp_file(models)
+    return find(weights.name, weights.setting)
 
 
 def find(named: str, setting: str) -> Path:
@@ -49,15 +61,13 @@ def find(named: str, setting: str) -> Path:
 
 
 def _cached(repository: str, file: str | None) -> Path | None:
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
+    from huggingface_hub import errors, snapshot_download
 
-    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
-    here = {
-        path.relative_to(snapshot).as_posix(): path
-        for snapshot in (folder / "snapshots").glob("*")
-        for path in snapshot.rglob("*.gguf")
-    }
+    try:
+        snapshot = Path(snapshot_download(repository, local_files_only=True))
+    except errors.LocalEntryNotFoundError:
+        return None
+    here = {path.relative_to(snapshot).as_posix(): path for path in snapshot.rglob("*.gguf")}
     return here.get(file or _choice(here) or "")
 
 
