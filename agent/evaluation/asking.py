@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from llama_index.core.base.llms.types import MessageRole
 
-from agent.behaviour import Behaviour, LLMChoice, Retrieval
+from agent.behaviour import CHOICES, Behaviour, LLMChoice, Retrieval
 from agent.chat.prompting import Prompt, prompt
 from agent.chat.record import collect
 from agent.errors import AgentError
 from agent.evaluation.eval_log import EvalLog, Row
-from agent.evaluation.questions import APPROACHES, CHOICES, Approach, Questions, own_reply
+from agent.evaluation.questions import APPROACHES, Approach, Questions, own_reply
 from agent.llms.choice import decide
 from agent.llms.interface import Engine, Loss
 from agent.settings import ROOT, Settings
