@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError
-from agent.finetuning.examples import CONVERSATIONS, ExampleMaker, Recipe, Tokenizer
+from agent.finetuning.examples import CONVERSATIONS, ExampleMaker, Tokenizer
+from agent.finetuning.recipe import Recipe
 from agent.llms.choice import decide
 from agent.routing import router
 from agent.routing.embedding import TurnEmbedding
