@@ -8,6 +8,13 @@ LLMChoice = Literal["base", "fine-tuned"]
 Retrieval = Literal["auto", "always", "never"]
 Behaviour = Literal["base", "RAG", "fine-tuned", "RAFT"]
 
+CHOICES: dict[Behaviour, tuple[LLMChoice, Retrieval]] = {
+    "base": ("base", "never"),
+    "RAG": ("base", "always"),
+    "fine-tuned": ("fine-tuned", "never"),
+    "RAFT": ("fine-tuned", "always"),
+}
+
 
 def behaviour(llm: LLMChoice, retrieve: bool) -> Behaviour:
     """The behaviour of one answer.

@@ -28,7 +28,7 @@ from llama_index.core.base.llms.types import MessageRole
 from agent import settings
 from agent.behaviour import LLMChoice, behaviour
 from agent.chat.prompting import Prompt, Reader, prompt
-from agent.evaluation.metrics import repeats, share_copied, words_of
+from agent.evaluation.metrics import repeats, share_copied, word_tokens
 from agent.llms import engines
 from agent.llms.interface import ChatLLM
 from agent.routing import router
@@ -108,7 +108,7 @@ async def answers(settings: Settings, cases: Sequence[Case], show: bool) -> None
                 )
                 if show:
                     print(f"\n{case[0].patient}\n-> {answer}")
-                words = words_of(answer)
+                words = word_tokens(answer)
                 ended += tokens < ANSWER
                 loops += repeats(words)
                 lengths.append(len(words))

@@ -1,6 +1,6 @@
-"""The words of an index: BM25 over the searched texts, on disk and memory-mapped.
+"""The lexical side of an index: BM25 over the searched texts, on disk and memory-mapped.
 
-Owns how texts become words, and the ranking by them. Does not know vectors or replies.
+Owns how texts become terms, and the ranking by them. Does not know vectors or replies.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KEPT = 32 * 2**20
 def write(folder: Path, texts: Iterable[str]) -> None:
     """Index `texts` in their order. Raises StoreError if none of them has a word, or OSError.
 
-    The scores are those of bm25s (method "lucene"), which itself would hold all texts' words in
+    The scores are those of bm25s (method "lucene"), which itself would hold all texts' terms in
     memory: here they are counted in batches on the disk and put in their places in a second pass.
     """
     import bm25s
@@ -34,19 +34,19 @@ def write(folder: Path, texts: Iterable[str]) -> None:
 
     index = bm25s.BM25()
     tokenizer = Tokenizer(stopwords="en", stemmer=None)
-    with tempfile.TemporaryDirectory(prefix="words-", dir=folder.parent) as scratch:
+    with tempfile.TemporaryDirectory(prefix="bm25-", dir=folder.parent) as scratch:
         counts = Path(scratch) / "counts"
-        rows, words = _count(counts, tokenizer, texts)
+        rows, terms = _count(counts, tokenizer, texts)
         vocabulary = tokenizer.get_vocab_dict()
         if vocabulary.keys() == {""}:  # which stands for a text without words
             raise StoreError("There are no usable rows: none has a word that can be searched for.")
-        index.scores = _scores(index, counts, Path(scratch), len(vocabulary), rows, words / rows)
+        index.scores = _scores(index, counts, Path(scratch), len(vocabulary), rows, terms / rows)
         index.vocab_dict, index.nonoccurrence_array = vocabulary, None
         index.unique_token_ids_set = set(vocabulary.values())
         index.save(folder, show_progress=False)
 
 
-class Words:
+class BM25Index:
     """An open BM25 index. Safe from several threads."""
 
     def __init__(self, folder: Path) -> None:
@@ -58,46 +58,46 @@ class Words:
         self._given_back = [part.base for part in parts if part.nbytes > KEPT]
 
     def scores(self, text: str) -> np.ndarray[Any, Any]:
-        """The BM25 score of every text for the words of `text`, (rows,) float32; 0: none shared."""
+        """The BM25 score of every text for the terms of `text`, (rows,) float32; 0: none shared."""
         import bm25s
         import numpy as np
 
-        (words,) = bm25s.tokenize([text], stopwords="en", return_ids=False, show_progress=False)
-        if not words:
+        (terms,) = bm25s.tokenize([text], stopwords="en", return_ids=False, show_progress=False)
+        if not terms:
             return np.zeros(self._index.scores["num_docs"], dtype=np.float32)
-        found: np.ndarray[Any, Any] = self._index.get_scores(words)
+        found: np.ndarray[Any, Any] = self._index.get_scores(terms)
         for pages in self._given_back:
             pages.madvise(mmap.MADV_DONTNEED)
         return found
 
 
 def _count(path: Path, tokenizer: Any, texts: Iterable[str]) -> tuple[int, int]:
-    """Write how often each word is in each text, (n, 4) int32: word, text, times, length of text.
+    """Write how often each term is in each text, (n, 4) int32: term, text, times, length of text.
 
-    Returns how many texts there are, and how many words in all.
+    Returns how many texts there are, and how many terms in all.
     """
     import numpy as np
 
-    rows = words = 0
+    rows = terms = 0
     unread = iter(texts)
     with path.open("wb") as file:
         while batch := list(islice(unread, BATCH)):
             ids = list(tokenizer.streaming_tokenize(batch, update_vocab=True))
             lengths = np.array([len(each) for each in ids], dtype=np.int64)
-            flat = np.fromiter((word for each in ids for word in each), np.int64, lengths.sum())
+            flat = np.fromiter((term for each in ids for term in each), np.int64, lengths.sum())
             text = np.repeat(np.arange(len(ids)), lengths)
             pairs, times = np.unique(text << 32 | flat, return_counts=True)
-            text, word = pairs >> 32, pairs & 0xFFFFFFFF
-            found = np.stack([word, text + rows, times, lengths[text]], axis=1)
+            text, term = pairs >> 32, pairs & 0xFFFFFFFF
+            found = np.stack([term, text + rows, times, lengths[text]], axis=1)
             file.write(found.astype(np.int32).tobytes())
-            rows, words = rows + len(ids), words + int(lengths.sum())
-    return rows, words
+            rows, terms = rows + len(ids), terms + int(lengths.sum())
+    return rows, terms
 
 
 def _scores(
     index: Any, counts: Path, scratch: Path, vocabulary: int, rows: int, average: float
 ) -> dict[str, Any]:
-    """The sparse matrix of scores as bm25s keeps it, one column a word, memory-mapped."""
+    """The sparse matrix of scores as bm25s keeps it, one column a term, memory-mapped."""
     import numpy as np
     from bm25s.scoring import _select_idf_scorer, _select_tfc_scorer
 
@@ -112,14 +112,14 @@ def _scores(
     begin = np.concatenate([[0], np.cumsum(frequency)])
     data = np.lib.format.open_memmap(scratch / "data.npy", "w+", np.float32, (len(found),))
     indices = np.lib.format.open_memmap(scratch / "indices.npy", "w+", np.int32, (len(found),))
-    free = begin[:-1].copy()  # the next free place of each word
+    free = begin[:-1].copy()  # the next free place of each term
     for part in _parts(found):
-        word, text, times, length = part[np.argsort(part[:, 0], kind="stable")].T
-        used = np.bincount(word, minlength=vocabulary)
-        first = np.concatenate([[0], np.cumsum(used)])[word]
-        place = free[word] + np.arange(len(word)) - first
+        term, text, times, length = part[np.argsort(part[:, 0], kind="stable")].T
+        used = np.bincount(term, minlength=vocabulary)
+        first = np.concatenate([[0], np.cumsum(used)])[term]
+        place = free[term] + np.arange(len(term)) - first
         indices[place] = text
-        data[place] = weight[word] * tfc(
+        data[place] = weight[term] * tfc(
             tf_array=times.astype(np.float32),
             l_d=length,
             l_avg=average,

@@ -179,7 +179,7 @@ class _Change:
         try:
             rows = building.write_replies(self._rows(old, keeps, new))
             self._check(rows, new)
-            building.write_words()
+            building.write_bm25()
             dimension, embedded = building.write_vectors(
                 self._embed_model, old, Journal(self._directory, model), self._progress
             )

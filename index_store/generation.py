@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from index_store import bm25, replies, vectors
 from index_store.disk import sync
@@ -21,11 +21,21 @@ from index_store.replies import Kept, Replies
 if TYPE_CHECKING:
     import numpy as np
 
-    from index_store.store import IndexStore
-
-VECTORS, NEAREST, WORDS = "vectors.faiss", "nearest.faiss", "bm25"
+VECTORS, NEAREST, BM25 = "vectors.faiss", "nearest.faiss", "bm25"
 REPLIES, IDS = "replies.sqlite", "ids.u64"
 CHUNK = 1024  # rows that a killed build embeds twice at most
+
+
+class Embedded(Protocol):
+    """Rows that have their vectors already: those of the index that is replaced."""
+
+    @property
+    def ids(self) -> np.ndarray[Any, Any]: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    def vectors(self, positions: Any) -> np.ndarray[Any, Any]: ...
 
 
 class Generation:
@@ -43,7 +53,7 @@ class Generation:
         return replies.write(self.folder / REPLIES, self.folder / IDS, rows)
 
     def write_vectors(
-        self, embed_model: str, old: IndexStore | None, journal: Journal, progress: bool
+        self, embed_model: str, old: Embedded | None, journal: Journal, progress: bool
     ) -> tuple[int, int]:
         """Embed the rows that neither `old` nor the journal holds; the dimension, how many."""
         import numpy as np
@@ -55,7 +65,7 @@ class Generation:
             new = np.flatnonzero((in_old < 0) & (journal.rows_of(rows.ids) < 0))
             self._embed(rows, new, embed_model, journal, progress)
             in_journal = journal.rows_of(rows.ids)
-            dimension = journal.dimension if old is None else old.manifest.dimension
+            dimension = journal.dimension if old is None else old.dimension
 
             def blocks() -> Iterator[np.ndarray[Any, Any]]:
                 for start in range(0, len(rows.ids), vectors.BLOCK):
@@ -73,11 +83,11 @@ class Generation:
         finally:
             rows.close()
 
-    def write_words(self) -> None:
-        """Index the words of the rows."""
+    def write_bm25(self) -> None:
+        """Index the terms of the rows."""
         rows = Replies(self.folder / REPLIES, self.folder / IDS)
         try:
-            bm25.write(self.folder / WORDS, (searched_text(row) for _, row in rows.all()))
+            bm25.write(self.folder / BM25, (searched_text(row) for _, row in rows.all()))
         finally:
             rows.close()
 
@@ -133,10 +143,10 @@ class Generation:
 
 def opened_files(
     folder: Path, factory: str, search_on: str
-) -> tuple[Any, Any, bm25.Words, Replies]:
-    """What a generation holds: all vectors, the way to the nearest, the words, the replies."""
+) -> tuple[Any, Any, bm25.BM25Index, Replies]:
+    """What a generation holds: all vectors, the way to the nearest, BM25, the replies."""
     exact = vectors.opened(folder / VECTORS)
     nearest = exact if factory == vectors.EXACT else vectors.open_nearest(folder / NEAREST)
     if search_on == "gpu":
         nearest = vectors.on_gpu(nearest)
-    return exact, nearest, bm25.Words(folder / WORDS), Replies(folder / REPLIES, folder / IDS)
+    return exact, nearest, bm25.BM25Index(folder / BM25), Replies(folder / REPLIES, folder / IDS)

@@ -32,10 +32,10 @@ def split(patient: str) -> Split:
 def gives_away(dialogue: Dialogue, turns: Sequence[str], answer: str) -> bool:
     """Whether a document holds the reply that is to be given to a patient's `turns`: it is of
     the same patient, or its words are nearly those of `answer`."""
-    words, target = _words(dialogue.doctor), _words(answer)
+    words, target = _vocabulary(dialogue.doctor), _vocabulary(answer)
     alike = len(words & target) > TOO_ALIKE * len(words | target)
     return dialogue.patient in turns or alike
 
 
-def _words(text: str) -> set[str]:
+def _vocabulary(text: str) -> set[str]:
     return set(re.findall(r"\w+", text.casefold()))

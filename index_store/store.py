@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from index_store import generation
 from index_store import manifest as manifests
-from index_store.bm25 import Words
+from index_store.bm25 import BM25Index
 from index_store.dataset import Dialogue
 from index_store.embedding import identity
 from index_store.manifest import FileRecord, Manifest
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CANDIDATES = 50  # of each ranking, at least
 # A convex combination of cosine and BM25 (Bruch, Gai, Ingber 2023, "An Analysis of Fusion Functions
 # for Hybrid Retrieval"); `medraft evaluate retrieval` compares it with reciprocal rank fusion.
-WORDS = 0.2
+BM25_WEIGHT = 0.2
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class IndexStore:
         self,
         directory: Path,
         manifest: Manifest,
-        files: tuple[Any, Any, Words, Replies],
+        files: tuple[Any, Any, BM25Index, Replies],
     ) -> None:
         """Take what `open` has opened."""
         self.manifest = manifest
         self._directory = directory
-        self._exact, self._nearest, self._words, self._replies = files
+        self._exact, self._nearest, self._bm25, self._replies = files
 
     @classmethod
     def open(cls, directory: Path, embed_model: str, search_on: str = "cpu") -> IndexStore:
@@ -83,20 +83,20 @@ class IndexStore:
     def search(self, query_text: str, query_vector: np.ndarray[Any, Any], k: int) -> list[Hit]:
         """Find the `k` best replies for a question: its text, and its unit vector (d,).
 
-        The order is by cosine plus WORDS times the BM25 score as a share of the best one; the
+        The order is by cosine plus BM25_WEIGHT times the BM25 score as a share of the best one; the
         score is the cosine of question and reply. Hence scores need not fall with the rank.
         Fewer than `k` hits if the index is smaller. Raises ValueError for a vector of another
         dimension, StoreError if a reply is not what was written.
         """
         import numpy as np
 
-        query = np.asarray(query_vector, dtype=np.float32).reshape(self.manifest.dimension)
+        query = np.asarray(query_vector, dtype=np.float32).reshape(self.dimension)
         depth = min(self.manifest.rows, max(CANDIDATES, 5 * k))
-        shared = self._words.scores(query_text)
+        shared = self._bm25.scores(query_text)
         found = list({*self.nearest(query, depth), *_largest(shared, depth)})
         cosine = self.vectors(found) @ query
         best_shared = float(shared.max())
-        fused = cosine + (WORDS * shared[found] / best_shared if best_shared else 0.0)
+        fused = cosine + (BM25_WEIGHT * shared[found] / best_shared if best_shared else 0.0)
         best = np.argsort(-fused, kind="stable")[:k].tolist()
         try:
             rows = self._replies.read([found[each] for each in best])
@@ -119,9 +119,14 @@ class IndexStore:
         _, found = index.search(query_vector.reshape(1, -1), depth)
         return [position for position in found[0].tolist() if position >= 0]
 
-    def sharing_words(self, query_text: str, depth: int) -> list[int]:
-        """The positions of at most `depth` texts that share a word with the query, by BM25."""
-        return _largest(self._words.scores(query_text), depth)
+    def sharing_terms(self, query_text: str, depth: int) -> list[int]:
+        """The positions of at most `depth` texts that share a term with the query, by BM25."""
+        return _largest(self._bm25.scores(query_text), depth)
+
+    @property
+    def dimension(self) -> int:
+        """Of the vectors."""
+        return self.manifest.dimension
 
     @property
     def ids(self) -> np.ndarray[Any, Any]:

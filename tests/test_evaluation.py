@@ -22,10 +22,10 @@ from agent import settings
 from agent.errors import AgentError
 from agent.evaluation.asking import Answer
 from agent.evaluation.conclusions import conclude
-from agent.evaluation.eval_log import Journal, claim
+from agent.evaluation.eval_log import EvalLog, claim
 from agent.evaluation.evaluation import evaluate
 from agent.evaluation.judging import Judgement, judge_all
-from agent.evaluation.metrics import repeats, share_copied, words_of
+from agent.evaluation.metrics import repeats, share_copied, word_tokens
 from agent.evaluation.questions import OTHERS, own_reply, parse_behaviours, read_questions
 from agent.evaluation.statistics import differences, estimate, holm
 from agent.llms import engines
@@ -169,10 +169,10 @@ def test_markup_in_a_question_is_text_in_the_report(
 
 
 def test_metrics_by_hand() -> None:
-    assert words_of("Rest, don't RUN.") == ["rest", "don't", "run"]
-    assert repeats(words_of("one two three four five six seven eight " * 2))
-    assert not repeats(words_of("one two three four five six seven eight nine"))
-    said = words_of("You should rest in a dark room now")
+    assert word_tokens("Rest, don't RUN.") == ["rest", "don't", "run"]
+    assert repeats(word_tokens("one two three four five six seven eight " * 2))
+    assert not repeats(word_tokens("one two three four five six seven eight nine"))
+    said = word_tokens("You should rest in a dark room now")
     assert share_copied(said, ["Please rest in a dark room."]) == 5 / 8
     assert share_copied(said, ["Rest in a room."]) == 0
 
@@ -297,8 +297,8 @@ def judge() -> Iterator[str]:
         server.shutdown()
 
 
-def answered(folder: Path, question: Dialogue) -> Journal[Answer]:
-    told = Journal(folder / "answers.jsonl", Answer)
+def answered(folder: Path, question: Dialogue) -> EvalLog[Answer]:
+    told = EvalLog(folder / "answers.jsonl", Answer)
     common = {"ended": True, "prompt_tokens": 9, "tokens": 3, "first_token_ms": 1, "total_ms": 2}
     for approach, answer in (("base", "Rest."), ("RAG", "Rest."), ("RAFT", "Take poison.")):
         documents = [] if approach == "base" else ["Rest in the dark."]
@@ -321,7 +321,7 @@ async def test_a_judge_marks_each_answer_once(
 ) -> None:
     answers = answered(tmp_path, dialogues[0])
     for _ in range(2):
-        marks = Journal(tmp_path / "judgements.jsonl", Judgement)
+        marks = EvalLog(tmp_path / "judgements.jsonl", Judgement)
         await judge_all("judge", judge, dialogues[:1], ["base", "RAG", "RAFT"], answers, marks)
     asked = len(Judge.asked)
     assert asked == 5  # three marks, and two answers with replies to be faithful to
@@ -336,7 +336,7 @@ async def test_a_judge_that_is_away_is_named(
 ) -> None:
     monkeypatch.setattr("agent.evaluation.judging.RETRIES", 0)
     answers = answered(tmp_path, dialogues[0])
-    marks = Journal(tmp_path / "judgements.jsonl", Judgement)
+    marks = EvalLog(tmp_path / "judgements.jsonl", Judgement)
     with pytest.raises(AgentError, match=r"judge at http://127.0.0.1:9/v1 does not judge"):
         await judge_all("judge", "http://127.0.0.1:9/v1", dialogues[:1], ["base"], answers, marks)
 
@@ -388,12 +388,12 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         claim(tmp_path / "file", {"engine": "llama_cpp"})
 
 
-def test_a_damaged_journal_is_named(dialogues: list[Dialogue], tmp_path: Path) -> None:
+def test_a_damaged_log_is_named(dialogues: list[Dialogue], tmp_path: Path) -> None:
     answered(tmp_path, dialogues[0])
     path = tmp_path / "answers.jsonl"
     path.write_text("{}\n" + path.read_text())
     with pytest.raises(AgentError, match=r"Line 1 of .*answers.jsonl is damaged"):
-        Journal(path, Answer)
+        EvalLog(path, Answer)
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,13 @@ from llama_index.core.base.llms.types import ChatMessage
 from agent import settings
 from agent.chat.prompting import prompt
 from agent.errors import AgentError
-from agent.finetuning.examples import Recipe
+from agent.finetuning.export import export
 from agent.finetuning.prepare import Prepared, prepare
-from agent.finetuning.training import Training, check, train
+from agent.finetuning.recipe import Recipe, Training
+from agent.finetuning.training import check, train
 from agent.llms import embedded, engines, interface
 from agent.llms.choice import SHIPPED_ADAPTER
 from agent.llms.interface import ChatLLM
-from agent.llms.llama_cpp.lora import export
 from agent.settings import Settings
 from agent.templates import render
 from index_store.cleaning import clean

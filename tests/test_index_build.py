@@ -142,7 +142,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     "step",
-    ["Generation.write_words", "Generation.synced", "Path.rename", "manifests.write"],
+    ["Generation.write_bm25", "Generation.synced", "Path.rename", "manifests.write"],
 )
 def test_a_first_build_that_is_cut_short_leaves_no_index(
     tmp_path: Path,

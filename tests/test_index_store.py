@@ -335,7 +335,7 @@ def test_the_words_of_a_search_in_a_large_index_do_not_stay_in_memory(
 ) -> None:
     monkeypatch.setattr(bm25, "KEPT", 0)
     folder = generation(sample_index) / "bm25"
-    index = bm25.Words(folder)
+    index = bm25.BM25Index(folder)
     assert index.scores("My head hurts, and my skin itches.").max() > 0
     mapped = Path("/proc/self/smaps").read_text().split(f"{folder}/data.csc.index.npy\n")[1:]
     assert [re.search(r"^Rss: *(\d+) kB", each, re.MULTILINE)[1] for each in mapped] == ["0"]

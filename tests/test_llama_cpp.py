@@ -71,6 +71,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A Hub cache with one snapshot of owner/repo, and no network."""
     snapshot = tmp_path / "models--owner--repo" / "snapshots" / "0123abcd"
     snapshot.mkdir(parents=True)
+    main = tmp_path / "models--owner--repo" / "refs" / "main"
+    main.parent.mkdir()
+    main.write_text(snapshot.name)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     return snapshot

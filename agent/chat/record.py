@@ -12,7 +12,7 @@ from typing import Any
 from llama_index.core.schema import NodeWithScore
 
 from agent.chat.engine import PatientChatEngine
-from agent.chat.events import Emergency, Finished, Retrieved, Routed
+from agent.chat.events import Emergency, Event, Finished, Retrieved, Routed
 
 
 async def collect(engine: PatientChatEngine, question: str) -> dict[str, Any]:
@@ -20,22 +20,30 @@ async def collect(engine: PatientChatEngine, question: str) -> dict[str, Any]:
     told = unanswered(engine, question)
     async with aclosing(engine.turn(question)) as events:
         async for event in events:
-            match event:
-                case Emergency(kind, notice, _):
-                    told |= {
-                        "emergency": True,
-                        "emergency_kind": kind,
-                        "emergency_notice": notice,
-                    }
-                case Routed(route, behaviour):
-                    told |= {"behaviour": behaviour, "route": asdict(route)}
-                case Retrieved(sources, left_out):
-                    told["sources"] = [source(found) for found in sources]
-                    told["left_out"] = [source(found) for found in left_out]
-                case Finished(answer, timing, ended, support):
-                    told |= {"answer": answer, "ended": ended, "timing": asdict(timing)}
-                    told["support"] = [asdict(sentence) for sentence in support]
+            told |= part(event)
     return told
+
+
+def part(event: Event) -> dict[str, Any]:
+    """What an event tells of that object."""
+    match event:
+        case Emergency(kind, notice, _):
+            return {"emergency": True, "emergency_kind": kind, "emergency_notice": notice}
+        case Routed(route, behaviour):
+            return {"behaviour": behaviour, "route": asdict(route)}
+        case Retrieved(sources, left_out):
+            return {
+                "sources": [source(found) for found in sources],
+                "left_out": [source(found) for found in left_out],
+            }
+        case Finished(answer, timing, ended, support):
+            return {
+                "answer": answer,
+                "ended": ended,
+                "timing": asdict(timing),
+                "support": [asdict(sentence) for sentence in support],
+            }
+    return {}
 
 
 def unanswered(engine: PatientChatEngine, question: str) -> dict[str, Any]:

@@ -35,12 +35,12 @@ app.add_typer(evaluate.app, name="evaluate")
 def setup() -> None:
     """Prepare what the first conversation needs: the embedded model and the sample's index."""
     from agent.llms import embedded
-    from agent.llms.choice import choose
+    from agent.llms.choice import decide
 
     settings = settings_module.load()
-    models = settings.home / "models"
-    if settings.model in ("auto", "embedded") and choose(settings) == "llama_cpp":
-        print(f"The model: {embedded.llama_cpp_file(models)}")
+    choice = decide(settings)
+    if choice.engine == "llama_cpp" and choice.base.embedded:
+        print(f"The model: {embedded.llama_cpp_file(settings.home / 'models')}")
     if not (settings.index_dir / "manifest.json").exists():
         print("The index: embedding the sample (about half a minute)")
         index.build()

@@ -9,6 +9,7 @@ import typer
 
 from agent import settings as settings_module
 from agent.cli.options import ColumnNames, Limit, Source
+from agent.finetuning.recipe import Recipe, Training
 
 app = typer.Typer(
     no_args_is_help=True, help="A fine-tuned LLM: examples, a LoRA adapter, other formats."
@@ -20,18 +21,18 @@ def make_examples(
     source: Source = "sample",
     limit: Limit = None,
     columns: ColumnNames = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Examples of each dialogue.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="Examples of each dialogue.")] = Recipe.rounds,
     documents: Annotated[
         float, typer.Option(min=0, max=1, help="Share with documents (RAFT); the rest is SFT.")
-    ] = 0.6,
+    ] = Recipe.documents,
     oracle: Annotated[
         float, typer.Option(min=0, max=1, help="P: share of those with a relevant document.")
-    ] = 0.8,
-    distractors: Annotated[int, typer.Option("--distractors", "-k", min=0)] = 1,
+    ] = Recipe.oracle,
+    distractors: Annotated[int, typer.Option("--distractors", "-k", min=0)] = Recipe.distractors,
     multi_turn: Annotated[
         float, typer.Option(min=0, max=1, help="Share that follows an earlier exchange.")
-    ] = 0.15,
-    seed: int = 0,
+    ] = Recipe.multi_turn,
+    seed: int = Recipe.seed,
     output: Annotated[
         Path | None, typer.Option(help="A folder; default: MEDRAFT_HOME/finetuning/examples.")
     ] = None,
@@ -39,14 +40,20 @@ def make_examples(
     """Make SFT and RAFT examples: the prompts of a conversation, with the replies to learn."""
     import asyncio
 
-    from agent.finetuning.examples import Recipe
     from agent.finetuning.prepare import prepare
     from index_store.cleaning import clean
     from index_store.dataset import Columns, read_rows
 
     settings = settings_module.load()
     folder = output or settings.home / "finetuning" / "examples"
-    recipe = Recipe(rounds, documents, oracle, distractors, multi_turn, seed)
+    recipe = Recipe(
+        rounds=rounds,
+        documents=documents,
+        oracle=oracle,
+        distractors=distractors,
+        multi_turn=multi_turn,
+        seed=seed,
+    )
     names = Columns.parse(columns) if columns else None
     dialogues, cleaning = clean(read_rows(source, names, limit))
     made = asyncio.run(
@@ -62,21 +69,35 @@ def train_adapter(
     examples: Annotated[
         Path | None, typer.Option(help="A folder; default: MEDRAFT_HOME/finetuning/examples.")
     ] = None,
-    epochs: Annotated[float, typer.Option(min=0.01)] = 1.0,
-    rank: Annotated[int, typer.Option(help="Of the LoRA; its alpha is twice that.")] = 16,
-    learning_rate: Annotated[float, typer.Option(min=0)] = 1.5e-3,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples of one step.")] = 8,
-    at_once: Annotated[int, typer.Option(min=1, help="Of these, in memory at once.")] = 4,
-    four_bit: Annotated[bool, typer.Option(help="QLoRA; CUDA only.")] = False,
-    seed: int = 0,
+    epochs: Annotated[float, typer.Option(min=0.01)] = Training.epochs,
+    rank: Annotated[
+        int, typer.Option(help="Of the LoRA; its alpha is twice that.")
+    ] = Training.rank,
+    learning_rate: Annotated[float, typer.Option(min=0)] = Training.learning_rate,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Examples of one step.")
+    ] = Training.batch_size,
+    at_once: Annotated[
+        int, typer.Option(min=1, help="Of these, in memory at once.")
+    ] = Training.at_once,
+    four_bit: Annotated[bool, typer.Option(help="QLoRA; CUDA only.")] = Training.four_bit,
+    seed: int = Training.seed,
 ) -> None:
     """Train a LoRA adapter of MEDRAFT_MODEL; a run that was killed goes on where it was."""
-    from agent.finetuning import training
+    from agent.finetuning.training import train
 
     settings = settings_module.load()
-    how = training.Training(epochs, rank, learning_rate, batch_size, at_once, four_bit, seed=seed)
+    how = Training(
+        epochs=epochs,
+        rank=rank,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        at_once=at_once,
+        four_bit=four_bit,
+        seed=seed,
+    )
     folder = examples or settings.home / "finetuning" / "examples"
-    record = training.train(settings, how, folder, output)
+    record = train(settings, how, folder, output)
     print(
         f"{record['steps']} steps in {record['minutes']} minutes, validation loss "
         f"{record['best_validation_loss']:.3f} at step {record['best_step']}. "
@@ -94,7 +115,7 @@ def export_adapter(
     ] = "gguf",
 ) -> None:
     """Write a PEFT adapter in a form that other programs read."""
-    from agent.llms.llama_cpp.lora import export
+    from agent.finetuning.export import export
 
     export(settings_module.load(), adapter, form, output)
     print(f"-> {output}")

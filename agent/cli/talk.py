@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent import settings as settings_module
-from agent.behaviour import LLMChoice, Retrieval
+from agent.behaviour import Behaviour, LLMChoice, Retrieval
 from agent.cli.options import Json, print_json
 from agent.errors import AgentError
-from agent.llms import choice
+from agent.llms.choice import with_first_llm
 
 if TYPE_CHECKING:
     from agent.chat.engine import PatientChatEngine
@@ -66,33 +66,42 @@ def compare(question: str, as_json: Json = False) -> None:
 async def all_four(
     begin: Callable[[], PatientChatEngine], question: str, as_json: bool
 ) -> list[dict[str, Any]]:
-    """Show each answer, or collect them all. Raises AgentError if none of the four has one."""
-    from agent.chat.comparison import conversations
-    from agent.chat.record import collect, unanswered
-    from agent.cli.terminal import show
+    """Show each answer, and collect them all. Raises AgentError if none of the four has one."""
+    from contextlib import aclosing
 
-    answers: list[dict[str, Any]] = []
+    from agent.chat.comparison import Failed, compare, conversations
+    from agent.chat.record import part, unanswered
+    from agent.cli.terminal import write
+
+    each = dict(conversations(begin))
+    answers: dict[Behaviour, dict[str, Any]] = {}
     errors: list[AgentError] = []
-    for name, engine in conversations(begin):
-        try:
-            if as_json:
-                answers.append(await collect(engine, question))
-            else:
-                print(f"\n--- {name}", flush=True)
-                await show(engine, question)
-        except AgentError as error:
-            errors.append(error)
-            answers.append(unanswered(engine, question) | {"behaviour": name, "error": str(error)})
-            print(f"{name}: {error}", file=sys.stderr)
-    if len(errors) == 4:
+    async with aclosing(compare(question, each.items())) as events:
+        async for name, event in events:
+            if name not in answers:
+                answers[name] = unanswered(each[name], question)
+                if not as_json:
+                    print(f"\n--- {name}", flush=True)
+            if isinstance(event, Failed):
+                if not isinstance(event.error, AgentError):
+                    raise event.error
+                errors.append(event.error)
+                failed = {"behaviour": name, "error": str(event.error)}
+                answers[name] = unanswered(each[name], question) | failed
+                print(f"{name}: {event.error}", file=sys.stderr)
+                continue
+            answers[name] |= part(event)
+            if not as_json:
+                write(event)
+    if len(errors) == len(each):
         raise errors[0]
-    return answers
+    return list(answers.values())
 
 
 def _settings(llm: LLMChoice | None, retrieval: Retrieval | None) -> Settings:
     chosen = {"llm": llm, "retrieval": retrieval}
     given = {name: value for name, value in chosen.items() if value}
-    return choice.with_first_llm(settings_module.load(**given))
+    return with_first_llm(settings_module.load(**given))
 
 
 def _conversation(settings: Settings) -> PatientChatEngine:
@@ -117,7 +126,5 @@ def _load(settings: Settings) -> Agent:
     from agent.chat import loading
 
     agent = loading.load(settings)
-    agent.engine.llm(
-        settings.llm or "base"
-    )  # a choice that cannot be had is told before any question
+    agent.engine.llm(settings.llm or "base")  # what cannot be had is told before any question
     return agent

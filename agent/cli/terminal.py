@@ -10,45 +10,62 @@ import sys
 from contextlib import aclosing
 
 from agent.chat.engine import PatientChatEngine
-from agent.chat.events import Delta, Emergency, Finished, Notice, Retrieved, Routed
+from agent.chat.events import Delta, Emergency, Event, Finished, Notice, Retrieved, Routed
 from agent.errors import AgentError
 
 
 async def show(engine: PatientChatEngine, question: str) -> None:
-    """Stream a turn to standard output; what is about the answer goes to standard error."""
+    """Stream a turn to the terminal."""
     async with aclosing(engine.turn(question)) as events:
         async for event in events:
-            match event:
-                case Emergency(_, notice, _):
-                    print(f"{notice}\n", flush=True)
-                case Routed(route, behaviour):
-                    print(f"[{behaviour}: {route.reason}]", file=sys.stderr)
-                case Retrieved(sources, left_out):
-                    for number, found in enumerate(sources, start=1):
-                        title = found.node.metadata["title"]
-                        print(f"[{number}] {title} ({found.score:.2f})", file=sys.stderr)
-                    for found in left_out:
-                        print(f"[left out] {found.node.metadata['title']}", file=sys.stderr)
-                    if not sources and not left_out:
-                        print("[no doctor's reply was close enough]", file=sys.stderr)
-                case Notice(text):
-                    print(f"[{text}]", file=sys.stderr)
-                case Delta(text):
-                    print(text, end="", flush=True)
-                case Finished(speaker=None):
-                    print("[the model gave no answer: ask in other words]", file=sys.stderr)
-                case Finished(speaker="medraft"):
-                    print(flush=True)
-                case Finished(_, timing, _, support):
-                    print(flush=True)
-                    marks = "".join(f"[{s.source}]" if s.source else "[-]" for s in support)
-                    if marks:
-                        print(f"[sentence by sentence, its source: {marks}]", file=sys.stderr)
-                    print(
-                        f"[first token after {timing.first_token_ms:.0f} ms, "
-                        f"{timing.tokens} tokens in {timing.total_ms / 1000:.1f} s]",
-                        file=sys.stderr,
-                    )
+            write(event)
+
+
+def write(event: Event) -> None:
+    """The answer goes to standard output; what is about it goes to standard error."""
+    match event:
+        case Emergency(_, notice, _):
+            print(f"{notice}\n", flush=True)
+        case Routed(route, behaviour):
+            _aside(f"{behaviour}: {route.reason}")
+        case Retrieved():
+            _write_sources(event)
+        case Notice(text):
+            _aside(text)
+        case Delta(text):
+            print(text, end="", flush=True)
+        case Finished():
+            _write_end(event)
+
+
+def _write_sources(found: Retrieved) -> None:
+    for number, source in enumerate(found.sources, start=1):
+        title = source.node.metadata["title"]
+        print(f"[{number}] {title} ({source.score:.2f})", file=sys.stderr)
+    for source in found.left_out:
+        print(f"[left out] {source.node.metadata['title']}", file=sys.stderr)
+    if not found.sources and not found.left_out:
+        _aside("no doctor's reply was close enough")
+
+
+def _write_end(finished: Finished) -> None:
+    if finished.speaker is None:
+        _aside("the model gave no answer: ask in other words")
+        return
+    print(flush=True)
+    if finished.speaker == "medraft":
+        return
+    if marks := "".join(f"[{s.source}]" if s.source else "[-]" for s in finished.support):
+        _aside(f"sentence by sentence, its source: {marks}")
+    timing = finished.timing
+    _aside(
+        f"first token after {timing.first_token_ms:.0f} ms, "
+        f"{timing.tokens} tokens in {timing.total_ms / 1000:.1f} s"
+    )
+
+
+def _aside(text: str) -> None:
+    print(f"[{text}]", file=sys.stderr)
 
 
 def converse(engine: PatientChatEngine) -> None:

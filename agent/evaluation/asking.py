@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from llama_index.core.base.llms.types import MessageRole
 
-from agent.behaviour import Behaviour, LLMChoice, Retrieval
+from agent.behaviour import CHOICES, Behaviour, LLMChoice, Retrieval
 from agent.chat.prompting import Prompt, prompt
 from agent.chat.record import collect
 from agent.errors import AgentError
-from agent.evaluation.eval_log import Journal, Row
-from agent.evaluation.questions import APPROACHES, CHOICES, Approach, Questions, own_reply
-from agent.llms import choice, embedded
+from agent.evaluation.eval_log import EvalLog, Row
+from agent.evaluation.questions import APPROACHES, Approach, Questions, own_reply
+from agent.llms.choice import decide
 from agent.llms.interface import Engine, Loss
 from agent.settings import ROOT, Settings
 from index_store import manifest
@@ -71,15 +71,16 @@ class ReferenceLoss(Row):
 
 def about_run(settings: Settings, questions: Questions) -> dict[str, Any]:
     """What tells a run from another one: the settings, and the contents of what they name."""
+    choice = decide(settings)
     index = manifest.read(settings.index_dir)
     prompts = [ROOT / "prompts" / f"{name}.j2" for name in PROMPTS]
     return {
         "questions": questions.source,
-        "engine": choice.choose(settings),
+        "engine": choice.engine,
         **settings.model_dump(mode="json", include=SETTINGS),
         "index": index.generation,
         "prompts": _digest(prompts),
-        "adapter weights": _digest(_adapter_files(settings)),
+        "adapter weights": _digest(_files(choice.adapter)),
     }
 
 
@@ -99,7 +100,7 @@ async def ask_all(
     agent: Agent,
     questions: Sequence[Dialogue],
     approaches: Sequence[Approach],
-    answers: Journal[Answer],
+    answers: EvalLog[Answer],
 ) -> None:
     """Ask what was not asked before, as many at once as the engine answers. Raises AgentError."""
     from tqdm import tqdm
@@ -154,8 +155,8 @@ async def read_references(
     settings: Settings,
     questions: Sequence[Dialogue],
     approaches: Sequence[Approach],
-    answers: Journal[Answer],
-    losses: Journal[ReferenceLoss],
+    answers: EvalLog[Answer],
+    losses: EvalLog[ReferenceLoss],
 ) -> None:
     """Let the engine read each reference after the prompt of each answer, if it tells losses."""
     from tqdm import tqdm
@@ -190,11 +191,10 @@ def _share_supported(sentences: Sequence[dict[str, Any]]) -> float:
     return sum(each["source"] is not None for each in sentences) / max(1, len(sentences))
 
 
-def _adapter_files(settings: Settings) -> list[Path]:
-    path = choice.adapter(settings, embedded.EMBEDDED)
-    if path is None or path.is_file():
-        return [path] if path else []
-    return sorted(path.glob("adapter_*"))
+def _files(adapter: Path | None) -> list[Path]:
+    if adapter is None or adapter.is_file():
+        return [adapter] if adapter else []
+    return sorted(adapter.glob("adapter_*"))
 
 
 def _digest(files: Sequence[Path]) -> str:

@@ -31,7 +31,7 @@ class Row(BaseModel):
 Kind = TypeVar("Kind", bound=Row)
 
 
-class Journal(Generic[Kind]):
+class EvalLog(Generic[Kind]):
     """Rows by question and behaviour: one JSON line each, on the disk when `append` returns.
 
     Raises AgentError if the file is damaged; half a line, which a killed run leaves, is dropped.

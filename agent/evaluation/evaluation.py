@@ -24,12 +24,12 @@ from agent.evaluation.asking import (
     read_references,
 )
 from agent.evaluation.conclusions import Table, as_dict, conclude
-from agent.evaluation.eval_log import Journal, claim
+from agent.evaluation.eval_log import EvalLog, claim
 from agent.evaluation.judging import Judgement, judge_all
 from agent.evaluation.questions import Approach, Questions
 from agent.evaluation.scoring import score
 from agent.evaluation.statistics import Values
-from agent.llms import choice, engines
+from agent.llms import engines
 from agent.settings import Settings
 from index_store.disk import write_text
 from index_store.embedding import load_embedding
@@ -51,8 +51,8 @@ async def evaluate(
     """
     run = about_run(settings, questions)
     claim(folder, run)
-    answers = Journal(folder / "answers.jsonl", Answer)
-    losses = Journal(folder / "references.jsonl", ReferenceLoss)
+    answers = EvalLog(folder / "answers.jsonl", Answer)
+    losses = EvalLog(folder / "references.jsonl", ReferenceLoss)
     agent = loading.load(settings)
     approaches = approaches or available(agent.engine)
     for approach in approaches:
@@ -61,11 +61,11 @@ async def evaluate(
     await ask_all(agent, asked, approaches, answers)
 
     reader = agent.engine
-    if perplexity and choice.choose(settings) != "huggingface":
+    if perplexity and reader.name != "huggingface":
         reader = engines.load(settings.model_copy(update={"engine": "huggingface"}))
     await read_references(reader, settings, asked, approaches, answers, losses)
     judged = "judgements.jsonl" if judge is None else f"judgements-{_file_name(judge[0])}.jsonl"
-    judgements = Journal(folder / judged, Judgement)
+    judgements = EvalLog(folder / judged, Judgement)
     if judge is not None:
         await judge_all(*judge, asked, approaches, answers, judgements)
 
@@ -80,7 +80,7 @@ async def evaluate(
 
 
 def _retrieved(
-    questions: Questions, approaches: Sequence[Approach], answers: Journal[Answer]
+    questions: Questions, approaches: Sequence[Approach], answers: EvalLog[Answer]
 ) -> Values:
     """1 for each question that `auto` looked up, 0 for the others; empty if it was not asked."""
     if "auto" not in approaches:

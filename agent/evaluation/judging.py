@@ -16,9 +16,10 @@ from llama_index.llms.openai_like import OpenAILike
 
 from agent.errors import AgentError
 from agent.evaluation.asking import Answer
-from agent.evaluation.eval_log import Journal, Row
+from agent.evaluation.eval_log import EvalLog, Row
 from agent.evaluation.questions import Approach
 from index_store.dataset import Dialogue
+from index_store.errors import reason
 
 AT_ONCE, RETRIES = 4, 3
 WINDOW = 8192  # tokens; LlamaIndex cuts the documents to it
@@ -37,8 +38,8 @@ async def judge_all(
     url: str,
     questions: Sequence[Dialogue],
     approaches: Sequence[Approach],
-    answers: Journal[Answer],
-    judgements: Journal[Judgement],
+    answers: EvalLog[Answer],
+    judgements: EvalLog[Judgement],
 ) -> None:
     """Have the answers judged that were not judged before. Raises AgentError."""
     from tqdm import tqdm
@@ -82,8 +83,7 @@ async def judge_all(
         try:
             await asyncio.gather(*(work() for _ in range(AT_ONCE)))
         except Exception as error:  # whatever client and evaluators raise for a judge that is away
-            first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             raise AgentError(
-                f"The judge {model} at {url} does not judge ({first}): correct --judge and "
+                f"The judge {model} at {url} does not judge ({reason(error)}): correct --judge and "
                 "--judge-url, and OPENAI_API_KEY if it wants a key."
             ) from None

@@ -114,8 +114,8 @@ def similarity(
     return [float(one @ other) if answer.strip() else 0.0 for answer, one, other in both]
 
 
-def words_of(text: str) -> list[str]:
-    """Words in lower case, without punctuation."""
+def word_tokens(text: str) -> list[str]:
+    """The words of a text as tokens: in lower case, without punctuation."""
     return re.findall(r"[\w']+", text.lower())
 
 
@@ -129,7 +129,7 @@ def share_copied(words: Sequence[str], documents: Sequence[str]) -> float:
     """Share of words that stand in a run of COPY or more that also stands in a document."""
     known = set()
     for document in documents:
-        there = words_of(document)
+        there = word_tokens(document)
         known |= {tuple(there[i : i + COPY]) for i in range(len(there) - COPY + 1)}
     copied: set[int] = set()
     for start in range(len(words) - COPY + 1):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
-from agent.behaviour import LLMChoice, Retrieval
+from agent.behaviour import CHOICES, Behaviour
 from agent.errors import AgentError
 from agent.settings import Settings
 from index_store.cleaning import clean
@@ -23,16 +23,9 @@ from index_store.store import IndexStore
 # them, whether to retrieve would not be a question.
 OTHERS = Path(__file__).with_name("data") / "other_messages.jsonl"
 
-Approach = Literal["base", "RAG", "fine-tuned", "RAFT", "auto"]
-APPROACHES: tuple[Approach, ...] = get_args(Approach)
-
 # `auto` is the router with the LLM that a patient would pick, which the engine decides.
-CHOICES: dict[Approach, tuple[LLMChoice, Retrieval]] = {
-    "base": ("base", "never"),
-    "RAG": ("base", "always"),
-    "fine-tuned": ("fine-tuned", "never"),
-    "RAFT": ("fine-tuned", "always"),
-}
+Approach = Behaviour | Literal["auto"]
+APPROACHES: tuple[Approach, ...] = (*CHOICES, "auto")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from agent.evaluation.asking import Answer
 from agent.evaluation.conclusions import QUALITY, Conclusions, Table
-from agent.evaluation.eval_log import Journal
+from agent.evaluation.eval_log import EvalLog
 from agent.evaluation.metrics import METRICS
 from agent.evaluation.plots import plots
 from agent.evaluation.questions import Approach, Questions
@@ -31,7 +31,7 @@ def write(
     run: dict[str, Any],
     questions: Questions,
     approaches: Sequence[Approach],
-    answers: Journal[Answer],
+    answers: EvalLog[Answer],
     values: Table,
     conclusions: Conclusions,
 ) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from agent.evaluation.asking import Answer, ReferenceLoss
 from agent.evaluation.conclusions import Table
-from agent.evaluation.eval_log import Journal
+from agent.evaluation.eval_log import EvalLog
 from agent.evaluation.judging import Judgement
 from agent.evaluation.metrics import (
     chrf,
@@ -21,7 +21,7 @@ from agent.evaluation.metrics import (
     rouge_l,
     share_copied,
     similarity,
-    words_of,
+    word_tokens,
 )
 from agent.evaluation.questions import Approach
 from index_store.dataset import Dialogue
@@ -36,9 +36,9 @@ def score(
     embedding: HuggingFaceEmbedding,
     questions: Sequence[Dialogue],
     approaches: Sequence[Approach],
-    answers: Journal[Answer],
-    losses: Journal[ReferenceLoss],
-    judgements: Journal[Judgement],
+    answers: EvalLog[Answer],
+    losses: EvalLog[ReferenceLoss],
+    judgements: EvalLog[Judgement],
 ) -> Table:
     """Values by metric and behaviour, shape (questions,), in the order of `questions`."""
     table: Table = {}
@@ -66,7 +66,7 @@ def score(
 
 
 def _of_answer(answer: Answer) -> dict[str, float]:
-    words = words_of(answer.answer)
+    words = word_tokens(answer.answer)
     return {
         "supported": _number(answer.supported),
         "copied": share_copied(words, answer.documents) if answer.documents else NONE,

@@ -1,6 +1,6 @@
 """Training examples: from dialogues to prompts with the answers that belong to them.
 
-Owns what an example is made of and in which shares (`Recipe`). The prompt itself comes from
+Owns how an example is drawn, by the shares of a `Recipe`. The prompt itself comes from
 `agent.chat.prompting`, as in a conversation, and what stands in it from the index's own search, so
 that training sees what serving sends. RAFT is Zhang et al. 2024, arXiv 2403.10131: a share P of
 the prompts with documents holds relevant ones beside k distractors, the others distractors
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRole
 
 from agent.chat.prompting import prompt
+from agent.finetuning.recipe import Recipe
 from agent.llms.interface import as_dicts
 from agent.routing.embedding import TurnEmbedding
 from agent.routing.router import Router, asks
@@ -39,18 +40,6 @@ HARD = slice(8, 40)
 HARD_SHARE = 0.5  # the other distractors are drawn from the whole data set
 SPARE = 10
 MOST_RELEVANT = 2  # documents of other patients that one prompt holds at most
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What the examples are made of; docs/finetuning.md argues for the numbers."""
-
-    rounds: int = 2  # examples of each dialogue, its documents drawn anew
-    documents: float = 0.6  # share with documents; the rest trains `fine-tuned`
-    oracle: float = 0.8  # P: share of those that hold a relevant document
-    distractors: int = 1  # k
-    multi_turn: float = 0.15  # share that follows an earlier exchange
-    seed: int = 0
 
 
 @dataclass(frozen=True)

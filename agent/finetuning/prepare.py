@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError
-from agent.finetuning.examples import CONVERSATIONS, ExampleMaker, Recipe, Tokenizer
-from agent.llms import choice
+from agent.finetuning.examples import CONVERSATIONS, ExampleMaker, Tokenizer
+from agent.finetuning.recipe import Recipe
+from agent.llms.choice import decide
 from agent.routing import router
 from agent.routing.embedding import TurnEmbedding
 from agent.settings import Settings
@@ -24,6 +25,7 @@ from index_store.cleaning import Cleaning
 from index_store.dataset import Dialogue
 from index_store.disk import write_text
 from index_store.embedding import identity, load_embedding
+from index_store.errors import first_sentence
 from index_store.split import split
 from index_store.store import IndexStore
 
@@ -55,7 +57,7 @@ async def prepare(
     """
     if not 0 <= recipe.distractors < len(dialogues):
         raise _too_few(len(dialogues), recipe)
-    name, checkpoint = choice.checkpoint(settings)
+    name, checkpoint = decide(settings, "huggingface").base.checkpoint(settings.home / "models")
     head = router.load(identity(settings.embed_model), settings.home)
     tokenizer = Tokenizer(_tokenizer(checkpoint), settings.context_window)
 
@@ -123,9 +125,9 @@ def _tokenizer(checkpoint: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(checkpoint)
     except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
         raise AgentError(
-            f"The tokenizer of {checkpoint} cannot be loaded: {first} Correct MEDRAFT_MODEL."
+            f"The tokenizer of {checkpoint} cannot be loaded: {first_sentence(error)} "
+            "Correct MEDRAFT_MODEL."
         ) from None
 
 

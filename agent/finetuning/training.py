@@ -1,66 +1,38 @@
 """Training a LoRA adapter on files of examples: TRL's SFTTrainer and PEFT.
 
-Owns the settings of a run (`Training`), its folder, and what is recorded of it. The loss counts
-the answer alone, its end-of-turn token included. LoRA as vLLM takes it: no DoRA, no bias, a rank
-of 16 at most. The same code trains SmolLM2 on a CPU and Llama 3 8B on CUDA, where bf16 or fp16,
-gradient checkpointing and 4 bits are settings of its own; that part has never run on a GPU so far.
+Owns how model, trainer and examples are set up for a run. The loss counts the answer alone, its
+end-of-turn token included. LoRA as vLLM takes it: no DoRA, no bias, a rank of 16 at most. The same
+code trains SmolLM2 on a CPU and Llama 3 8B on CUDA, where bf16 or fp16, gradient checkpointing and
+4 bits are settings of its own; that part has never run on a GPU so far.
 
-Knows nothing of what the examples hold, nor of serving.
+Knows nothing of what the examples hold, of a run's folder (`run.py`), nor of serving.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 import time
 import warnings
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from agent.errors import AgentError
+from agent.finetuning import run
 from agent.finetuning.prepare import TRAIN, VALIDATION
-from agent.llms import choice
+from agent.finetuning.recipe import Training
+from agent.llms.choice import decide
 from agent.llms.interface import END_TOKENS
 from agent.settings import Settings
-from index_store.disk import sync, write_text
+from index_store.errors import first_sentence
 
-MOST_RANK = 16  # vLLM's --max-lora-rank, unless it is told otherwise
-RECORD, CURVE, CHECKPOINTS = "training.json", "loss.png", "checkpoints"
 PADDING = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|endoftext|>", "<pad>")
-PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 
 Precision = Literal["bf16", "fp16", "fp32"]
 
 
-@dataclass(frozen=True)
-class Training:
-    """How a run trains; batch size is the examples of one step, `at_once` those of one pass."""
-
-    epochs: float = 1.0
-    rank: int = 16
-    learning_rate: float = 1.5e-3
-    batch_size: int = 8
-    at_once: int = 4
-    four_bit: bool = False
-    evaluations: int = 8  # over the whole run
-    patience: int = 2  # evaluations without a better validation loss, then the run ends
-    seed: int = 0
-
-
 def check(training: Training, examples: Path) -> None:
     """Refuse at once what would fail later. Raises AgentError."""
-    if not 1 <= training.rank <= MOST_RANK:
-        raise AgentError(
-            f"--rank {training.rank} is out of range: 1 to {MOST_RANK}, because vLLM serves no "
-            "more unless told."
-        )
-    if training.batch_size % training.at_once:
-        raise AgentError(
-            f"--batch-size {training.batch_size} is no multiple of --at-once {training.at_once}."
-        )
+    training.check()
     for name in (TRAIN, VALIDATION):
         if not (examples / name).is_file():
             raise AgentError(
@@ -83,9 +55,9 @@ def train(settings: Settings, training: Training, examples: Path, output: Path) 
     examples are missing, the model does not load, or `output` holds another run.
     """
     check(training, examples)
-    name, checkpoint = choice.checkpoint(settings)
-    record = _record(name, training, examples)
-    _claim(output, record)
+    name, checkpoint = decide(settings, "huggingface").base.checkpoint(settings.home / "models")
+    record = run.record_of(name, training, examples)
+    run.claim(output, record)
 
     import datasets
     import torch
@@ -96,11 +68,10 @@ def train(settings: Settings, training: Training, examples: Path, output: Path) 
     datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", category=FutureWarning)
     begun = time.monotonic()
-    trainer = _trainer(checkpoint, training, examples, output / CHECKPOINTS)
-    last = _last_checkpoint(output / CHECKPOINTS)
+    trainer = _trainer(checkpoint, training, examples, output / run.CHECKPOINTS)
+    last = run.last_checkpoint(output)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
 
-    history = trainer.state.log_history
     record |= {
         "precision": _precision(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
@@ -110,12 +81,9 @@ def train(settings: Settings, training: Training, examples: Path, output: Path) 
         "best_step": trainer.state.best_global_step,
         "minutes": round((time.monotonic() - begun) / 60, 1),
         "resumed_from_step": int(last.name.rpartition("-")[2]) if last else None,
-        "history": [_point(entry) for entry in history if "loss" in entry or "eval_loss" in entry],
+        "history": run.points(trainer.state.log_history),
     }
-    _save(trainer.model, name, output)
-    _draw(record["history"], output / CURVE)
-    write_text(output / RECORD, json.dumps(record, indent=2) + "\n")
-    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+    run.finish(output, trainer.model, name, record)
     return record
 
 
@@ -209,7 +177,7 @@ def _model(checkpoint: str, precision: Precision, four_bit: bool) -> tuple[Any, 
         model = AutoModelForCausalLM.from_pretrained(checkpoint, **placement)
     except (OSError, ValueError) as error:
         raise AgentError(
-            f"transformers cannot load {checkpoint}: {str(error).strip().splitlines()[0]} "
+            f"transformers cannot load {checkpoint}: {first_sentence(error)} "
             "Correct MEDRAFT_MODEL, or accept the model's terms on the Hub and log in with "
             "`hf auth login`."
         ) from None
@@ -240,80 +208,3 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     with path.open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     return [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
-
-
-def _record(model: str, training: Training, examples: Path) -> dict[str, Any]:
-    """Everything that a run follows from, and that must be the same to go on with one."""
-    summary = examples / "examples.json"
-    return {
-        "model": model,
-        "training": asdict(training),
-        "examples": json.loads(summary.read_text("utf-8")) if summary.is_file() else None,
-        "sha256": {
-            name: hashlib.sha256((examples / name).read_bytes()).hexdigest()
-            for name in (TRAIN, VALIDATION)
-        },
-        "versions": {package: version(package) for package in PACKAGES},
-    }
-
-
-def _claim(output: Path, record: dict[str, Any]) -> None:
-    """Make `output` this run's folder, unless another's is there already."""
-    if (output / RECORD).exists():
-        raise AgentError(f"{output} holds an adapter already: give another --output.")
-    begun = output / CHECKPOINTS / "run.json"
-    if not begun.exists():
-        write_text(begun, json.dumps(record, indent=2))
-    elif json.loads(begun.read_text("utf-8")) != record:
-        raise AgentError(
-            f"{output} holds a run that was begun with other settings or examples: give those "
-            f"again, another --output, or delete {output}."
-        )
-
-
-def _last_checkpoint(checkpoints: Path) -> Path | None:
-    """The newest checkpoint that was written to its end, where the trainer's state comes last."""
-    whole = [path.parent for path in checkpoints.glob("checkpoint-*/trainer_state.json")]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def _point(entry: dict[str, Any]) -> dict[str, float]:
-    names = {"step": "step", "loss": "loss", "eval_loss": "validation_loss"}
-    return {ours: round(entry[theirs], 4) for theirs, ours in names.items() if theirs in entry}
-
-
-def _save(model: Any, base: str, output: Path) -> None:
-    """The adapter in 16 bits, into place file by file, the one that makes it an adapter last."""
-    import torch
-
-    model.peft_config["default"].base_model_name_or_path = base
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.float16)
-    folder = output / ".saving"
-    # The embeddings are not trained; unless told so, PEFT asks the Hub whether they were.
-    model.save_pretrained(folder, save_embedding_layers=False)
-    for file in ("adapter_model.safetensors", "adapter_config.json"):
-        sync(folder / file)
-        (folder / file).replace(output / file)
-    shutil.rmtree(folder)
-
-
-def _draw(history: list[dict[str, float]], path: Path) -> None:
-    """The loss curve as a picture."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot(
-        xlabel="step", ylabel="loss of the answers' tokens (nats)", title="Training"
-    )
-    for name in ("loss", "validation_loss"):
-        points = [(entry["step"], entry[name]) for entry in history if name in entry]
-        label = "training" if name == "loss" else "validation"
-        axes.plot(*zip(*points, strict=True), label=label, marker="." if name != "loss" else None)
-    axes.legend()
-    axes.grid(alpha=0.3)
-    temporary = path.with_suffix(".part")
-    figure.savefig(temporary, format="png", dpi=110)
-    sync(temporary)
-    temporary.replace(path)

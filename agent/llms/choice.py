@@ -1,26 +1,129 @@
-"""Which engine and which weights the settings mean on this machine.
+"""Which engine and which weights the settings mean on this machine: one decision.
 
-Owns that decision and the refusal of what no engine could load. Loads nothing.
+Owns what "auto", "embedded" and "none" mean, and the refusal of what no engine could load. Loads
+nothing, and asks torch for a GPU only where the answer matters: importing it takes seconds.
 """
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from agent.behaviour import LLMChoice
 from agent.errors import AgentError
 from agent.llms.embedded import EMBEDDED, transformers_directory
 from agent.settings import ROOT, Settings
 
 CUDA_MODEL = "meta-llama/Meta-Llama-3-8B-Instruct"
 SHIPPED_ADAPTER = ROOT / "agent" / "adapters" / "smollm2-135m-doctor"
+MODEL, FINE_TUNED_MODEL = "MEDRAFT_MODEL", "MEDRAFT_FINE_TUNED_MODEL"
+
+EngineName = Literal["llama_cpp", "huggingface", "openai_like"]
 
 
-def choose(settings: Settings) -> str:
-    """The engine that `settings` mean on this machine, by its module's name."""
+@dataclass(frozen=True)
+class Weights:
+    """A model: a file, a folder, its name on the Hub or on a server, and the setting for it.
+
+    `embedded`: it is the one that comes with medraft. `auto`: nobody named it, and of a server
+    it is the first.
+    """
+
+    name: str
+    setting: str
+    embedded: bool = False
+    auto: bool = False
+
+    def check(self) -> None:
+        """Raise AgentError if it is a local file or folder that is not there."""
+        path = Path(self.name)
+        local = path.is_absolute() or (path.suffix == ".gguf" and len(path.parts) < 3)
+        if local and not path.exists():
+            raise AgentError(f"There is no model at {path}: correct {self.setting}.")
+
+    def checkpoint(self, models: Path) -> tuple[str, str]:
+        """Its name, and the directory or the Hub name that transformers loads it from.
+
+        The embedded one is made in `models` at the first call. Raises AgentError if it is neither.
+        """
+        if self.embedded:
+            return self.name, str(transformers_directory(models))
+        path = Path(self.name)
+        if path.suffix == ".gguf":
+            raise AgentError(
+                f"A transformers checkpoint is needed here, and {self.setting} is {self.name}: "
+                "give a directory or a Hub name, or set MEDRAFT_ENGINE=llama_cpp to chat with it."
+            )
+        if not path.is_dir() and self.name.count("/") != 1:
+            raise AgentError(f"There is no model at {self.name}: correct {self.setting}.")
+        return (path.name if path.is_dir() else self.name), self.name
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What an engine loads, and which LLM a new conversation starts with.
+
+    The fine-tuned LLM is `fine_tuned`, or `base` with `adapter`; without both there is none.
+    """
+
+    engine: EngineName
+    base: Weights
+    fine_tuned: Weights | None
+    adapter: Path | None
+    first: LLMChoice
+
+    def check(self) -> None:
+        """Refuse at once what no engine could load. Raises AgentError."""
+        if self.engine == "openai_like":
+            return  # its server knows what it has
+        self.base.check()
+        if self.fine_tuned is not None:
+            self.fine_tuned.check()
+        if self.adapter is None:
+            return
+        if self.fine_tuned is not None:
+            raise AgentError(
+                "MEDRAFT_ADAPTER and MEDRAFT_FINE_TUNED_MODEL are both set, and there is one "
+                "fine-tuned LLM: unset one of them."
+            )
+        if not self.adapter.exists():
+            raise AgentError(
+                f"There is no adapter at {self.adapter}: correct MEDRAFT_ADAPTER or unset it."
+            )
+
+
+def decide(settings: Settings, engine: EngineName | None = None) -> Choice:
+    """What `settings` mean on this machine; what they would mean on `engine`, if that is given."""
+    engine = engine or _engine(settings)
+    base = _weights(settings.model, MODEL, engine)
+    fine_tuned = None
+    if settings.fine_tuned_model is not None:
+        fine_tuned = _weights(settings.fine_tuned_model, FINE_TUNED_MODEL, engine)
+    adapter = _adapter(settings, engine, base, fine_tuned)
+    # The fine-tuned LLM answers better (docs/evaluation.md).
+    there = fine_tuned is not None or adapter is not None
+    first = settings.llm or ("fine-tuned" if there else "base")
+    return Choice(engine, base, fine_tuned, adapter, first)
+
+
+def with_first_llm(settings: Settings) -> Settings:
+    """With the LLM that a new conversation starts with, where nobody has set it."""
+    if settings.llm is not None:
+        return settings
+    return settings.model_copy(update={"llm": decide(settings).first})
+
+
+def check(settings: Settings) -> None:
+    """Refuse at once what no engine could load. Raises AgentError for a file that is not there."""
+    decide(settings).check()
+
+
+def _engine(settings: Settings) -> EngineName:
     if settings.engine != "auto":
         return settings.engine
-    if shutil.which("nvidia-smi") is None:  # spares the seconds that importing torch takes
+    if shutil.which("nvidia-smi") is None:  # spares the import of torch
         return "llama_cpp"
     import torch
 
@@ -29,85 +132,25 @@ def choose(settings: Settings) -> str:
     return "huggingface" if wanted else "llama_cpp"
 
 
-def with_first_llm(settings: Settings) -> Settings:
-    """Where nobody has set which LLM a new conversation starts with: the fine-tuned one, if there
-    is one, which answers better (docs/evaluation.md)."""
-    if settings.llm is not None:
-        return settings
-    if settings.engine == "openai_like" or settings.fine_tuned_model is not None:
-        tuned = settings.fine_tuned_model is not None
-    elif settings.adapter == "auto":  # the one that ships goes with the embedded model
-        no_cuda = choose(settings) == "llama_cpp" or shutil.which("nvidia-smi") is None
-        tuned = settings.model == "embedded" or (settings.model == "auto" and no_cuda)
-    else:
-        tuned = settings.adapter != "none"
-    return settings.model_copy(update={"llm": "fine-tuned" if tuned else "base"})
-
-
-def check(settings: Settings) -> None:
-    """Refuse at once what no engine could load. Raises AgentError for a file that is not there."""
-    if settings.engine == "openai_like":
-        return  # its server knows what it has
-    for setting, named in (
-        ("MEDRAFT_MODEL", settings.model),
-        ("MEDRAFT_FINE_TUNED_MODEL", settings.fine_tuned_model),
-    ):
-        path = Path(named or "")
-        local = path.is_absolute() or (path.suffix == ".gguf" and len(path.parts) < 3)
-        if local and not path.exists():
-            raise AgentError(f"There is no model at {path}: correct {setting}.")
-    if settings.adapter in ("auto", "none"):
-        return
-    if settings.fine_tuned_model is not None:
-        raise AgentError(
-            "MEDRAFT_ADAPTER and MEDRAFT_FINE_TUNED_MODEL are both set, and there is one "
-            "fine-tuned LLM: unset one of them."
-        )
-    if not Path(settings.adapter).exists():
-        raise AgentError(
-            f"There is no adapter at {settings.adapter}: correct MEDRAFT_ADAPTER or unset it."
-        )
-
-
-def checkpoint(settings: Settings) -> tuple[str, str]:
-    """Name and place of the transformers checkpoint that MEDRAFT_MODEL means on this machine.
-
-    The place is a directory or a Hub name. Raises AgentError if it is neither.
-    """
-    return _checkpoint(settings.model, settings.home / "models", "MEDRAFT_MODEL")
-
-
-def fine_tuned_checkpoint(settings: Settings) -> tuple[str, str] | None:
-    """The same for MEDRAFT_FINE_TUNED_MODEL; None if it is not set."""
-    if settings.fine_tuned_model is None:
-        return None
-    return _checkpoint(
-        settings.fine_tuned_model, settings.home / "models", "MEDRAFT_FINE_TUNED_MODEL"
-    )
-
-
-def adapter(settings: Settings, model: str) -> Path | None:
-    """The LoRA adapter that goes with `model`: the one named, or the one that ships for it."""
-    if settings.adapter == "none" or settings.fine_tuned_model is not None:
-        return None
-    if settings.adapter == "auto":
-        return SHIPPED_ADAPTER if model == EMBEDDED else None
-    return Path(settings.adapter)
-
-
-def _checkpoint(wanted: str, models: Path, setting: str) -> tuple[str, str]:
-    if wanted == "auto":
+def _weights(named: str, setting: str, engine: EngineName) -> Weights:
+    auto = named == "auto"
+    if engine == "openai_like":
+        return Weights(named, setting, auto=auto)
+    if auto and engine == "huggingface":
         import torch
 
-        wanted = CUDA_MODEL if torch.cuda.is_available() else "embedded"
-    if wanted == "embedded":
-        return EMBEDDED, str(transformers_directory(models))
-    path = Path(wanted)
-    if path.suffix == ".gguf":
-        raise AgentError(
-            f"A transformers checkpoint is needed here, and {setting} is {wanted}: give a "
-            "directory or a Hub name, or set MEDRAFT_ENGINE=llama_cpp to chat with it."
-        )
-    if not path.is_dir() and wanted.count("/") != 1:
-        raise AgentError(f"There is no model at {wanted}: correct {setting}.")
-    return (path.name if path.is_dir() else wanted), wanted
+        if torch.cuda.is_available():
+            return Weights(CUDA_MODEL, setting, auto=True)
+    if auto or named == "embedded":
+        return Weights(EMBEDDED, setting, embedded=True, auto=auto)
+    return Weights(named, setting)
+
+
+def _adapter(
+    settings: Settings, engine: EngineName, base: Weights, fine_tuned: Weights | None
+) -> Path | None:
+    if settings.adapter == "none" or engine == "openai_like":
+        return None
+    if settings.adapter == "auto":  # the one that ships goes with the embedded model
+        return SHIPPED_ADAPTER if base.embedded and fine_tuned is None else None
+    return Path(settings.adapter)

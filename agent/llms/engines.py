@@ -5,24 +5,25 @@ Owns that each engine's room is imported only when it is wanted. Knows nothing o
 
 from __future__ import annotations
 
-from agent.llms.choice import check, choose
+from agent.llms.choice import decide
 from agent.llms.interface import Engine
 from agent.settings import Settings
 
 
 def load(settings: Settings) -> Engine:
     """Load the weights; seconds on a CPU, a minute for 8B on a GPU. Raises AgentError."""
-    check(settings)
-    match choose(settings):
+    choice = decide(settings)
+    choice.check()
+    match choice.engine:
         case "huggingface":
             from agent.llms.huggingface import engine as huggingface
 
-            return huggingface.load(settings)
+            return huggingface.load(settings, choice)
         case "openai_like":
             from agent.llms import openai_like
 
-            return openai_like.load(settings)
+            return openai_like.load(settings, choice)
         case _:
             from agent.llms.llama_cpp import engine as llama_cpp
 
-            return llama_cpp.load(settings)
+            return llama_cpp.load(settings, choice)

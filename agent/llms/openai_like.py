@@ -31,6 +31,7 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.llms.openai_like import OpenAILike
 
 from agent.errors import AgentError
+from agent.llms.choice import Choice
 from agent.llms.interface import PENALTY_WINDOW, Engine, Loss, Sampling, as_dicts
 from agent.settings import Settings
 
@@ -222,7 +223,7 @@ def estimate(messages: Sequence[ChatMessage]) -> int:
     return letters // 3 + len(text.encode()) - letters + 16 * len(messages)
 
 
-def load(settings: Settings) -> Engine:
+def load(settings: Settings, choice: Choice) -> Engine:
     """Ask the server what it has. Raises AgentError if it is away or has no such model."""
     # What it logs for debugging holds prompts.
     logging.getLogger("openai._base_client").setLevel(logging.INFO)
@@ -243,9 +244,9 @@ def load(settings: Settings) -> Engine:
             raise server.explain(error) from None
         slot = _llama_cpp_window(client, server)
 
-    tuned = settings.fine_tuned_model
-    base = settings.model
-    if base == "auto":
+    tuned = choice.fine_tuned.name if choice.fine_tuned else None
+    base = choice.base.name
+    if choice.base.auto:
         base = next((name for name in cards if name != tuned), base)
     for name, setting in ((base, "MEDRAFT_MODEL"), (tuned, "MEDRAFT_FINE_TUNED_MODEL")):
         if name is not None and name not in cards:

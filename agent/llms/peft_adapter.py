@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError
+from index_store.errors import first_sentence
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -86,8 +87,7 @@ def linear_modules(checkpoint: str) -> dict[str, tuple[int, int]]:
         config = AutoConfig.from_pretrained(checkpoint)
     except (OSError, ValueError) as error:
         raise AgentError(
-            f"transformers cannot load {checkpoint}: {str(error).strip().splitlines()[0]} "
-            "Correct MEDRAFT_MODEL."
+            f"transformers cannot load {checkpoint}: {first_sentence(error)} Correct MEDRAFT_MODEL."
         ) from None
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config)

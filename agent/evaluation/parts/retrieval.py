@@ -182,7 +182,7 @@ def compare(
         return [ids[place] for place in store.nearest(vector(case), depth, exact=True)]
 
     def bm25(case: Case, depth: int) -> list[str]:
-        return [ids[place] for place in store.sharing_words(case.turns[-1], depth)]
+        return [ids[place] for place in store.sharing_terms(case.turns[-1], depth)]
 
     def fused(case: Case, depth: int) -> list[str]:
         return [hit.id for hit in store.search(case.turns[-1], vector(case), depth)]

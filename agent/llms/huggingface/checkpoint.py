@@ -17,7 +17,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from agent.errors import AgentError
-from agent.settings import Settings
+from agent.llms.choice import Weights
+from index_store.errors import first_sentence
 
 
 @dataclass(frozen=True)
@@ -92,13 +93,12 @@ class Checkpoint:
                 f"The Hub cannot be reached, and {self.name} is not on this machine: mend the "
                 f"connection, or let {self.setting} name a folder that holds the model."
             )
-        reason = first_sentence(error)
-        return f"transformers cannot load {self.name}: {reason} Correct {self.setting}."
+        said = first_sentence(error)
+        return f"transformers cannot load {self.name}: {said} Correct {self.setting}."
 
 
-def check(settings: Settings) -> None:
+def check(base: Weights, quantize: str) -> None:
     """Refuse at once what this machine cannot do. Raises AgentError."""
-    quantize = settings.quantize
     if torch.cuda.is_available():
         if quantize != "none" and importlib.util.find_spec("bitsandbytes") is None:
             raise AgentError(
@@ -107,7 +107,8 @@ def check(settings: Settings) -> None:
             )
         return
     # The embedded model runs on a CPU as well; whoever asks for it by name may have it so.
-    if settings.model != "embedded" and shutil.which("nvidia-smi") and torch.version.cuda is None:
+    wants_gpu = base.auto or not base.embedded
+    if wants_gpu and shutil.which("nvidia-smi") and torch.version.cuda is None:
         raise AgentError(
             "This machine has an NVIDIA GPU, but PyTorch is the build for CPUs: run "
             "`pip uninstall -y torch && pip install torch`, or set MEDRAFT_ENGINE=llama_cpp."
@@ -116,12 +117,6 @@ def check(settings: Settings) -> None:
         raise AgentError(
             f"MEDRAFT_QUANTIZE={quantize} needs a CUDA GPU, and there is none here: unset it."
         )
-
-
-def first_sentence(error: Exception) -> str:
-    """The first line of what an error says, as a sentence."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line if line.endswith(".") else f"{line}."
 
 
 def _placement(quantize: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,10 +22,18 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.llms.huggingface import HuggingFaceLLM
 
 from agent.errors import AgentError
-from agent.llms import choice, peft_adapter
+from agent.llms import peft_adapter
+from agent.llms.choice import Choice, Weights
 from agent.llms.huggingface import checkpoint
 from agent.llms.huggingface.checkpoint import Checkpoint
-from agent.llms.huggingface.generation import Model, Queue, Say, explain, free_memory, prompt_ids
+from agent.llms.huggingface.generation import (
+    Model,
+    Queue,
+    Say,
+    answer_error,
+    free_memory,
+    prompt_ids,
+)
 from agent.llms.interface import Engine, Loss, Sampling
 from agent.settings import Settings
 
@@ -144,23 +153,24 @@ class FullCheckpointLLM:
         return prompt_ids(self._checkpoint.tokenizer, messages)
 
 
-def load(settings: Settings) -> Engine:
+def load(settings: Settings, choice: Choice) -> Engine:
     """Load checkpoint and adapter. Raises AgentError if either is missing or does not fit."""
-    checkpoint.check(settings)
-    name, source = choice.checkpoint(settings)
-    base = Checkpoint(name, source, "MEDRAFT_MODEL", settings.quantize)
-    full = choice.fine_tuned_checkpoint(settings)
+    checkpoint.check(choice.base, settings.quantize)
+
+    def of(weights: Weights) -> Checkpoint:
+        name, source = weights.checkpoint(settings.home / "models")
+        return Checkpoint(name, source, weights.setting, settings.quantize)
+
+    base = of(choice.base)
     try:
-        if full is None:
-            return _with_adapter(settings, base)
-        tuned = Checkpoint(*full, "MEDRAFT_FINE_TUNED_MODEL", settings.quantize)
-        return _two_checkpoints(settings, base, tuned)
+        if choice.fine_tuned is None:
+            return _with_adapter(settings, base, choice.adapter)
+        return _two_checkpoints(settings, base, of(choice.fine_tuned))
     except torch.cuda.OutOfMemoryError as error:
-        raise explain(error) from None
+        raise answer_error(error) from None
 
 
-def _with_adapter(settings: Settings, base: Checkpoint) -> Engine:
-    folder = choice.adapter(settings, base.name)
+def _with_adapter(settings: Settings, base: Checkpoint, folder: Path | None) -> Engine:
     tokenizer = base.tokenizer  # what the Hub refuses, it refuses here
     if folder is not None:
         if folder.is_file():

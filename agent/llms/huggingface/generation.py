@@ -33,9 +33,9 @@ from llama_index.core.base.llms.types import (
 from transformers import LogitsProcessor, LogitsProcessorList, TextStreamer
 
 from agent.errors import AgentError
-from agent.llms.huggingface.checkpoint import first_sentence
 from agent.llms.huggingface.prefix_cache import PrefixCache
 from agent.llms.interface import END_TOKENS, PENALTY_WINDOW, Loss, Sampling, as_dicts
+from index_store.errors import first_sentence
 
 Result = TypeVar("Result")
 
@@ -74,7 +74,7 @@ class Queue:
             try:
                 answer(say, stop)
             except Exception as error:
-                put(explain(error))
+                put(answer_error(error))
             finally:
                 self._leave(say)
                 put(None)
@@ -99,7 +99,7 @@ class Queue:
         try:
             return await asyncio.wrap_future(self._worker.submit(work))
         except Exception as error:
-            raise explain(error) from None
+            raise answer_error(error) from None
 
     def _enter(self, run: Callable[[], None], say: Say) -> Future[None]:
         with self._lock:
@@ -150,17 +150,17 @@ class Model:
 
         Raises torch.cuda.OutOfMemoryError if there is no room for it, with nothing else kept.
         """
-        words = _Words(self.tokenizer, prompt_ids(self.tokenizer, messages), say)
+        stream = _AnswerStream(self.tokenizer, prompt_ids(self.tokenizer, messages), say)
         self._stop, self._adapter = stop, adapter
         try:
             with contextlib.suppress(_Stopped):
                 try:
-                    return self._generate(words, sampling)
+                    return self._generate(stream, sampling)
                 except torch.cuda.OutOfMemoryError:
                     pass  # and out of here: its traceback holds the tensors
                 self.prefixes.clear()
                 free_memory()
-                self._generate(words, sampling)
+                self._generate(stream, sampling)
         finally:
             self._stop, self._adapter = threading.Event(), None
 
@@ -179,30 +179,30 @@ class Model:
         nats = torch.nn.functional.cross_entropy(logits.float(), ids[0, -tokens:], reduction="sum")
         return Loss(float(nats), tokens)
 
-    def _generate(self, words: _Words, sampling: Sampling) -> None:
-        """Go on from the words that there are already."""
-        cache = self.prefixes.take(self._adapter, words.ids)
-        ids = torch.tensor([words.ids], device=self.model.device)
+    def _generate(self, stream: _AnswerStream, sampling: Sampling) -> None:
+        """Go on from what has been said already."""
+        cache = self.prefixes.take(self._adapter, stream.ids)
+        ids = torch.tensor([stream.ids], device=self.model.device)
         drawn: dict[str, Any] = {}
         if sampling.temperature > 0:
             drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p}
             drawn |= {"top_k": sampling.top_k, "min_p": sampling.min_p}
         penalty = _RepetitionPenalty(sampling.repetition_penalty)
-        words.next_tokens_are_prompt = True
+        stream.next_tokens_are_prompt = True
         try:
             self.model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 past_key_values=cache,
-                streamer=words,
-                max_new_tokens=sampling.max_tokens - words.tokens,
+                streamer=stream,
+                max_new_tokens=sampling.max_tokens - stream.tokens,
                 do_sample=sampling.temperature > 0,
                 eos_token_id=self._end_ids(),
                 logits_processor=LogitsProcessorList([penalty]),
                 **drawn,
             )
         finally:
-            self.prefixes.keep(self._adapter, words.ids, cache)
+            self.prefixes.keep(self._adapter, stream.ids, cache)
 
     def _end_ids(self) -> list[int]:
         vocabulary = self.tokenizer.get_vocab()
@@ -231,7 +231,7 @@ def prompt_ids(tokenizer: Any, messages: Sequence[ChatMessage]) -> list[int]:
     return list(encoded["input_ids"])
 
 
-def explain(error: Exception) -> AgentError:
+def answer_error(error: Exception) -> AgentError:
     """One sentence for the patient."""
     if isinstance(error, AgentError):
         return error
@@ -268,7 +268,7 @@ class _RepetitionPenalty(LogitsProcessor):
         return scores.scatter(1, recent, score)
 
 
-class _Words(TextStreamer):
+class _AnswerStream(TextStreamer):
     """Hands decoded text on as it grows; `ids` are the prompt's tokens and those said so far."""
 
     def __init__(self, tokenizer: Any, prompt: Sequence[int], say: Say) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -24,9 +23,9 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.llms.openai_like import OpenAILike
 
 from agent.errors import AgentError
-from agent.llms import choice, embedded
+from agent.llms.choice import Choice
 from agent.llms.interface import PENALTY_WINDOW, Engine, Loss, Sampling, as_dicts
-from agent.llms.llama_cpp import gguf_file
+from agent.llms.llama_cpp import gguf_file, lora
 from agent.llms.llama_cpp.server import Running, Server
 from agent.settings import Settings
 
@@ -109,10 +108,10 @@ class LlamaCppLLM(OpenAILike):
                 request = self._request(messages, sampling, line.slot.id)
                 async with await running.client.chat.completions.create(**request) as stream:
                     async for chunk in stream:
-                        for choice in chunk.choices:
-                            ended = ended or choice.finish_reason is not None
-                            if choice.delta.content:
-                                yield choice.delta.content
+                        for piece in chunk.choices:
+                            ended = ended or piece.finish_reason is not None
+                            if piece.delta.content:
+                                yield piece.delta.content
         except (openai.APITimeoutError, httpx.TimeoutException):
             raise AgentError(
                 "The llama.cpp server inside this process has fallen silent: start medraft again."
@@ -159,27 +158,18 @@ class LlamaCppLLM(OpenAILike):
         return None  # the server rates the tokens that it says, not those that it reads
 
 
-def load(settings: Settings) -> Engine:
+def load(settings: Settings, choice: Choice) -> Engine:
     """Start the server. Raises AgentError if a file is missing or is none that it can load."""
-    path = _model_file(settings, settings.model, "MEDRAFT_MODEL")
-    ours = settings.model in ("auto", "embedded")
-    adapter = choice.adapter(settings, embedded.EMBEDDED if ours else path.stem)
+    models = settings.home / "models"
+    path = gguf_file.of(choice.base, models)
+    adapter = choice.adapter
     if adapter is not None and adapter.suffix != ".gguf":
-        from agent.llms.llama_cpp.lora import cached_gguf
-
-        adapter = cached_gguf(adapter, path, settings.home / "adapters")
+        adapter = lora.cached_gguf(adapter, path, settings.home / "adapters")
 
     server = Server(path, adapter, settings)
-    if settings.fine_tuned_model is not None:
-        full = _model_file(settings, settings.fine_tuned_model, "MEDRAFT_FINE_TUNED_MODEL")
-        tuned: LlamaCppLLM | None = LlamaCppLLM(Server(full, None, settings), None)
-    else:
-        tuned = LlamaCppLLM(server, 1.0) if adapter is not None else None
+    tuned = LlamaCppLLM(server, 1.0) if adapter is not None else None
+    if choice.fine_tuned is not None:
+        full = gguf_file.of(choice.fine_tuned, models)
+        tuned = LlamaCppLLM(Server(full, None, settings), None)
     base = LlamaCppLLM(server, 0.0 if adapter is not None else None)
     return Engine("llama_cpp", server.name, base=base, fine_tuned=tuned, at_once=server.slots)
-
-
-def _model_file(settings: Settings, named: str, setting: str) -> Path:
-    if named in ("auto", "embedded"):
-        return embedded.llama_cpp_file(settings.home / "models")
-    return gguf_file.find(named, setting)

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from agent.errors import AgentError
+from agent.llms.choice import Weights
+from agent.llms.embedded import llama_cpp_file
+from index_store.errors import reason
 
 HUB_NAME = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:/(.+\.gguf))?")
 PREFERRED = ("", "Q8_0", "Q4_K_M")  # of several files: the one, or the one of these
@@ -26,6 +29,16 @@ class Header:
 
     context: int
     bytes_per_token: int
+
+
+def of(weights: Weights, models: Path) -> Path:
+    """The file of `weights`; the embedded model's is made in `models` at the first call.
+
+    Raises AgentError as `find` does.
+    """
+    if weights.embedded:
+        return llama_cpp_file(models)
+    return find(weights.name, weights.setting)
 
 
 def find(named: str, setting: str) -> Path:
@@ -48,15 +61,13 @@ def find(named: str, setting: str) -> Path:
 
 
 def _cached(repository: str, file: str | None) -> Path | None:
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
+    from huggingface_hub import errors, snapshot_download
 
-    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
-    here = {
-        path.relative_to(snapshot).as_posix(): path
-        for snapshot in (folder / "snapshots").glob("*")
-        for path in snapshot.rglob("*.gguf")
-    }
+    try:
+        snapshot = Path(snapshot_download(repository, local_files_only=True))
+    except errors.LocalEntryNotFoundError:
+        return None
+    here = {path.relative_to(snapshot).as_posix(): path for path in snapshot.rglob("*.gguf")}
     return here.get(file or _choice(here) or "")
 
 
@@ -80,10 +91,9 @@ def _downloaded(named: str, setting: str, repository: str, file: str | None) -> 
             f"correct {setting}, or log in with `hf auth login` if it is a private one."
         ) from None
     except Exception as error:  # no network, a full disk, ...: each library below has its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise AgentError(
             f"{named} is neither a file here nor in the Hub's cache, and the Hub cannot be "
-            f"reached or does not give it ({reason}): try again later, or correct {setting}."
+            f"reached or does not give it ({reason(error)}): try again later, or correct {setting}."
         ) from None
     held = ", ".join(names) or "none"
     raise AgentError(

@@ -1,4 +1,4 @@
-"""An adapter in the forms that other programs read: GGUF for llama.cpp, a merged checkpoint.
+"""A PEFT adapter as the GGUF that llama.cpp reads.
 
 Owns names and layout of the tensors. Knows nothing of training or serving. The GGUF is laid out
 as by llama.cpp's convert_lora_to_gguf.py: for Llama, the rows of q and k are permuted per head as
@@ -9,36 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import AgentError
-from agent.llms import choice, embedded, peft_adapter
-from agent.llms.llama_cpp import gguf_file
-from agent.settings import Settings
-from index_store.disk import make_once, make_whole
+from agent.llms import peft_adapter
+from index_store.disk import make_once
 
 if TYPE_CHECKING:
     import numpy as np
-
-Form = Literal["gguf", "checkpoint"]
-
-
-def export(settings: Settings, adapter: Path, form: Form, target: Path) -> None:
-    """Write `adapter` to `target`, for or merged into what MEDRAFT_MODEL means.
-
-    Raises AgentError if `target` is there already, or the adapter does not fit.
-    """
-    if target.exists():
-        raise AgentError(f"{target} is there already: give another --output, or delete it.")
-    if form == "gguf":
-        if settings.model in ("auto", "embedded"):
-            model = embedded.llama_cpp_file(settings.home / "models")
-        else:
-            model = gguf_file.find(settings.model, "MEDRAFT_MODEL")
-        make_whole(target, lambda path: write_gguf(adapter, model, path))
-    else:
-        _, checkpoint = choice.checkpoint(settings)
-        make_whole(target, lambda path: write_checkpoint(adapter, checkpoint, path))
 
 
 def cached_gguf(adapter: Path, model: Path, folder: Path) -> Path:
@@ -99,21 +77,6 @@ def write_gguf(adapter: Path, model: Path, target: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-
-
-def write_checkpoint(adapter: Path, checkpoint: str, target: Path) -> None:
-    """Write the model at `checkpoint` with `adapter` merged into its weights, and its tokenizer.
-
-    Raises AgentError if the adapter does not fit, or the checkpoint does not load.
-    """
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    peft_adapter.read(adapter).check(checkpoint, peft_adapter.linear_modules(checkpoint))
-    model = AutoModelForCausalLM.from_pretrained(checkpoint)
-    merged: Any = PeftModel.from_pretrained(model, str(adapter))
-    merged.merge_and_unload().save_pretrained(target)
-    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(target)
 
 
 def _names(architecture: str, layers: int) -> Any:

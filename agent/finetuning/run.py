@@ -1,0 +1,112 @@
+"""A training run's folder: whose it is, what is recorded of it, and what lies in it at the end.
+
+Owns its files' names and the order in which they come to be. Knows nothing of how training goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from agent.errors import AgentError
+from agent.finetuning.prepare import SUMMARY, TRAIN, VALIDATION
+from agent.finetuning.recipe import Training
+from index_store.disk import sync, write_text
+
+RECORD, CURVE, CHECKPOINTS = "training.json", "loss.png", "checkpoints"
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+
+
+def record_of(model: str, training: Training, examples: Path) -> dict[str, Any]:
+    """Everything that a run follows from, and that must be the same to go on with one."""
+    summary = examples / SUMMARY
+    return {
+        "model": model,
+        "training": asdict(training),
+        "examples": json.loads(summary.read_text("utf-8")) if summary.is_file() else None,
+        "sha256": {
+            name: hashlib.sha256((examples / name).read_bytes()).hexdigest()
+            for name in (TRAIN, VALIDATION)
+        },
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def claim(output: Path, record: dict[str, Any]) -> None:
+    """Make `output` this run's folder, unless another's is there already."""
+    if (output / RECORD).exists():
+        raise AgentError(f"{output} holds an adapter already: give another --output.")
+    begun = output / CHECKPOINTS / "run.json"
+    if not begun.exists():
+        write_text(begun, json.dumps(record, indent=2))
+    elif json.loads(begun.read_text("utf-8")) != record:
+        raise AgentError(
+            f"{output} holds a run that was begun with other settings or examples: give those "
+            f"again, another --output, or delete {output}."
+        )
+
+
+def last_checkpoint(output: Path) -> Path | None:
+    """The newest checkpoint that was written to its end, where the trainer's state comes last."""
+    whole = [path.parent for path in (output / CHECKPOINTS).glob("checkpoint-*/trainer_state.json")]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def points(history: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """Steps and losses of the trainer's own log."""
+    return [_point(entry) for entry in history if "loss" in entry or "eval_loss" in entry]
+
+
+def finish(output: Path, model: Any, base: str, record: dict[str, Any]) -> None:
+    """Write adapter, curve and record, the checkpoints being of no use any more."""
+    _save(model, base, output)
+    _draw(record["history"], output / CURVE)
+    write_text(output / RECORD, json.dumps(record, indent=2) + "\n")
+    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+
+
+def _point(entry: dict[str, Any]) -> dict[str, float]:
+    names = {"step": "step", "loss": "loss", "eval_loss": "validation_loss"}
+    return {ours: round(entry[theirs], 4) for theirs, ours in names.items() if theirs in entry}
+
+
+def _save(model: Any, base: str, output: Path) -> None:
+    """The adapter in 16 bits, into place file by file, the one that makes it an adapter last."""
+    import torch
+
+    model.peft_config["default"].base_model_name_or_path = base
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.float16)
+    folder = output / ".saving"
+    # The embeddings are not trained; unless told so, PEFT asks the Hub whether they were.
+    model.save_pretrained(folder, save_embedding_layers=False)
+    for file in ("adapter_model.safetensors", "adapter_config.json"):
+        sync(folder / file)
+        (folder / file).replace(output / file)
+    shutil.rmtree(folder)
+
+
+def _draw(history: list[dict[str, float]], path: Path) -> None:
+    """The loss curve as a picture."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot(
+        xlabel="step", ylabel="loss of the answers' tokens (nats)", title="Training"
+    )
+    for name in ("loss", "validation_loss"):
+        points = [(entry["step"], entry[name]) for entry in history if name in entry]
+        label = "training" if name == "loss" else "validation"
+        axes.plot(*zip(*points, strict=True), label=label, marker="." if name != "loss" else None)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    temporary = path.with_suffix(".part")
+    figure.savefig(temporary, format="png", dpi=110)
+    sync(temporary)
+    temporary.replace(path)
