@@ -468,7 +468,7 @@ def test_the_page_is_not_opened_to_everybody(app_root: Path, environment: dict[s
 def test_the_secret_is_made_once_and_never_readable_by_others(tmp_path: Path) -> None:
     program = (
         "import os; os.umask(0)\n"
-        "from agent import settings; from agent.page import secret\n"
+        "from agent import settings; from agent.page.server import secret\n"
         "secret.provide(settings.load()); print(os.environ['CHAINLIT_AUTH_SECRET'])"
     )
     environment = os.environ | {"MEDRAFT_HOME": str(tmp_path / "home")}
