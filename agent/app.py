@@ -9,33 +9,26 @@ from __future__ import annotations
 from typing import Any
 
 import chainlit as cl
-from chainlit import server
-from chainlit.config import config
 from chainlit.types import ThreadDict
 
-from agent.page import choices, columns, compare, resume, sources, welcome
-from agent.page.conversation import (
-    SESSIONS,
-    Conversation,
-    end_elsewhere,
-    forget_ended,
-    one_turn,
-)
+from agent.page import chainlit_hooks, choices, columns, compare, resume, sources, welcome
+from agent.page.conversation import SESSIONS, Conversation, end_elsewhere, one_turn
 from agent.page.history import History
 from agent.page.language import speak, spoken
+from agent.page.models import Models
 from agent.page.server import accounts, ending, privacy, routes
-from agent.page.server.startup import Models, quieten, settings_or_exit
+from agent.page.server.startup import quieten, settings_or_exit
 from agent.page.turn import RETRY
 from agent.storage import database
 
 quieten()
-settings, manifest = settings_or_exit(config)
+settings, manifest = settings_or_exit()
 models = Models(settings)
-privacy.protect(server, config.project.allow_origins)
-speak(server)
-accounts.open_ways_in(settings, server)
-routes.add(server)
-resume.show_again_after_a_lost_connection(server.sio)
+privacy.protect()
+speak()
+accounts.open_ways_in(settings)
+routes.add()
+resume.show_again_after_a_lost_connection()
 
 
 @cl.data_layer
@@ -47,7 +40,7 @@ def history() -> History:
 @cl.on_app_startup
 async def start() -> None:
     """The page is served at once; the models load behind it."""
-    ending.hang_up_at_the_end(server.sio)
+    ending.hang_up_at_the_end()
     models.load()
 
 
@@ -60,7 +53,7 @@ async def starters(user: cl.User | None, tag: str) -> list[cl.Starter]:
 @cl.on_chat_start
 async def begin() -> None:
     """The conversation gets its choices; its engine comes with the first message."""
-    forget_ended()
+    chainlit_hooks.forget_ended_sessions()
     await choices.show(settings)
     await cl.context.emitter.set_commands([compare.command()])
 

@@ -8,6 +8,7 @@ LLMChoice = Literal["base", "fine-tuned"]
 Retrieval = Literal["auto", "always", "never"]
 Behaviour = Literal["base", "RAG", "fine-tuned", "RAFT"]
 
+# The choices that leave a behaviour no way but to result, in the order of comparisons.
 CHOICES: dict[Behaviour, tuple[LLMChoice, Retrieval]] = {
     "base": ("base", "never"),
     "RAG": ("base", "always"),

@@ -442,7 +442,11 @@ def test_an_exported_conversation_is_text_and_no_markup() -> None:
     assert "> # not a title" in text
     assert "<script>" not in text.replace("\\<", "")
     assert "Juzgado" not in text
-    assert "Valorada como no útil: No." in export.markdown(thread, "es")
+    assert "Begun January 2, 2026" in text
+    spanish = export.markdown(thread, "es")
+    assert "Valorada como no útil: No." in spanish
+    assert "Comenzada el 2 de enero de 2026, 3:04:05 UTC." in spanish
+    assert "similitud 0,71" in spanish
     assert export.file_name(thread) == "medraft-2026-01-02-my-head.md"
 
 

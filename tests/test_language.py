@@ -7,13 +7,22 @@ import tomllib
 
 import pytest
 
-from agent.page.language import WORDS, say, spoken
+from agent.page.language import CATALOGS, number, say, spoken
 
 
 def entries(tag: str) -> dict[str, str]:
-    """All entries of a language, by table.name."""
-    tables = tomllib.loads((WORDS / f"{tag}.toml").read_text(encoding="utf-8"))
-    return {f"{table}.{name}": text for table in tables for name, text in tables[table].items()}
+    """All entries of a language, by table.name, and by table.name.plural where there are such."""
+    tables = tomllib.loads((CATALOGS / f"{tag}.toml").read_text(encoding="utf-8"))
+    return {
+        ".".join([table, name, *plural]): text
+        for table in tables
+        for name, said in tables[table].items()
+        for plural, text in (
+            [([key], text) for key, text in said.items()]
+            if isinstance(said, dict)
+            else [([], said)]
+        )
+    }
 
 
 def names(text: str) -> set[str]:
@@ -44,6 +53,15 @@ def test_both_languages_say_the_same_things() -> None:
 )
 def test_a_browser_gets_spanish_or_english(tag: str | None, language: str) -> None:
     assert spoken(tag) == language
+
+
+def test_plurals_and_numbers_are_the_language_s_own() -> None:
+    assert say("turn.waiting", "en", count=1) == "1 answer is before yours."
+    assert say("turn.waiting", "es", count=3) == "Hay 3 respuestas antes de la suya."
+    # Spanish has a plural for millions, which no catalog needs.
+    assert say("turn.waiting", "es", count=1_000_000).startswith("Hay 1000000 respuestas")
+    assert number(0.5, 2, "es") == "0,50"
+    assert number(1234.6, 0, "en") == "1235"
 
 
 def test_an_unknown_key_is_an_error() -> None:

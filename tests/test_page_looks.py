@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from babel import Locale
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from agent.page.language import WORDS
+from agent.page.language import CATALOGS
 from agent.safety.emergency import countries
 from agent.storage.threads import is_answer
 
@@ -83,7 +84,8 @@ def opened(browser: Browser, server: Server, **wanted: Any) -> Iterator[Page]:
 def english_left(page: Page) -> list[str]:
     """What the page says in English though there is Spanish for it: our words, and Chainlit's."""
     ours = [
-        tomllib.loads((WORDS / f"{tag}.toml").read_text(encoding="utf-8")) for tag in ("en", "es")
+        tomllib.loads((CATALOGS / f"{tag}.toml").read_text(encoding="utf-8"))
+        for tag in ("en", "es")
     ]
     folder = ROOT / ".chainlit" / "translations"
     chainlits = [
@@ -230,7 +232,8 @@ def test_every_country_can_be_chosen(page: Page) -> None:
     page.locator("#chat-settings-open-modal").click()
     page.locator("#chat-settings #country").click()
     offered = page.get_by_role("option").all_inner_texts()
-    assert offered == ["Another", *sorted(country.en for country in countries().values())]
+    names = Locale("en").territories
+    assert offered == ["Another", *sorted(names[code] for code in countries())]
 
 
 @needs_browser

@@ -15,18 +15,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.behaviour import Behaviour, LLMChoice, Retrieval
+from agent.behaviour import CHOICES, Behaviour
 from agent.chat.events import Event
 
 if TYPE_CHECKING:
     from agent.chat.engine import PatientChatEngine
-
-CHOICES: dict[Behaviour, tuple[LLMChoice, Retrieval]] = {
-    "base": ("base", "never"),
-    "RAG": ("base", "always"),
-    "fine-tuned": ("fine-tuned", "never"),
-    "RAFT": ("fine-tuned", "always"),
-}
 
 
 @dataclass(frozen=True)

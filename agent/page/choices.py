@@ -17,7 +17,7 @@ from chainlit.input_widget import InputWidget, Select
 from chainlit.mode import Mode, ModeOption
 
 from agent.behaviour import LLMChoice, Retrieval
-from agent.page import notice
+from agent.page import chainlit_hooks, notice
 from agent.page.language import say
 from agent.settings import Settings
 
@@ -26,7 +26,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {"llm": get_args(LLMChoice), "retrieval": 
 
 def chosen(settings: Settings) -> tuple[LLMChoice, Retrieval]:
     """What this session has chosen; whatever the browser sent besides counts for nothing."""
-    panel = cl.context.session.chat_settings
+    panel = cl.user_session.get("chat_settings")
     llm: dict[object, LLMChoice] = {choice: choice for choice in get_args(LLMChoice)}
     retrieval: dict[object, Retrieval] = {choice: choice for choice in get_args(Retrieval)}
     return (
@@ -84,12 +84,14 @@ async def picked(data: object, settings: Settings) -> None:
     shown = data.get("medraft-modes") if isinstance(data, dict) else None
     if isinstance(shown, dict):
         before = chosen(settings)
-        cl.context.session.chat_settings |= {
-            choice: option
-            for choice, options in OPTIONS.items()
-            for option in options
-            if shown.get(choice) == _name(choice, option)
-        }
+        chainlit_hooks.choose(
+            {
+                choice: option
+                for choice, options in OPTIONS.items()
+                for option in options
+                if shown.get(choice) == _name(choice, option)
+            }
+        )
         if chosen(settings) != before:
             await show_panel(settings)
 

@@ -19,12 +19,10 @@ import chainlit as cl
 from chainlit.element import ElementDict
 from chainlit.types import ThreadDict
 
-from agent.behaviour import Behaviour
-from agent.chat.comparison import CHOICES
+from agent.behaviour import CHOICES, Behaviour
 from agent.page import sources
-from agent.page.language import say
+from agent.page.language import number, say
 from agent.page.sources import Payload
-from agent.page.turn import number
 
 KEPT = "comparison"  # the key of the message's metadata
 COMPARE = "compare"  # the names by which Chainlit knows what a click calls
@@ -150,8 +148,8 @@ def _status(comparison: Comparison) -> str:
         stopped = any(column.state == "stopped" for column in comparison.columns)
         return say("compare.stopped" if stopped else "compare.ended")
     running = next(c for c in comparison.columns if c.state in ("waiting", "running"))
-    number = comparison.columns.index(running) + 1
-    return say("compare.running", behaviour=running.behaviour, number=number)
+    place = comparison.columns.index(running) + 1
+    return say("compare.running", behaviour=running.behaviour, number=place)
 
 
 def _column(message_id: str, comparison: Comparison, column: Column) -> dict[str, Any]:

@@ -18,17 +18,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, get_args
 
 import chainlit as cl
-from chainlit.chat_context import chat_context
 from chainlit.types import CommandDict
 
 from agent.behaviour import Behaviour
 from agent.chat.comparison import Failed, compare, conversations
 from agent.chat.events import Delta, Emergency, Event, Finished, Notice, Retrieved, Routed, Waiting
 from agent.errors import AgentError
-from agent.page import columns, notice, sources
-from agent.page.columns import Comparison
+from agent.page import chainlit_hooks, columns, notice, sources
+from agent.page.columns import Column, Comparison
 from agent.page.conversation import Conversation
-from agent.page.language import explain, say
+from agent.page.language import error_sentence, say
 from agent.page.turn import TurnOnScreen, retry_button, show_answer
 from agent.templates import Language
 from index_store.errors import StoreError
@@ -73,9 +72,7 @@ async def by_command(conversation: Conversation, message: cl.Message, turn: Turn
 async def by_click(conversation: Conversation, button: cl.Action) -> None:
     """A click on "Compare all four", below an answer."""
     if conversation.idle:
-        # A click is a request of its own, which must not last as long as four answers.
-        task = asyncio.create_task(_below(conversation, button))
-        cl.context.session.current_task = task
+        chainlit_hooks.run_behind(_below(conversation, button))
 
 
 async def take_over(conversation: Conversation, button: cl.Action) -> None:
@@ -85,14 +82,14 @@ async def take_over(conversation: Conversation, button: cl.Action) -> None:
     column = comparison.column(button.payload.get("behaviour")) if comparison else None
     turn = conversation.known(comparison.message_id) if comparison else None
     if shown is None or comparison is None or column is None or turn is None:
-        await cl.context.emitter.send_toast(say("compare.gone"), "warning")
+        await chainlit_hooks.toast(say("compare.gone"), "warning")
         return
     if not conversation.idle:
-        await cl.context.emitter.send_toast(say("compare.busy"), "warning")
+        await chainlit_hooks.toast(say("compare.busy"), "warning")
         return
     said = f"{comparison.notice}\n\n{column.answer.strip()}".strip()
     await conversation.remember(turn, said)
-    await conversation.take_back(turn, shown.parent_id)
+    await turn.take_back(shown.parent_id)
     actions = [columns.button(comparison.message_id)]
     await actions[0].remove()  # from the answer that is gone
     if turn.retry is not None:  # that of the last turn is below what was said last
@@ -132,35 +129,17 @@ class ComparisonOnScreen:
         column.state = "running"
         match event:
             case Emergency(_, text, _):
-                # Below an answer, its message's notice stands already.
-                if not self.comparison.notice and self._turn is not None:
-                    await notice.show(text)
-                self.comparison.notice = text
-            case Routed(route, _):
-                column.route = asdict(route)
-            case Waiting(1):
-                column.note = say("turn.waiting_one")
-            case Waiting(before):
-                column.note = say("turn.waiting", before=before)
-            case Notice():
-                column.note = say("turn.another_model")
-            case Retrieved():
-                self._retrieved = event
-                column.sources = sources.payloads(event, self._sample)
+                await self._show_notice(text)
             case Delta(text):
                 column.note = ""
                 column.answer += text
                 if time.monotonic() - self._drawn < PAUSE:
                     return
-            case Finished(answer, timing, _, support):
-                column.state = "finished"
-                column.answer = answer
-                column.timing = asdict(timing)
-                if self._retrieved is not None and column.sources is not None:
-                    column.sources = sources.payloads(self._retrieved, self._sample, support)
             case Failed(error):
                 column.state = "failed"
-                column.failure = _words(error)
+                column.failure = _sentence(error)
+            case _:
+                self._fill(column, event)
         await self._draw()
 
     async def finish(self) -> None:
@@ -168,6 +147,30 @@ class ComparisonOnScreen:
         self.comparison.end()
         if self._begun:
             await _keep(self.message, self.comparison)
+
+    async def _show_notice(self, text: str) -> None:
+        # Below an answer, its message's notice stands already.
+        if not self.comparison.notice and self._turn is not None:
+            await notice.show(text)
+        self.comparison.notice = text
+
+    def _fill(self, column: Column, event: Event) -> None:
+        match event:
+            case Routed(route, _):
+                column.route = asdict(route)
+            case Waiting(before):
+                column.note = say("turn.waiting", count=before)
+            case Notice():
+                column.note = say("turn.another_model")
+            case Retrieved():
+                self._retrieved = event
+                column.sources = sources.payloads(event, self._sample)
+            case Finished(answer, timing, _, support):
+                column.state = "finished"
+                column.answer = answer
+                column.timing = asdict(timing)
+                if self._retrieved is not None and column.sources is not None:
+                    column.sources = sources.payloads(self._retrieved, self._sample, support)
 
     async def _draw(self) -> None:
         if not self._begun:
@@ -182,26 +185,23 @@ class ComparisonOnScreen:
 
 async def _below(conversation: Conversation, button: cl.Action) -> None:
     """Compare below an answer, as a task that Stop ends."""
-    emitter = cl.context.emitter
     turn = conversation.known(button.payload.get("message"))
     answer = _message(button.forId)
     if turn is None or turn.before is None or answer is None:
-        await emitter.send_toast(say("compare.gone"), "warning")
+        await chainlit_hooks.toast(say("compare.gone"), "warning")
         return
-    await emitter.task_start()
-    try:
-        async with conversation.alone():
-            if not conversation.loaded:
-                await emitter.send_toast(say("conversation.loading"))
-            engine = await conversation.engine()
-            comparison = Comparison(turn.question.id, turn.question.content)
-            screen = ComparisonOnScreen(comparison, conversation.sample, answer.parent_id)
-            before = engine.chat_history[: turn.before]
-            await _side_by_side(engine, before, screen)
-    except Exception as error:
-        await emitter.send_toast(_words(error), "error")
-    finally:
-        await emitter.task_end()
+    async with chainlit_hooks.busy():
+        try:
+            async with conversation.alone():
+                if not conversation.loaded:
+                    await chainlit_hooks.toast(say("conversation.loading"))
+                engine = await conversation.engine()
+                comparison = Comparison(turn.question.id, turn.question.content)
+                screen = ComparisonOnScreen(comparison, conversation.sample, answer.parent_id)
+                before = engine.chat_history[: turn.before]
+                await _side_by_side(engine, before, screen)
+        except Exception as error:
+            await chainlit_hooks.toast(_sentence(error), "error")
 
 
 async def _side_by_side(
@@ -225,17 +225,16 @@ async def _keep(message: cl.Message, comparison: Comparison) -> None:
 
 
 async def _draw(message: cl.Message, comparison: Comparison) -> None:
-    drawn = columns.element(message.id, message.thread_id, comparison)
-    await cl.context.emitter.send_element(drawn)
+    await chainlit_hooks.draw(columns.element(message.id, message.thread_id, comparison))
 
 
-def _words(error: Exception) -> str:
+def _sentence(error: Exception) -> str:
     if isinstance(error, AgentError | StoreError):
-        return explain(error)
+        return error_sentence(error)
     # The type alone: the text of an error may hold what the patient said.
     log.error("%s in a comparison", type(error).__name__)
     return say("compare.sorry")
 
 
 def _message(message_id: object) -> cl.Message | None:
-    return next((message for message in chat_context.get() if message.id == message_id), None)
+    return next((message for message in cl.chat_context.get() if message.id == message_id), None)

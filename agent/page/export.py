@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
+from babel.dates import format_datetime
 from chainlit.types import FeedbackDict, ThreadDict
 
 from agent.page.columns import Comparison
-from agent.page.language import say
+from agent.page.language import number, say
 from agent.storage.threads import judged, text_of, turns
 from agent.templates import Language
 
@@ -22,7 +24,7 @@ def markdown(thread: ThreadDict, to: Language) -> str:
     """The whole conversation. What people and models said is quoted: it is text, not layout."""
     parts = [
         f"# {_line(thread['name'] or say('export.untitled', to))}",
-        say("export.begun", to, when=_when(thread["createdAt"])),
+        say("export.begun", to, when=_when(thread["createdAt"], to)),
         say("export.no_doctor", to),
     ]
     given = [(step["id"], step["feedback"]) for step in thread["steps"] if step.get("feedback")]
@@ -32,7 +34,7 @@ def markdown(thread: ThreadDict, to: Language) -> str:
             for step_id, feedback in given
             if (answer := judged(step_id, replies)) is not None
         }
-        parts.append(f"## {say('export.patient', to)}, {_when(question.get('createdAt'))}")
+        parts.append(f"## {say('export.patient', to)}, {_when(question['createdAt'], to)}")
         parts.append(_quoted(question["output"]))
         for reply in replies:
             about = reply.get("metadata") or {}
@@ -61,12 +63,12 @@ def _sources(found: Sequence[Mapping[str, Any]] | None, to: Language) -> str:
     if not found:
         return ""
     lines = [f"{say('export.sources', to)}\n"]
-    for number, source in enumerate(found, 1):
+    for place, source in enumerate(found, 1):
         title = _line(textwrap.shorten(str(source["title"]), 100, placeholder=" …"))
-        about = say("sources.similarity", to, score=f"{source['score'] or 0:.2f}")
+        about = say("sources.similarity", to, score=number(source["score"] or 0, 2, to))
         if source["use"] in ("unused", "left_out"):
             about = say("sources.not_used", to, source=about)
-        lines += [f"{number}. {title}, {about}", f"   > {_line(str(source['doctor']))}"]
+        lines += [f"{place}. {title}, {about}", f"   > {_line(str(source['doctor']))}"]
     return "\n".join(lines)
 
 
@@ -78,8 +80,8 @@ def _opinion(feedback: FeedbackDict | None, to: Language) -> str:
     return f"{said}: {comment}" if comment else said
 
 
-def _when(stamp: str | None) -> str:
-    return f"{(stamp or '')[:16].replace('T', ' ')} UTC"
+def _when(stamp: str, to: Language) -> str:
+    return format_datetime(datetime.fromisoformat(stamp), "long", locale=to)
 
 
 def _line(text: str) -> str:

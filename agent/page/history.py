@@ -1,6 +1,7 @@
 """What Chainlit stores and reads: users, threads, steps, elements and feedback.
 
-Owns the queries. Does not know what a conversation means, nor what the tables look like on disk.
+Owns what each of them is to Chainlit, what is kept of a session, and what is said when nothing
+could be stored. Does not know what a conversation means, nor how writing is kept in order.
 
 It stands in place of Chainlit's SQLAlchemyDataLayer, which on SQLite loses steps whose values are
 dicts or lists, builds queries out of thread ids that the browser has chosen, and reads every step
@@ -9,16 +10,13 @@ of a user to list the threads.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
-import sqlalchemy.dialects.postgresql as postgresql
-import sqlalchemy.dialects.sqlite as sqlite
-from chainlit.context import ChainlitContextException, get_context
+import chainlit as cl
 from chainlit.data.base import BaseDataLayer
 from chainlit.data.utils import queue_until_user_message
 from chainlit.element import Element, ElementDict
@@ -33,19 +31,29 @@ from chainlit.types import (
 )
 from chainlit.user import PersistedUser, User
 from chainlit.utils import utc_now
-from sqlalchemy import RowMapping, Table, and_, delete, exists, func, or_, select, tuple_, update
+from sqlalchemy import RowMapping, and_, delete, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from agent.page import chainlit_hooks
 from agent.page.language import say
 from agent.storage.database import elements, feedbacks, steps, threads, users
-from agent.storage.threads import COLUMNS, shortened, step_of, steps_of, storable
+from agent.storage.threads import (
+    COLUMNS,
+    MESSAGES,
+    owner_of,
+    shortened,
+    step_of,
+    steps_of,
+    storable,
+    threads_of,
+)
+from agent.storage.writing import Deleted, Writer
 
 log = logging.getLogger("medraft")
 
 KEPT = "chat_settings"  # of what a session holds; the rest is made anew, or is no JSON
 Method = TypeVar("Method", bound=Callable[..., Any])
-MESSAGES = ("user_message", "assistant_message")
 
 
 def _queued(method: Method) -> Method:
@@ -54,27 +62,21 @@ def _queued(method: Method) -> Method:
 
 
 class History(BaseDataLayer):
-    """Chainlit's data layer over `agent.storage.database`.
+    """Chainlit's data layer over `agent.storage`.
 
-    What is written happens in the order in which it was asked for: Chainlit starts a task for
-    each change of a step, and an older state must not come last, nor after its deletion.
+    Chainlit starts a task for each change of a step: they are written in the order of asking.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._in_order = asyncio.Lock()
-        self._deleted: set[str] = set()  # threads which a page that is still open may write to
-        dialect = sqlite if engine.dialect.name == "sqlite" else postgresql
-        self._insert = dialect.insert
+        self._writer = Writer(engine)
 
     # Users
 
     async def get_user(self, identifier: str) -> PersistedUser | None:
         """Who has this identifier."""
-        async with self._connection() as connection:
-            found = (
-                await connection.execute(select(users).where(users.c.identifier == identifier))
-            ).one_or_none()
+        query = select(users).where(users.c.identifier == identifier)
+        async with self._writer.now() as connection:
+            found = (await connection.execute(query)).one_or_none()
         if found is None:
             return None
         return PersistedUser(
@@ -89,13 +91,9 @@ class History(BaseDataLayer):
             "created_at": utc_now(),
             "about": user.metadata,
         }
-        put = self._insert(users).values(row)
-        async with self._connection() as connection:
-            await connection.execute(
-                put.on_conflict_do_update(
-                    index_elements=["identifier"], set_={"about": row["about"]}
-                )
-            )
+        put = self._writer.put_by("identifier", users, row, change=["about"])
+        async with self._writer.now() as connection:
+            await connection.execute(put)
         return await self.get_user(user.identifier)
 
     # Threads
@@ -103,7 +101,7 @@ class History(BaseDataLayer):
     async def get_thread_author(self, thread_id: str) -> str:
         """The identifier of the thread's user; empty if there is no such thread."""
         query = select(users.c.identifier).join(threads).where(threads.c.id == thread_id)
-        async with self._connection() as connection:
+        async with self._writer.now() as connection:
             return (await connection.execute(query)).scalar_one_or_none() or ""
 
     async def update_thread(
@@ -120,52 +118,26 @@ class History(BaseDataLayer):
         """
         async with self._writing(thread_id) as connection:
             if user_id is not None:
-                await self._begin(connection, thread_id, user_id)
+                await self._writer.begin(connection, thread_id, user_id, utc_now())
             values: dict[str, Any] = {"name": shortened(name)} if name and name.strip() else {}
             if metadata and KEPT in metadata:
                 values["kept"] = {KEPT: storable(metadata[KEPT])}
             if values:
-                where = threads.c.id == thread_id
-                await connection.execute(update(threads).where(where).values(values))
+                await self._writer.change_thread(connection, thread_id, values)
 
     async def delete_thread(self, thread_id: str) -> None:
         """The thread and all that belongs to it; a page that still shows it stores no more."""
-        self._deleted.add(thread_id)
-        async with self._in_order, self._connection() as connection:
-            await connection.execute(delete(threads).where(threads.c.id == thread_id))
+        await self._writer.delete_thread(thread_id)
 
     async def list_threads(
         self, pagination: Pagination, filters: ThreadFilter
     ) -> PaginatedResponse[ThreadDict]:
-        """A user's threads without their steps, the one last spoken in first.
-
-        A search finds the threads in whose name or messages each of its words stands.
-        """
-        query = select(threads, users.c.identifier).join(users)
-        query = query.where(threads.c.user_id == filters.userId)
-        for word in (filters.search or "").lower().split():
-            said = func.lower(steps.c.output).contains(word, autoescape=True)
-            query = query.where(
-                or_(
-                    func.lower(threads.c.name).contains(word, autoescape=True),
-                    exists().where(
-                        steps.c.thread_id == threads.c.id, steps.c.type.in_(MESSAGES), said
-                    ),
-                )
-            )
-        if filters.feedback is not None:
-            judged = and_(steps.c.thread_id == threads.c.id, feedbacks.c.step_id == steps.c.id)
-            query = query.where(exists().where(judged, feedbacks.c.value == filters.feedback))
-        if pagination.cursor:
-            place = select(threads.c.updated_at, threads.c.id).where(
-                threads.c.id == pagination.cursor
-            )
-            query = query.where(
-                tuple_(threads.c.updated_at, threads.c.id) < place.scalar_subquery()
-            )
-        query = query.order_by(threads.c.updated_at.desc(), threads.c.id.desc())
-        async with self._connection() as connection:
-            found = (await connection.execute(query.limit(pagination.first + 1))).all()
+        """A user's threads without their steps, the one last spoken in first."""
+        query = threads_of(
+            filters.userId, filters.search or "", filters.feedback, pagination.cursor
+        ).limit(pagination.first + 1)
+        async with self._writer.now() as connection:
+            found = (await connection.execute(query)).all()
         page = [_thread(row._mapping) for row in found[: pagination.first]]
         return PaginatedResponse(
             pageInfo=PageInfo(
@@ -181,7 +153,7 @@ class History(BaseDataLayer):
         about = select(threads, users.c.identifier).join(users).where(threads.c.id == thread_id)
         shown = select(elements.c.element).where(elements.c.thread_id == thread_id)
         # What is being written comes first.
-        async with self._in_order, self._connection() as connection:
+        async with self._writer.in_turn() as connection:
             found = (await connection.execute(about)).one_or_none()
             if found is None:
                 return None
@@ -201,14 +173,13 @@ class History(BaseDataLayer):
         row |= {"output": step.pop("output", None) or "", "rest": step}
         row["created_at"] = row["created_at"] or utc_now()
         async with self._writing(row["thread_id"]) as connection:
-            await self._begin(connection, row["thread_id"], _session_user())
-            await self._put(connection, steps, row)
+            await self._begin(connection, row["thread_id"])
+            await self._writer.put(connection, steps, row)
             if row["type"] in MESSAGES:
                 # Chainlit keeps the settings when the browser leaves; the server may leave first.
-                kept = {KEPT: storable(get_context().session.chat_settings)}
+                kept = {KEPT: storable(cl.user_session.get("chat_settings"))}
                 values = {"updated_at": utc_now(), "kept": kept}
-                where = threads.c.id == row["thread_id"]
-                await connection.execute(update(threads).where(where).values(values))
+                await self._writer.change_thread(connection, row["thread_id"], values)
 
     @_queued
     async def update_step(self, step_dict: StepDict) -> None:
@@ -237,26 +208,21 @@ class History(BaseDataLayer):
             "value": feedback.value,
             "comment": storable(feedback.comment),
         }
-        put = self._insert(feedbacks).values(row)
-        change = {name: row[name] for name in ("created_at", "value", "comment")}
-        put = put.on_conflict_do_update(index_elements=["step_id"], set_=change)
-        async with self._in_order, self._connection() as connection:
+        change = ["created_at", "value", "comment"]
+        put = self._writer.put_by("step_id", feedbacks, row, change)
+        async with self._writer.in_turn() as connection:
             return (await connection.execute(put.returning(feedbacks.c.id))).scalar_one()
 
     async def delete_feedback(self, feedback_id: str) -> bool:
         """Take a feedback back; returns whether there was one."""
-        async with self._in_order, self._connection() as connection:
+        async with self._writer.in_turn() as connection:
             gone = await connection.execute(delete(feedbacks).where(feedbacks.c.id == feedback_id))
         return gone.rowcount > 0
 
     async def owner(self, *, step_id: str = "", feedback_id: str = "") -> str | None:
         """The identifier of the user in whose thread this step or this feedback stands."""
-        query = select(users.c.identifier).select_from(users).join(threads).join(steps)
-        if feedback_id:
-            query = query.join(feedbacks).where(feedbacks.c.id == feedback_id)
-        else:
-            query = query.where(steps.c.id == step_id)
-        async with self._in_order, self._connection() as connection:
+        query = owner_of(step_id, feedback_id)
+        async with self._writer.in_turn() as connection:
             return (await connection.execute(query)).scalar_one_or_none()
 
     # Elements
@@ -264,7 +230,8 @@ class History(BaseDataLayer):
     @_queued
     async def create_element(self, element: Element) -> None:
         """Keep a custom element, which is all properties; others are made again from steps."""
-        if element.type != "custom" or not element.for_id or not _of_session(element.thread_id):
+        own = element.thread_id == chainlit_hooks.thread_id()
+        if element.type != "custom" or not (element.for_id and own):
             return
         row = {
             "id": element.id,
@@ -273,20 +240,20 @@ class History(BaseDataLayer):
             "element": storable(dict(element.to_dict()) | {"chainlitKey": None, "url": None}),
         }
         async with self._writing(element.thread_id) as connection:
-            await self._begin(connection, element.thread_id, _session_user())
-            await self._put(connection, elements, row)
+            await self._begin(connection, element.thread_id)
+            await self._writer.put(connection, elements, row)
 
     async def get_element(self, thread_id: str, element_id: str) -> ElementDict | None:
         """An element of a thread."""
         where = and_(elements.c.id == element_id, elements.c.thread_id == thread_id)
-        async with self._connection() as connection:
+        async with self._writer.now() as connection:
             found = await connection.execute(select(elements.c.element).where(where))
         return found.scalar_one_or_none()
 
     @_queued
     async def delete_element(self, element_id: str, thread_id: str | None = None) -> None:
         """An element of the session's own thread."""
-        if thread_id is None or not _of_session(thread_id):
+        if thread_id is None or thread_id != chainlit_hooks.thread_id():
             return
         where = and_(elements.c.id == element_id, elements.c.thread_id == thread_id)
         async with self._writing(thread_id) as connection:
@@ -298,55 +265,25 @@ class History(BaseDataLayer):
 
     async def close(self) -> None:
         """Close the connections, once all is written."""
-        async with self._in_order:
-            await self._engine.dispose()
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction."""
-        async with self._engine.begin() as connection:
-            yield connection
+        await self._writer.close()
 
     @asynccontextmanager
     async def _writing(self, thread_id: str = "") -> AsyncIterator[AsyncConnection]:
         """A transaction in its turn. Its failure is told to the patient, and ends nothing else."""
         try:
-            async with self._in_order, self._connection() as connection:
+            async with self._writer.in_turn() as connection:
                 yield connection
-        except _Deleted:
+        except Deleted:
             pass
         except SQLAlchemyError as error:
             # The type alone: the text of an error may hold what the patient said.
             log.error("%s: thread %s was not stored", type(error).__name__, thread_id)
-            await _tell_not_stored()
+            if chainlit_hooks.is_there():
+                await chainlit_hooks.toast(say("history.not_stored"), "warning")
 
-    async def _begin(
-        self, connection: AsyncConnection, thread_id: str, user_id: str | None
-    ) -> None:
-        """Have a row for the thread. Raises _Deleted for one that was deleted."""
-        if thread_id in self._deleted:
-            raise _Deleted
-        now = utc_now()
-        row = {"id": thread_id, "user_id": user_id, "created_at": now, "updated_at": now}
-        put = self._insert(threads).values(row | {"kept": {}})
-        await connection.execute(
-            put.on_conflict_do_update(
-                index_elements=["id"], set_={"user_id": user_id}, where=threads.c.user_id.is_(None)
-            )
-        )
-
-    async def _put(self, connection: AsyncConnection, table: Table, row: dict[str, Any]) -> None:
-        """Insert or replace, but never what stands in another thread: browsers choose ids."""
-        put = self._insert(table).values(row)
-        await connection.execute(
-            put.on_conflict_do_update(
-                index_elements=["id"], set_=row, where=table.c.thread_id == row["thread_id"]
-            )
-        )
-
-
-class _Deleted(Exception):
-    """The thread was deleted, and nothing comes into it any more."""
+    async def _begin(self, connection: AsyncConnection, thread_id: str) -> None:
+        """Have a row for a thread of the session's user."""
+        await self._writer.begin(connection, thread_id, chainlit_hooks.user_id(), utc_now())
 
 
 def _thread(row: RowMapping) -> ThreadDict:
@@ -361,20 +298,3 @@ def _thread(row: RowMapping) -> ThreadDict:
         steps=[],
         elements=[],
     )
-
-
-def _session_user() -> str | None:
-    """The id of the user whose session this is."""
-    user = get_context().session.user
-    return user.id if isinstance(user, PersistedUser) else None
-
-
-def _of_session(thread_id: str) -> bool:
-    return get_context().session.thread_id == thread_id
-
-
-async def _tell_not_stored() -> None:
-    try:
-        await get_context().emitter.send_toast(say("history.not_stored"), "warning")
-    except ChainlitContextException:  # a request beside the chat, as to rename a thread
-        return

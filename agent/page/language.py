@@ -1,8 +1,9 @@
 """What the page itself says, in the patient's language.
 
-Owns the catalogs `data/en.toml` and `data/es.toml` (one table a module, the same keys in both),
-the errors in other words than the code's (`data/errors_es.toml`), and which language a browser
-gets. Does not know when anything is said.
+Owns the catalogs `data/en.toml` and `data/es.toml` (one table a module, the same keys in both; a
+sentence that depends on `count` has one for each plural of CLDR's), the errors in other words than
+the code's (`data/errors_es.toml`), numbers, and which language a browser gets. Does not know when
+anything is said.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-import chainlit as cl
-from chainlit.session import WebsocketSession
+from babel import Locale
+from babel.numbers import format_decimal
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent.errors import AgentError
+from agent.page import chainlit_hooks
 from agent.templates import Language
 from index_store.errors import StoreError
 
-WORDS = Path(__file__).with_name("data")
+CATALOGS = Path(__file__).with_name("data")
 # By what Chainlit knows a language: `.chainlit/translations/NAME.json`, `chainlit_NAME.md`.
 CHAINLITS: dict[Language, str] = {"en": "en-US", "es": "es"}
 
@@ -46,10 +48,9 @@ class Spoken:
         await self._app(scope, receive, send)
 
 
-def speak(server: Any) -> None:
-    """Have `chainlit.server` speak our languages; once, since --watch loads the app again."""
-    if server.app.middleware_stack is None:
-        server.app.add_middleware(Spoken)
+def speak() -> None:
+    """Have Chainlit speak our languages."""
+    chainlit_hooks.add_middleware(Spoken)
 
 
 def spoken(tag: str | None) -> Language:
@@ -59,18 +60,27 @@ def spoken(tag: str | None) -> Language:
 
 def language() -> Language:
     """The language of this session's browser."""
-    session = cl.context.session
-    return spoken(session.language if isinstance(session, WebsocketSession) else None)
+    return spoken(chainlit_hooks.language_tag())
 
 
-def say(key: str, to: Language | None = None, **values: object) -> str:
-    """`key` (table.name) in the session's language or in `to`; `values` fill its {names}."""
+def say(key: str, to: Language | None = None, *, count: int = 0, **values: object) -> str:
+    """`key` (table.name) in the session's language or in `to`; `values` fill its {names}, and
+    `count`, which is one of them, chooses between plurals."""
     table, name = key.split(".")
-    return _catalog(to or language())[table][name].format(**values)
+    to = to or language()
+    said: str | dict[str, str] = _catalog(to)[table][name]
+    if isinstance(said, dict):
+        said = said.get(Locale(to).plural_form(count), said["other"])
+    return said.format(count=count, **values)
 
 
-def explain(error: AgentError | StoreError, to: Language | None = None) -> str:
-    """An error in the session's language or in `to`.
+def number(value: float, digits: int, to: Language | None = None) -> str:
+    """A number as the session's language or `to` writes it."""
+    return format_decimal(value, f"0.{'0' * digits}", locale=to or language())
+
+
+def error_sentence(error: AgentError | StoreError, to: Language | None = None) -> str:
+    """What to say to a person of an error, in the session's language or in `to`.
 
     English is the error's own; another language has the sentences that a patient can do something
     about, and a general one for the rest.
@@ -84,5 +94,5 @@ def explain(error: AgentError | StoreError, to: Language | None = None) -> str:
 
 
 @cache
-def _catalog(name: str) -> dict[str, dict[str, str]]:
-    return tomllib.loads((WORDS / f"{name}.toml").read_text(encoding="utf-8"))
+def _catalog(name: str) -> dict[str, dict[str, Any]]:
+    return tomllib.loads((CATALOGS / f"{name}.toml").read_text(encoding="utf-8"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import unicodedata
 
 import chainlit as cl
+from babel import Locale
 from chainlit.input_widget import Select
 
 from agent.page.language import language, say
@@ -29,15 +30,18 @@ async def show(notice: str) -> None:
 
 def country(settings: Settings) -> str:
     """The country that this session has chosen: a code of `agent.safety.emergency`, or none."""
-    chosen = cl.context.session.chat_settings.get("country", settings.country)
+    chosen = cl.user_session.get("chat_settings").get("country", settings.country)
     return chosen if chosen in countries() else ""
 
 
 def country_choice(settings: Settings) -> Select:
     """The choice of it, for the settings panel."""
-    names = {getattr(known, language()): code for code, known in countries().items()}
-    # Without its accent, which would sort behind z.
-    ordered = sorted(names, key=lambda name: unicodedata.normalize("NFD", name))
+    territories = Locale(language()).territories
+    names = {territories[code]: code for code in countries()}
+    # By the letters without their accents, which would sort behind z.
+    ordered = sorted(
+        names, key=lambda name: unicodedata.normalize("NFD", name).encode("ascii", "ignore")
+    )
     return Select(
         id="country",
         label=say("notice.country"),

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import chainlit as cl
-from chainlit.chat_context import chat_context
-from chainlit.context import init_ws_context
 from chainlit.data import get_data_layer
-from chainlit.session import WebsocketSession
 from chainlit.types import ThreadDict
 
-from agent.page import columns, sources
+from agent.page import chainlit_hooks, columns, sources
 
 if TYPE_CHECKING:
     from llama_index.core.base.llms.types import ChatMessage
@@ -28,9 +25,7 @@ async def resume(thread: ThreadDict) -> None:
 
     Chainlit shows `thread` afterwards, as it is left here.
     """
-    session = cl.context.session
-    # At every lost connection Chainlit would resume again, and begin anew in the middle of a turn.
-    session.thread_id_to_resume, session.chat_started = None, True
+    chainlit_hooks.never_resume_again()
     make_whole(thread)
     for step in thread["steps"]:
         await sources.restore(step)
@@ -57,45 +52,34 @@ def messages(memory: Sequence[tuple[str, str]]) -> list[ChatMessage]:
     return [ChatMessage(role=MessageRole(role), content=text) for role, text in memory]
 
 
-def show_again_after_a_lost_connection(sio: Any) -> None:
+def show_again_after_a_lost_connection() -> None:
     """What was said while a browser was away is sent to it when it is back.
 
-    Chainlit goes on as if nothing had been missed; without this, an answer that ended meanwhile
-    stays cut off on the screen until the page is loaded again.
+    Without this, an answer that ended meanwhile stays cut off on the screen until the page is
+    loaded again.
     """
-    come_back = sio.handlers["/"]["connection_successful"]
-    if come_back.__name__ == "and_show_again":  # --watch loads the app again
-        return
-
-    async def and_show_again(sid: str) -> None:
-        await come_back(sid)
-        session = WebsocketSession.get(sid)
-        if session is not None and session.restored and session.has_first_interaction:
-            await _show_again(session)
-
-    sio.on("connection_successful", and_show_again)
+    chainlit_hooks.when_a_browser_is_back(_show_again)
 
 
-async def _show_again(session: WebsocketSession) -> None:
+async def _show_again() -> None:
     layer, thread = get_data_layer(), None
     while layer is not None:
-        if (last := session.current_task) is not None:
+        if (last := chainlit_hooks.newest_task()) is not None:
             await asyncio.wait([last])
-        thread = await layer.get_thread(session.thread_id)
+        thread = await layer.get_thread(chainlit_hooks.thread_id())
         # A message that came meanwhile is on the screen, and would go from it.
-        if session.current_task is last:
+        if chainlit_hooks.newest_task() is last:
             break
     if thread:
-        context = init_ws_context(session)
-        thread["metadata"] = {"chat_settings": session.chat_settings}
+        thread["metadata"] = {"chat_settings": cl.user_session.get("chat_settings")}
         make_whole(thread)
-        await context.emitter.resume_thread(thread)
+        await chainlit_hooks.show_thread(thread)
         await _show_buttons_again()
 
 
 async def _show_buttons_again() -> None:
     """Those under the last turn; the browser was there when all others were sent."""
-    for message in reversed(chat_context.get()):
+    for message in reversed(cl.chat_context.get()):
         if message.type == "user_message":
             return
         for button in message.actions:

@@ -23,7 +23,8 @@ import chainlit as cl
 from agent.chat.events import Retrieved
 from agent.chat.record import source
 from agent.chat.support import Supported
-from agent.page.language import say
+from agent.page import chainlit_hooks
+from agent.page.language import number, say
 
 BUTTON = "source"  # the name by which Chainlit knows what a click on one calls
 # What became of a reply: the answer takes something from it or does not, it was kept from the
@@ -55,13 +56,13 @@ def payloads(
     `support` is None while the answer has not ended.
     """
     found: list[Payload] = []
-    for number, node in enumerate([*retrieved.sources, *retrieved.left_out], start=1):
-        supported = [sentence for sentence in support or () if sentence.source == number]
+    for place, node in enumerate([*retrieved.sources, *retrieved.left_out], start=1):
+        supported = [sentence for sentence in support or () if sentence.source == place]
         use: Use = "used" if supported else "unknown" if support is None else "unused"
-        if number > len(retrieved.sources):
+        if place > len(retrieved.sources):
             use = "left_out"
         about = {
-            "number": number,
+            "number": place,
             "use": use,
             "sentences": [[sentence.start, sentence.end] for sentence in supported],
             "passages": [list(s.passage) for s in supported if s.passage],
@@ -102,11 +103,11 @@ def numbered(answer: str, payloads: Sequence[Payload], owner: str | None = None)
     With an `owner` it is Markdown, in which a mark is a link to the source's button below that.
     """
     marks = [(end, payload["number"]) for payload in payloads for _, end in payload["sentences"]]
-    for end, number in sorted(marks, reverse=True):
-        mark = f"[{number}]"
+    for end, place in sorted(marks, reverse=True):
+        mark = f"[{place}]"
         if owner is not None:
-            title = say("sources.source", number=number)
-            mark = f'[\\[{number}\\]](#{_id(owner, number)} "{title}")'
+            title = say("sources.source", number=place)
+            mark = f'[\\[{place}\\]](#{_id(owner, place)} "{title}")'
         answer = f"{answer[:end]} {mark}{answer[end:]}"
     return answer
 
@@ -114,15 +115,7 @@ def numbered(answer: str, payloads: Sequence[Payload], owner: str | None = None)
 async def open_beside(button: cl.Action) -> None:
     """Show the source of a button, alone, in the panel beside the chat."""
     text = cl.Text(name=button.label, content=_content(button.payload))
-    session, emitter = cl.context.session, cl.context.emitter
-    # Another server that was started in this folder empties it when it ends.
-    session.files_dir.mkdir(parents=True, exist_ok=True)
-    stored = await session.persist_file(name=text.name, mime="text/plain", content=text.content)
-    text.chainlit_key = stored["id"]
-    # cl.ElementSidebar would send the element to the chat, too, which closes the panel again.
-    panel = {"elements": [text.to_dict()], "key": button.id}
-    await emitter.emit("set_sidebar_elements", panel)
-    await emitter.emit("set_sidebar_title", button.label)
+    await chainlit_hooks.open_panel(button.id, button.label, text)
 
 
 def plain(text: str) -> str:
@@ -140,10 +133,9 @@ def _content(payload: Payload) -> str:
     title, patient = payload["title"], payload["patient"]
     # A question that came without a title has its own beginning in its place.
     begins = " ".join(patient.split()).startswith(title.removesuffix(" ..."))
-    score = f"{payload['score'] or 0.0:.2f}"
     parts = [
         f"*{say('sources.demonstration')}*" if payload["sample"] else "",
-        say("sources.similarity", score=score),
+        say("sources.similarity", score=number(payload["score"] or 0.0, 2)),
         say(f"sources.{payload['use']}_here"),
         f"**{say('sources.asked')}**",
         "" if begins else plain(title),
@@ -169,5 +161,5 @@ def _label(payload: Payload) -> str:
     return label
 
 
-def _id(owner: str, number: int) -> str:
-    return f"source-{owner}-{number}"
+def _id(owner: str, place: int) -> str:
+    return f"source-{owner}-{place}"

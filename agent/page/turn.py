@@ -28,8 +28,8 @@ from agent.chat.events import (
     Timing,
     Waiting,
 )
-from agent.page import sources
-from agent.page.language import say
+from agent.page import chainlit_hooks, sources
+from agent.page.language import number, say
 from agent.page.notice import show as show_notice
 
 RETRY = "retry"  # the name by which Chainlit knows what a click calls
@@ -78,14 +78,8 @@ class TurnOnScreen:
                 await show_notice(notice)
                 if not answered:
                     await self._say_that_no_model_speaks()
-            case Routed(route, behaviour):
-                self.about |= {"behaviour": behaviour, "avatarName": behaviour}
-                self.about["route"] = asdict(route)
-                why = say(f"turn.{route.reason.name.lower()}")
-                if route.score is not None:
-                    why = say("turn.scored", why=why, score=number(route.score, 2))
-                self._facts = [say("turn.behaviour", behaviour=behaviour), say("turn.why", why=why)]
-                await self._begin_step(behaviour, route.retrieve)
+            case Routed():
+                await self._say_why(event)
             case Retrieved(found):
                 self._retrieved = event
                 self._show_sources(sources.payloads(event, self.sample))
@@ -94,10 +88,8 @@ class TurnOnScreen:
                     say("turn.sources", count=len(found)) if any_found else say("turn.no_source")
                 )
                 await self._show_facts()
-            case Waiting(1):
-                await self.say_meanwhile(say("turn.waiting_one"))
             case Waiting(before):
-                await self.say_meanwhile(say("turn.waiting", before=before))
+                await self.say_meanwhile(say("turn.waiting", count=before))
             case Notice():
                 self._facts.append(say("turn.another_model"))
                 await self._show_facts()
@@ -107,17 +99,8 @@ class TurnOnScreen:
                 self._said += text
                 await self._answer.stream_token(_DIRECTIVE.sub(r"\:", text))
                 await self._end_meanwhile()
-            case Finished(answer, timing, _, support, speaker):
-                self._ended = True
-                if self._retrieved is not None:
-                    told = sources.payloads(self._retrieved, self.sample, support)
-                    self._show_sources(told)
-                    marked = sources.numbered(answer, told, self._answer.id)
-                    self._answer.content = _DIRECTIVE.sub(r"\:", marked)
-                self.about["timing"] = asdict(timing)
-                self._facts.append(say("turn.time", parts=_parts(timing)))
-                if speaker is None:
-                    self.fail(say("turn.nothing_said"))
+            case Finished():
+                self._take_whole(event)
 
     def fail(self, reason: str) -> None:
         """End the turn with a sentence to the patient."""
@@ -160,13 +143,33 @@ class TurnOnScreen:
 
     async def say_meanwhile(self, text: str) -> None:
         """Say what holds until the answer begins, in place of what was said so before."""
-        emitter = cl.context.emitter
         if self._meanwhile is None:
             self._meanwhile = cl.Message(text, type="system_message", created_at=utc_now())
-            await emitter.send_step(self._meanwhile.to_dict())
+            await chainlit_hooks.show_unstored(self._meanwhile)
         else:
             self._meanwhile.content = text
-            await emitter.update_step(self._meanwhile.to_dict())
+            await chainlit_hooks.change_unstored(self._meanwhile)
+
+    async def _say_why(self, routed: Routed) -> None:
+        route, behaviour = routed.route, routed.behaviour
+        self.about |= {"behaviour": behaviour, "avatarName": behaviour, "route": asdict(route)}
+        why = say(f"turn.{route.reason.name.lower()}")
+        if route.score is not None:
+            why = say("turn.scored", why=why, score=number(route.score, 2))
+        self._facts = [say("turn.behaviour", behaviour=behaviour), say("turn.why", why=why)]
+        await self._begin_step(behaviour, route.retrieve)
+
+    def _take_whole(self, finished: Finished) -> None:
+        self._ended = True
+        if self._retrieved is not None:
+            told = sources.payloads(self._retrieved, self.sample, finished.support)
+            self._show_sources(told)
+            marked = sources.numbered(finished.answer, told, self._answer.id)
+            self._answer.content = _DIRECTIVE.sub(r"\:", marked)
+        self.about["timing"] = asdict(finished.timing)
+        self._facts.append(say("turn.time", parts=_parts(finished.timing)))
+        if finished.speaker is None:
+            self.fail(say("turn.nothing_said"))
 
     def _show_sources(self, payloads: list[sources.Payload]) -> None:
         self._answer.actions = sources.buttons(payloads, self._answer.id)
@@ -175,14 +178,13 @@ class TurnOnScreen:
     async def _end_meanwhile(self) -> None:
         if self._meanwhile is not None:
             said, self._meanwhile = self._meanwhile, None
-            await cl.context.emitter.delete_step(said.to_dict())
+            await chainlit_hooks.take_unstored_away(said)
 
     async def _begin_step(self, name: str, retrieve: bool) -> None:
-        parent = cl.context.current_step
         self._step = cl.Step(
             name=name,
             type="retrieval" if retrieve else "tool",
-            parent_id=parent and parent.id,
+            parent_id=chainlit_hooks.step_id(),
             icon="book-open" if retrieve else "message-circle",
             show_input=False,
         )
@@ -225,8 +227,3 @@ def _parts(timing: Timing) -> str:
         parts.append(say("turn.first_word", s=number(timing.first_token_ms / 1000, 1)))
     whole = number(timing.total_ms / 1000, 1)
     return ", ".join([*parts, say("turn.whole", tokens=timing.tokens, s=whole)])
-
-
-def number(value: float, digits: int) -> str:
-    """A number as the session's language writes it."""
-    return f"{value:.{digits}f}".replace(".", say("turn.point"))

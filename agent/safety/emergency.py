@@ -21,10 +21,8 @@ NUMBERS = Path(__file__).parent / "data" / "emergency_numbers.toml"
 
 
 class Country(BaseModel, frozen=True, extra="forbid"):
-    """A country's names, and its phone numbers as people there write them; none: not known."""
+    """A country's phone numbers as people there write them; none: not known."""
 
-    en: str
-    es: str
     emergency: tuple[str, ...] = ()
     crisis: tuple[str, ...] = ()
     text: tuple[str, ...] = ()

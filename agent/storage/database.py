@@ -6,6 +6,12 @@ Does not know what is written or read, nor who asks.
 
 A step is a row of the few columns that are searched and sorted by, and one JSON value for the
 rest, so that no field that Chainlit adds to its steps is ever lost for want of a column.
+
+Migrations are a list of functions, not Alembic's revisions. There is one line of versions, both
+databases take a step of it in one transaction under one lock, and the tables of a newer medraft are
+refused in one sentence: twenty lines here, and more of `env.py`, revisions and a second table of
+versions there. What Alembic would write by itself does not see into JSON, where nearly all of a
+step lies. `alembic stamp` can begin from any version, should the schema ever branch.
 """
 
 from __future__ import annotations

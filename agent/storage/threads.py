@@ -1,7 +1,7 @@
 """A stored conversation: who said what, which of it was remembered, what answers were.
 
-Owns the meaning of a thread's steps, how a row of the database is one of them, and which text can
-stand in one. Does not know how they come there, nor who reads them.
+Owns the meaning of a thread's steps, how a row of the database is one of them, which text can
+stand in one, and how threads are searched. Does not know how they come there, nor who reads them.
 """
 
 from __future__ import annotations
@@ -10,13 +10,44 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import RowMapping, Select, select
+from sqlalchemy import RowMapping, Select, and_, exists, func, or_, select, tuple_
 
-from agent.storage.database import feedbacks, steps
+from agent.storage.database import feedbacks, steps, threads, users
 
 Saved = Mapping[str, Any]  # a step, as Chainlit has it
 NAME = 60  # characters of a thread's name
+MESSAGES = ("user_message", "assistant_message")  # the types of what can be searched
 COLUMNS = {"id": "id", "threadId": "thread_id", "createdAt": "created_at", "type": "type"}
+
+
+def threads_of(
+    user_id: str | None, search: str, feedback: int | None, after: str | None
+) -> Select[Any]:
+    """The query for a user's threads, the one last spoken in first: those in whose name or messages
+    each word of `search` stands, with a feedback of that value, after the thread `after`."""
+    query = select(threads, users.c.identifier).join(users).where(threads.c.user_id == user_id)
+    own = steps.c.thread_id == threads.c.id
+    for word in search.lower().split():
+        named = func.lower(threads.c.name).contains(word, autoescape=True)
+        said = func.lower(steps.c.output).contains(word, autoescape=True)
+        query = query.where(or_(named, exists().where(own, steps.c.type.in_(MESSAGES), said)))
+    if feedback is not None:
+        given = and_(own, feedbacks.c.step_id == steps.c.id)
+        query = query.where(exists().where(given, feedbacks.c.value == feedback))
+    order = (threads.c.updated_at, threads.c.id)
+    if after:
+        place = select(*order).where(threads.c.id == after)
+        query = query.where(tuple_(*order) < place.scalar_subquery())
+    return query.order_by(*(column.desc() for column in order))
+
+
+def owner_of(step_id: str, feedback_id: str) -> Select[Any]:
+    """The query for the identifier of the user in whose thread the feedback, or else the step,
+    stands."""
+    query = select(users.c.identifier).select_from(users).join(threads).join(steps)
+    if feedback_id:
+        return query.join(feedbacks).where(feedbacks.c.id == feedback_id)
+    return query.where(steps.c.id == step_id)
 
 
 def steps_of(thread_id: str) -> Select[Any]:

@@ -13,19 +13,16 @@ import asyncio
 import ipaddress
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
 import chainlit as cl
-from chainlit.auth.cookie import get_token_from_cookies
-from chainlit.auth.jwt import decode_jwt
-from chainlit.oauth_providers import get_configured_oauth_providers
 from jwt import InvalidTokenError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent.errors import AgentError
+from agent.page import chainlit_hooks
 from agent.settings import Settings
 from agent.storage.passwords import Passwords
 
@@ -46,27 +43,25 @@ def check(settings: Settings, host: str) -> None:
         )
 
 
-def open_ways_in(settings: Settings, server: Any) -> None:
-    """Tell Chainlit who may log in, and `chainlit.server` whose login still holds."""
+def open_ways_in(settings: Settings) -> None:
+    """Tell Chainlit who may log in, and whose login still holds."""
     ways = _ways_in(settings)
     if "password" in ways:
         _take_passwords(Passwords(settings.home))
     if settings.user_header:
         _take_header(settings.user_header)
-    if get_configured_oauth_providers():
+    if chainlit_hooks.oauth_providers():
         cl.oauth_callback(_of_provider)
     if not ways:
         ways["local"] = lambda _, headers: _is_this_machine(headers)
         cl.header_auth_callback(_local_user)
-    # Once: --watch loads the app again while it serves.
-    if server.app.middleware_stack is None:
-        server.app.add_middleware(Logins, ways=ways)
+    chainlit_hooks.add_middleware(Logins, ways=ways)
 
 
 def _ways_in(settings: Settings) -> dict[str, StillHolds]:
     """The ways in that are configured, each with whether a login by it holds for a request."""
     ways: dict[str, StillHolds] = dict.fromkeys(
-        get_configured_oauth_providers(), lambda user, headers: True
+        chainlit_hooks.oauth_providers(), lambda user, headers: True
     )
     passwords = Passwords(settings.home)
     if passwords.names():
@@ -101,12 +96,10 @@ class Logins:
         await self._app(scope, receive, send)
 
     def _holds(self, request: HTTPConnection) -> bool:
-        bearer = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-        token = get_token_from_cookies(request.cookies) or bearer
-        if not token:
-            return True
         try:
-            user = decode_jwt(token)
+            user = chainlit_hooks.user_of(request)
+            if user is None:
+                return True
             holds = self._ways.get(str(user.metadata.get("provider")))
             return holds is not None and holds(user, request.headers)
         except (InvalidTokenError, TypeError):  # not signed here, expired, or not a user

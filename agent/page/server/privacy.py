@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agent.page import chainlit_hooks
 
 HEADERS = {
     # Chainlit's page needs its inline scripts and styles. It fetches public/elements/Compare.jsx
@@ -70,13 +71,10 @@ class Privacy:
         return not own and origin not in self._origins
 
 
-def protect(server: Any, origins: Sequence[str]) -> None:
-    """Make `chainlit.server` private; once, since --watch loads the app again while it serves."""
-    if server.app.middleware_stack is not None:
-        return
-    server.app.add_middleware(Privacy, origins=origins)
-    page = server.get_html_template
-    server.get_html_template = lambda root_path: THIRD_PARTY_TAG.sub("", page(root_path))
+def protect() -> None:
+    """Make all that Chainlit serves private."""
+    chainlit_hooks.add_middleware(Privacy, origins=chainlit_hooks.allowed_origins())
+    chainlit_hooks.change_the_html(lambda html: THIRD_PARTY_TAG.sub("", html))
 
 
 def _with_headers(send: Send, scope: Scope) -> Send:

@@ -9,14 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from chainlit.data import get_data_layer
-from chainlit.data.acl import is_thread_author
-from chainlit.server import UserParam
-from chainlit.server import delete_feedback as take_back
-from chainlit.server import update_feedback as give
 from chainlit.types import DeleteFeedbackRequest, UpdateFeedbackRequest
 from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import Response
 
+from agent.page import chainlit_hooks
+from agent.page.chainlit_hooks import CurrentUser
 from agent.page.export import file_name, markdown
 from agent.page.history import History
 from agent.page.language import say, spoken
@@ -24,28 +22,27 @@ from agent.page.language import say, spoken
 router = APIRouter()
 
 
-def add(server: Any) -> None:
-    """Before Chainlit's own, the last of which takes every address; once, because of --watch."""
-    if router.routes[0] not in server.app.router.routes:
-        server.app.router.routes[:0] = router.routes
+def add() -> None:
+    """Have them served."""
+    chainlit_hooks.add_routes(router)
 
 
 @router.put("/feedback")
 async def put_feedback(
-    request: Request, update: UpdateFeedbackRequest, current_user: UserParam
+    request: Request, update: UpdateFeedbackRequest, current_user: CurrentUser
 ) -> Any:
     """The feedback of an answer in one of the user's own threads; 404 for any other."""
     await _only_of(current_user, step_id=update.feedback.forId)
-    return await give(request, update, current_user)
+    return await chainlit_hooks.give_feedback(request, update, current_user)
 
 
 @router.delete("/feedback")
 async def delete_feedback(
-    request: Request, payload: DeleteFeedbackRequest, current_user: UserParam
+    request: Request, payload: DeleteFeedbackRequest, current_user: CurrentUser
 ) -> Any:
     """Take one's own feedback back; 404 for any other."""
     await _only_of(current_user, feedback_id=payload.feedbackId)
-    return await take_back(request, payload, current_user)
+    return await chainlit_hooks.take_feedback_back(request, payload, current_user)
 
 
 @router.post("/project/file")
@@ -62,13 +59,12 @@ async def export_nothing(request: Request) -> Response:
 
 
 @router.get("/export/{thread_id}")
-async def export(request: Request, thread_id: str, current_user: UserParam) -> Response:
-    """A conversation as a Markdown file, for its own user; 401 or 404 for any other."""
+async def export(request: Request, thread_id: str, current_user: CurrentUser) -> Response:
+    """A conversation as a Markdown file, for its own user; 401 for nobody, 404 for any other."""
     if current_user is None:
         raise HTTPException(401)
-    await is_thread_author(current_user.identifier, thread_id)
     thread = await _history().get_thread(thread_id)
-    if thread is None:
+    if thread is None or thread["userIdentifier"] != current_user.identifier:
         raise HTTPException(404)
     headers = {
         "Content-Disposition": f'attachment; filename="{file_name(thread)}"',

@@ -1,0 +1,73 @@
+"""The models of this process, loaded behind the page.
+
+Owns the one load that all sessions wait for, and that a failed one is tried again. Does not know
+what is loaded, nor who waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from agent.errors import AgentError
+from agent.settings import Settings
+from index_store.errors import StoreError
+
+if TYPE_CHECKING:
+    from agent.chat.loading import Agent
+
+log = logging.getLogger("medraft")
+
+
+class Models:
+    """The models of this process, loaded once, in a thread, while the page is already served."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loading: asyncio.Task[Agent] | None = None
+
+    def load(self) -> asyncio.Task[Agent]:
+        """Begin to load, if nobody has or it failed; needs a running event loop."""
+        # What failed may be mended by now: a server that was away, a file that was missing.
+        done = self._loading is not None and self._loading.done()
+        if self._loading is None or (done and self._loading.exception()):
+            self._loading = asyncio.create_task(asyncio.to_thread(_load, self._settings))
+            self._loading.add_done_callback(_report)
+        return self._loading
+
+    @property
+    def loaded(self) -> bool:
+        """Whether `agent` returns at once, be it with an error."""
+        return self.load().done()
+
+    async def agent(self) -> Agent:
+        """The loaded agent. Raises AgentError or StoreError if loading failed; then it is tried
+        again the next time."""
+        # A patient who stops waiting must not stop the load, which others wait for, too.
+        return await asyncio.shield(self.load())
+
+
+def _load(settings: Settings) -> Agent:
+    try:
+        from agent.chat import loading
+
+        return loading.load(settings)
+    except (AgentError, StoreError):
+        raise
+    except Exception as error:
+        log.exception("The models could not be loaded.")
+        raise AgentError(
+            f"The models could not be loaded ({type(error).__name__}): "
+            "the server's log says why, and medraft must be started again.",
+            key="not_loaded",
+        ) from error
+
+
+def _report(loading: asyncio.Task[Agent]) -> None:
+    if loading.cancelled():
+        return
+    if error := loading.exception():
+        log.error("%s", error)
+    else:
+        log.info("The models are loaded.")
