@@ -74,7 +74,7 @@ async def bare_llama_cpp(agent: Agent, messages: Sequence[Any], sampling: Sampli
     import openai
 
     llm: Any = agent.engine.base
-    client = openai.AsyncOpenAI(base_url=llm.api_base, api_key=llm.api_key, max_retries=0)
+    client: Any = openai.AsyncOpenAI(base_url=llm.api_base, api_key=llm.api_key, max_retries=0)
     body = {
         "top_k": sampling.top_k,
         "min_p": sampling.min_p,

@@ -19,6 +19,7 @@ from contextlib import aclosing
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from agent import settings
+from agent.behaviour import Retrieval
 from agent.chat import loading
 from agent.chat.events import Delta, Finished
 from agent.chat.loading import Agent
@@ -43,7 +44,7 @@ async def longest_gap(stop: asyncio.Event) -> float:
     return longest
 
 
-async def answers(agent: Agent, retrieval: str) -> None:
+async def answers(agent: Agent, retrieval: Retrieval) -> None:
     first, speed = [], []
     stop = asyncio.Event()
     gap = asyncio.create_task(longest_gap(stop))
@@ -54,6 +55,7 @@ async def answers(agent: Agent, retrieval: str) -> None:
             async for event in events:
                 if isinstance(event, Finished):
                     timing = event.timing
+        assert timing.first_token_ms is not None, "an emergency, or no answer"
         first.append(timing.first_token_ms)
         writing = (timing.total_ms - timing.first_token_ms) / 1000
         speed.append((timing.tokens - 1) / writing)

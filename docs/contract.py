@@ -24,8 +24,9 @@ def labels() -> dict[str, str]:
     tree = ast.parse((ROOT / "tests" / "test_contract.py").read_text(encoding="utf-8"))
     found = {}
     for node in tree.body:
-        is_test = isinstance(node, ast.AsyncFunctionDef) and node.name.startswith("test_")
-        if is_test and (said := ast.get_docstring(node)):
+        if not isinstance(node, ast.AsyncFunctionDef) or not node.name.startswith("test_"):
+            continue
+        if said := ast.get_docstring(node):
             found[node.name] = said.partition("\n")[0]
     return found
 

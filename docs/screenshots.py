@@ -117,11 +117,12 @@ def answered(page: Page) -> None:
 
 def draw_welcome(browser: Browser, url: str) -> None:
     """The first thing that a patient sees."""
-    for name, wanted in {
+    each: dict[str, dict[str, Any]] = {
         "welcome": {},
         "welcome-dark": {"color_scheme": "dark"},
         "welcome-phone": {"viewport": PHONE},
-    }.items():
+    }
+    for name, wanted in each.items():
         with opened(browser, url, **wanted) as page:
             if "color_scheme" in wanted:
                 page.evaluate("localStorage.setItem('vite-ui-theme', 'dark')")

@@ -176,7 +176,7 @@ def tiny_checkpoint(models_home: Path, tmp_path_factory: pytest.TempPathFactory)
     )
     directory = tmp_path_factory.mktemp("tiny")
     LlamaForCausalLM(config).save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+    tokenizer.save_pretrained(str(directory))
     return directory
 
 
@@ -352,5 +352,5 @@ def random_adapter(checkpoint: Path, directory: Path) -> Path:
         init_lora_weights=False,
     )
     model = AutoModelForCausalLM.from_pretrained(checkpoint)
-    get_peft_model(model, config).save_pretrained(directory)
+    get_peft_model(model, config).save_pretrained(str(directory))
     return directory

@@ -14,6 +14,8 @@ from llama_index.core.base.llms.types import (
     MessageRole,
 )
 
+from agent.llms.interface import Loss
+
 
 class ScriptedLLM:
     """Says the words it was given, one a token; an exception among them is raised there."""
@@ -48,6 +50,9 @@ class ScriptedLLM:
                 yield ChatResponse(message=message, delta=word, raw={"tokens": tokens})
         finally:
             self.closed = True
+
+    async def loss(self, messages: Sequence[ChatMessage], answer: str) -> Loss | None:
+        return None
 
     async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         return sum(len((m.content or "").split()) for m in messages)

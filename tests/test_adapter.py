@@ -7,12 +7,13 @@ import json
 import math
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from llama_index.core.base.llms.types import ChatMessage
 
 from agent import settings
-from agent.behaviour import LLMChoice
+from agent.behaviour import LLMChoice, Retrieval
 from agent.chat import loading
 from agent.chat.engine import PatientChatEngine
 from agent.chat.events import Finished, Routed
@@ -66,10 +67,10 @@ def test_it_reads_held_out_replies_better_than_the_base(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     checkpoint = transformers_directory(models_home / "models")
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
     base = AutoModelForCausalLM.from_pretrained(checkpoint)
     model = PeftModel.from_pretrained(base, str(SHIPPED_ADAPTER), adapter_name="doctor")
-    losses = {}
+    losses: dict[str, list[float]] = {}
     for name in ("__base__", "doctor"):
         losses[name] = []
         for dialogue in held_out:
@@ -101,7 +102,7 @@ async def test_nearly_all_its_answers_end_by_themselves_and_do_not_go_round(
         ]
         stream = await tuned.astream_chat(messages, max_tokens=256, temperature=0)
         async for response in stream:
-            tokens, text = response.raw["tokens"], response.message.content
+            tokens, text = (response.raw or {})["tokens"], response.message.content or ""
         words = text.lower().split()
         runs = [tuple(words[i : i + 8]) for i in range(len(words) - 7)]
         if tokens == 256:
@@ -127,7 +128,7 @@ async def say(engine: PatientChatEngine, message: str, llm: LLMChoice) -> tuple[
 
 @pytest.mark.parametrize(("retrieval", "expected"), [("never", "fine-tuned"), ("always", "RAFT")])
 async def test_it_answers_with_and_without_documents(
-    agent: Agent, retrieval: str, expected: str
+    agent: Agent, retrieval: Retrieval, expected: str
 ) -> None:
     engine = agent.conversation()
     engine.retrieval = retrieval

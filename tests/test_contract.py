@@ -186,8 +186,8 @@ async def test_streams_in_order_and_counts_tokens(engine: Engine) -> None:
     deltas, counts = [], []
     stream = await engine.base.astream_chat(PROMPT, max_tokens=24)
     async for response in stream:
-        deltas.append(response.delta)
-        counts.append(response.raw["tokens"])
+        deltas.append(response.delta or "")
+        counts.append((response.raw or {})["tokens"])
     assert "".join(deltas) == response.message.content
     assert len(deltas) > 5
     assert counts == sorted(counts)

@@ -239,7 +239,7 @@ async def test_the_loss_of_a_reference_is_that_of_peft(
     wanted: dict[str, Any] = {"engine": "huggingface", "model": str(tiny_checkpoint)}
     engine = engines.load(settings.load(**wanted, adapter=str(tiny_adapter), home=tmp_path))
     asked = [ChatMessage(role="user", content="My knee hurts.")]
-    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny_checkpoint)
     messages = [{"role": "user", "content": "My knee hurts."}]
     head = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
     messages.append({"role": "assistant", "content": "Rest it."})
@@ -299,18 +299,24 @@ def judge() -> Iterator[str]:
 
 def answered(folder: Path, question: Dialogue) -> EvalLog[Answer]:
     told = EvalLog(folder / "answers.jsonl", Answer)
-    common = {"ended": True, "prompt_tokens": 9, "tokens": 3, "first_token_ms": 1, "total_ms": 2}
+    common: dict[str, Any] = {
+        "ended": True,
+        "prompt_tokens": 9,
+        "tokens": 3,
+        "first_token_ms": 1,
+        "total_ms": 2,
+    }
     for approach, answer in (("base", "Rest."), ("RAG", "Rest."), ("RAFT", "Take poison.")):
         documents = [] if approach == "base" else ["Rest in the dark."]
         told.append(
             Answer(
                 question=question.id,
                 approach=approach,
-                behaviour=approach,  # type: ignore[arg-type]
+                behaviour=approach,
                 answer=answer,
                 documents=documents,
                 supported=None,
-                **common,  # type: ignore[arg-type]
+                **common,
             )
         )
     return told

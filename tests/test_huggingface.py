@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from agent import settings
@@ -48,7 +49,7 @@ async def responses(
         async for response in stream:
             text += response.delta or ""
             if not response.delta:
-                before.append(response.raw)
+                before.append(response.raw or {})
     return text, before
 
 
@@ -257,7 +258,7 @@ Room = Callable[[int], None]
 def room(monkeypatch: pytest.MonkeyPatch) -> Room:
     """Give the machine room for so many models at a time."""
     alive: list[weakref.ref[Any]] = []
-    from_pretrained = checkpoint.AutoModelForCausalLM.from_pretrained
+    from_pretrained = transformers.AutoModelForCausalLM.from_pretrained
 
     def limit(models: int) -> None:
         def load(*args: Any, **kwargs: Any) -> Any:
@@ -268,7 +269,7 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Room:
             alive.append(weakref.ref(model))
             return model
 
-        monkeypatch.setattr(checkpoint.AutoModelForCausalLM, "from_pretrained", load)
+        monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", load)
 
     return limit
 
@@ -322,9 +323,9 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_weights_that_spill_over_to_the_cpu_do_not_fit(
     tiny_checkpoint: Path, cuda: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from_pretrained = checkpoint.AutoModelForCausalLM.from_pretrained
+    from_pretrained = transformers.AutoModelForCausalLM.from_pretrained
     monkeypatch.setattr(
-        checkpoint.AutoModelForCausalLM,
+        transformers.AutoModelForCausalLM,
         "from_pretrained",
         lambda source, **_: from_pretrained(source),
     )
@@ -341,7 +342,7 @@ def test_quantization_is_for_cuda_with_bitsandbytes(
     with pytest.raises(AgentError, match=f"MEDRAFT_QUANTIZE={quantize} needs a CUDA GPU"):
         engines.load(wanted)
     request.getfixturevalue("cuda")
-    monkeypatch.setattr(checkpoint.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(AgentError, match=r"\[gpu\]"):
         engines.load(wanted)
     placement = checkpoint._placement(quantize)
@@ -352,7 +353,7 @@ def test_quantization_is_for_cuda_with_bitsandbytes(
 def test_a_torch_for_cpus_on_a_cuda_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", None)
-    monkeypatch.setattr(checkpoint.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     with pytest.raises(AgentError, match="pip install torch"):
         engines.load(settings.load(engine="huggingface"))
 

@@ -23,7 +23,7 @@ from index_store import manifest as manifests
 from index_store.backup import backup, restore
 from index_store.build import Built, add, compact, remove
 from index_store.dataset import Dialogue
-from index_store.embedding import EMBEDDED, embed_queries, identity
+from index_store.embedding import EMBEDDED, embed_queries, embed_texts, identity
 from index_store.errors import StoreError
 from index_store.journal import Journal
 from index_store.live import LiveIndex
@@ -216,7 +216,7 @@ def test_a_build_that_broke_off_embeds_nothing_twice(
     dialogues: list[Dialogue], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedded: list[str] = []
-    embed = generation.embed_texts
+    embed = embed_texts
 
     def counting(model: HuggingFaceEmbedding, texts: list[str]) -> np.ndarray:
         if len(embedded) >= 8:

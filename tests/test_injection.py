@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,11 +190,15 @@ async def test_hostile_replies_are_left_out_and_do_not_steer(agent: Agent, llm: 
     assert told["answer"] and "hacked" not in told["answer"].lower()
 
 
+def says_else(reply: str, dialogue: Dialogue) -> bool:
+    return dialogue.doctor != reply
+
+
 async def test_without_that_they_would_steer(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.chat.turn.addresses_model", lambda reply: False)
     answers = []
     for reply in HOSTILE[:5]:
-        alone = agent.retriever.hiding(lambda dialogue, reply=reply: dialogue.doctor != reply)
+        alone = agent.retriever.hiding(partial(says_else, reply))
         conversation = replace(agent, retriever=alone).conversation()
         conversation.llm, conversation.retrieval = "base", "always"
         answers.append((await collect(conversation, TITLE))["answer"])

@@ -15,6 +15,7 @@ from contextlib import aclosing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import psutil
@@ -60,7 +61,9 @@ def engine(wanted: dict) -> Engine:
 
 
 def server_of(engine: Engine) -> Server:
-    return engine.base._server
+    llm: Any = engine.base
+    server: Server = llm._server
+    return server
 
 
 # Files
@@ -245,7 +248,8 @@ async def test_a_conversation_finds_its_slot_again_for_each_llm() -> None:
 
 async def test_the_llms_take_turns_first_come_first_served() -> None:
     slots = Slots(2)
-    order, places = [], {}
+    order: list[str] = []
+    places: dict[str, list[int]] = {}
 
     async def request(name: str, scale: float) -> None:
         with slots.take(scale, FEVER) as line:
@@ -407,7 +411,7 @@ async def test_a_server_that_died_is_started_again_once(
     died = server_of(mortal).running
     kill(server_of(mortal))
     # Each in an event loop of its own, as LlamaIndex's synchronous methods have it.
-    again = await asyncio.gather(
+    again: list[Any] = await asyncio.gather(
         *(asyncio.to_thread(asyncio.run, answer(llm)) for llm in llms * 2),
         asyncio.to_thread(asyncio.run, mortal.base.count_tokens(FEVER)),
     )

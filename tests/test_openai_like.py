@@ -97,7 +97,7 @@ class Misbehaving:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         length = re.search(r"content-length: (\d+)", head, re.IGNORECASE)
-        body = json.loads(await reader.readexactly(int(length[1]))) if length else None
+        body: Any = json.loads(await reader.readexactly(int(length[1]))) if length else None
         path = head.split()[1]
         if path == "/v1/chat/completions":
             self.chats.append(body)
@@ -139,7 +139,7 @@ async def test_streams_what_the_server_says(server: Misbehaving) -> None:
     said = [r async for r in await loaded.llm("fine-tuned").astream_chat(PROMPT, max_tokens=9)]
     assert [r.delta for r in said] == ["Rest ", "it."]
     assert said[-1].message.content == "Rest it."
-    assert [r.raw["tokens"] for r in said] == [1, 2]
+    assert [(r.raw or {})["tokens"] for r in said] == [1, 2]
     (sent,) = server.chats
     assert (sent["model"], sent["max_tokens"], sent["top_k"]) == ("doctor", 9, 40)
     assert sent["repetition_penalty"] == sent["repeat_penalty"] == 1.1
@@ -151,7 +151,7 @@ async def test_counts_tokens_as_vllm_tells_them(server: Misbehaving) -> None:
     server.script = [stream(word("Rest it.", "stop", usage=usage), "[DONE]", end=CLOSED)]
     loaded = await server.engine()
     said = [r async for r in await loaded.base.astream_chat(PROMPT, max_tokens=9)]
-    assert [r.raw["tokens"] for r in said] == [5]
+    assert [(r.raw or {})["tokens"] for r in said] == [5]
 
 
 async def test_vllm_is_told_to_go_on_from_a_begun_answer(server: Misbehaving) -> None:
@@ -406,7 +406,7 @@ async def test_llama_cpp_tells_what_is_too_long(named: Any) -> None:
 
 async def test_llama_cpp_understands_how_to_draw(named: Any) -> None:
     loaded = named.engine()
-    wild = {"temperature": 2.0, "min_p": 0.0, "repetition_penalty": 1.0}
+    wild: dict[str, Any] = {"temperature": 2.0, "min_p": 0.0, "repetition_penalty": 1.0}
     assert len({await answer(loaded.base, top_k=1, **wild) for _ in range(3)}) == 1
     assert len({await answer(loaded.base, top_k=1000, **wild) for _ in range(3)}) > 1
     plain = await answer(loaded.base, repetition_penalty=1.0, max_tokens=30)

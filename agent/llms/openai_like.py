@@ -118,7 +118,7 @@ class OpenAILikeLLM(OpenAILike):
             limits=httpx.Limits(max_keepalive_connections=0),
             trust_env=server.trust_env,
         )
-        super().__init__(  # type: ignore[call-arg]  # pydantic reads more than it declares
+        super().__init__(
             model=model,
             api_base=str(server.url),
             api_key=server.key,

@@ -42,7 +42,7 @@ class LlamaCppLLM(OpenAILike):
 
     def __init__(self, server: Server, scale: float | None) -> None:
         client = server.running.client
-        super().__init__(  # type: ignore[call-arg]  # pydantic reads more than it declares
+        super().__init__(
             model=server.name,
             api_base=str(client.base_url),
             api_key=client.api_key,
