@@ -1,7 +1,8 @@
 # make chat    from nothing to a page at http://localhost:8000
 # make test    from nothing to a green test run
 # make setup   what both share: the environment, the models, the sample's index
-# make check   format, lint, types
+# make check   format, lint, types, imports, and whether what is generated is stale
+# make reference   .env.example and docs/cli.md, from the code
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -10,7 +11,7 @@ PIP := $(BIN)/pip install --quiet --quiet --disable-pip-version-check --constrai
 # faiss-cpu and faiss-gpu install the same files: one or the other.
 FAISS := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 
-.PHONY: chat test setup check router triage contract screenshots clean
+.PHONY: chat test setup check reference router triage contract screenshots clean
 
 chat: setup
 	@echo "== The page: http://localhost:$(PORT) (Control-C ends it)"
@@ -36,6 +37,7 @@ check: .venv/dev
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m docs.reference --check
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -53,6 +55,9 @@ check: .venv/dev
 	@echo "== Packages for development"
 	@$(PIP) --editable '.[$(FAISS),dev]'
 	@touch $@
+
+reference: .venv/installed
+	@$(BIN)/python -m docs.reference
 
 router: .venv/installed
 	$(BIN)/medraft train-router --output agent/routing/data/router_head.npz
