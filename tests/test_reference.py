@@ -31,3 +31,12 @@ def test_every_command_is_told() -> None:
     told = reference.cli()
     for name in ("setup", "index search", "finetune export", "evaluate router"):
         assert f"\n## medraft {name}\n" in told
+
+
+def test_a_commit_is_checked_by_what_make_check_runs() -> None:
+    recipe = re.search(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe is not None
+    run = re.findall(r"^\t@\$\(BIN\)/(.+)$", recipe[1], re.MULTILINE)
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    assert re.findall(r"^ +entry: \.venv/bin/(.+)$", hooks, re.MULTILINE) == run
+    assert len(run) == 5
