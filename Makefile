@@ -3,7 +3,8 @@
 # make test-fast   those that need no model, no browser and no server
 # make coverage    make test, measured
 # make setup   what both share: the environment, the models, the sample's index
-# make check   format, lint, types
+# make check   format, lint, types, imports, and whether what is generated is stale
+# make reference   .env.example and docs/cli.md, from the code
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -12,7 +13,7 @@ PIP := $(BIN)/pip install --quiet --quiet --disable-pip-version-check --constrai
 # faiss-cpu and faiss-gpu install the same files: one or the other.
 FAISS := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 
-.PHONY: chat test test-fast coverage setup check router triage contract screenshots clean
+.PHONY: chat test test-fast coverage setup check reference router triage contract screenshots clean
 
 chat: setup
 	@echo "== The page: http://localhost:$(PORT) (Control-C ends it)"
@@ -38,6 +39,7 @@ check: .venv/dev
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m docs.reference --check
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -55,6 +57,9 @@ check: .venv/dev
 	@echo "== Packages for development"
 	@$(PIP) --editable '.[$(FAISS),dev]'
 	@touch $@
+
+reference: .venv/installed
+	@$(BIN)/python -m docs.reference
 
 router: .venv/installed
 	$(BIN)/medraft train-router --output agent/routing/data/router_head.npz

@@ -1,7 +1,8 @@
 """Every setting, in one frozen object: defaults, then `.env`, then MEDRAFT_* variables.
 
-Owns names, types, defaults and the refusal of unknown names. Knows nothing of what the
-settings are used for, and imports nothing heavy.
+Owns names, types, defaults, the words that `.env.example` has for each (`make reference`), and the
+refusal of unknown names. Knows nothing of what the settings are used for, and imports nothing
+heavy.
 """
 
 from __future__ import annotations
@@ -29,72 +30,97 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
     )
 
-    home: Path = Field(ROOT / ".medraft", description="where a run writes what is not the index")
-    index_dir: Path = Field(ROOT / "index_store" / "persisted", description="the persisted index")
+    home: Path = Field(
+        ROOT / ".medraft",
+        description="Where a run writes what is not the index: the history of conversations, "
+        "accounts, converted weights, adapters, a trained router head.",
+    )
+    index_dir: Path = Field(ROOT / "index_store" / "persisted", description="The persisted index.")
     embed_model: str = Field(
-        "embedded", description="embedding model: embedded, a directory, or a Hub name"
+        "embedded",
+        description="The embedding model: embedded (MiniLM-L6), a directory, or a name on the Hub.",
     )
     search_on: Literal["cpu", "gpu"] = Field(
-        "cpu", description="where vectors are searched; gpu needs faiss-gpu"
+        "cpu", description="Where vectors are searched: cpu, or gpu (with faiss-gpu)."
     )
 
     engine: Literal["auto", "llama_cpp", "huggingface", "openai_like"] = Field(
-        "auto", description="inference engine; auto: huggingface on CUDA, llama_cpp elsewhere"
+        "auto",
+        description="The inference engine: auto (huggingface on CUDA, llama_cpp elsewhere), "
+        "llama_cpp, huggingface, or openai_like (a server that speaks OpenAI's protocol, as vLLM "
+        "does).",
     )
     model: str = Field(
         "auto",
-        description="the LLM: auto (Llama 3 8B Instruct on CUDA, embedded elsewhere), embedded, "
-        "a .gguf file or its Hub name (llama_cpp), a checkpoint directory or a Hub name "
-        "(huggingface), the "
-        "server's name for it (openai_like)",
+        description="The LLM: auto (Llama 3 8B Instruct on CUDA, embedded elsewhere), embedded, a "
+        ".gguf file or on the Hub OWNER/REPOSITORY[/FILE.gguf] (llama_cpp), a checkpoint's "
+        "directory or a name on the Hub (huggingface), the server's name for it (openai_like).",
     )
     adapter: str = Field(
         "auto",
-        description="LoRA adapter of the fine-tuned LLM: auto (the one that ships, for the "
-        "embedded model), none, a PEFT directory, or a .gguf file (llama_cpp)",
+        description="The LoRA adapter of the fine-tuned LLM: auto (the one that ships, for the "
+        "embedded model), none, a PEFT directory, or a .gguf file (llama_cpp).",
     )
     fine_tuned_model: str | None = Field(
         None,
-        description="a full fine-tuned LLM in place of an adapter: a .gguf file (llama_cpp), a "
-        "checkpoint directory or a Hub name (huggingface), the server's name for it (openai_like)",
+        description="In place of an adapter, a full fine-tuned model: a .gguf file (llama_cpp), a "
+        "checkpoint's directory or a name on the Hub (huggingface), as "
+        "kingabzpro/llama-3-8b-chat-doctor, or the server's name for it (openai_like).",
     )
     base_url: str = Field(
-        "http://127.0.0.1:8080/v1", description="where the server of openai_like is"
+        "http://127.0.0.1:8080/v1", description="openai_like: where the server is."
     )
-    api_key: SecretStr | None = Field(None, description="its key, if it wants one")
+    api_key: SecretStr | None = Field(
+        None, description="openai_like: the server's key, if it wants one."
+    )
     quantize: Literal["none", "8bit", "4bit"] = Field(
-        "none", description="weights of huggingface on CUDA, by bitsandbytes"
+        "none",
+        description="huggingface on CUDA: the weights in none (16 bits), 8bit or 4bit "
+        "(bitsandbytes).",
     )
-    context_window: int = Field(4096, ge=512, description="tokens of prompt and answer together")
-    threads: int = Field(0, ge=0, description="CPU threads of llama_cpp; 0: one a core")
-    slots: int = Field(4, ge=1, le=64, description="chats that llama_cpp answers at once")
+    context_window: int = Field(4096, ge=512, description="Tokens of prompt and answer together.")
+    threads: int = Field(
+        0, ge=0, description="llama_cpp: CPU threads; 0 is one for each physical core."
+    )
+    slots: int = Field(4, ge=1, le=64, description="llama_cpp: chats that are answered at once.")
 
     llm: LLMChoice | None = Field(
         None,
-        description="which LLM a new conversation starts with; unset: fine-tuned, if there is one",
+        description="Which LLM a new conversation starts with: base or fine-tuned; unset: "
+        "fine-tuned, if there is one.",
     )
-    retrieval: Retrieval = Field("auto", description="which retrieval it starts with")
-    sources: int = Field(2, ge=1, le=20, description="doctors' replies in a prompt")
+    retrieval: Retrieval = Field(
+        "auto", description="Which retrieval a new conversation starts with: auto, always or never."
+    )
+    sources: int = Field(2, ge=1, le=20, description="Doctors' replies in a prompt, at the most.")
     min_score: float = Field(
-        0.4, ge=-1, le=1, description="cosine below which a reply is not close enough to be used"
+        0.4, ge=-1, le=1, description="The cosine below which a reply is not close enough for one."
     )
-    max_tokens: int = Field(240, ge=1, description="longest answer, in tokens")
-    temperature: float = Field(0.2, ge=0, le=2, description="0 is greedy")
-    top_p: float = Field(0.9, gt=0, le=1)
+    max_tokens: int = Field(240, ge=1, description="The longest answer, in tokens.")
+    temperature: float = Field(
+        0.2, ge=0, le=2, description="How freely an answer is drawn; 0 is greedy."
+    )
+    top_p: float = Field(
+        0.9, gt=0, le=1, description="The share of probability that tokens are drawn from."
+    )
 
     database_url: SecretStr | None = Field(
         None,
-        description="where histories are: postgresql://NAME:PASSWORD@HOST/DATABASE or "
-        "sqlite:///FILE; empty: a file in MEDRAFT_HOME",
+        description="Where histories are kept: postgresql://NAME:PASSWORD@HOST/DATABASE or "
+        "sqlite:///FILE; empty: the file history.db in MEDRAFT_HOME.",
     )
     user_header: str | None = Field(
-        None, description="the header in which a proxy that has checked it names the user"
+        None,
+        description="The header in which a proxy before this server names the user that it has "
+        "checked, as X-Forwarded-User; without it and without accounts (medraft accounts add) the "
+        "page is for one user on this machine.",
     )
 
     country: str = Field(
         "",
-        description="whose numbers the emergency notice gives, by ISO 3166 (US, ES ...); empty: "
-        "your local emergency number",
+        description="Whose numbers the emergency notice gives, two letters by ISO 3166 (US, ES "
+        '...); the patient may choose another in the settings panel. Empty: "your local '
+        'emergency number".',
     )
 
     @field_validator("country")
