@@ -65,6 +65,37 @@ def test_a_conversation_starts_with_the_fine_tuned_llm_if_there_is_one(
     assert choice.with_first_llm(settings.load(**given)).llm == first
 
 
+SHIPPED = choice.SHIPPED_ADAPTER
+
+
+@pytest.mark.parametrize(
+    ("given", "engine", "base", "fine_tuned", "adapter"),
+    [
+        ({}, "llama_cpp", choice.EMBEDDED, None, SHIPPED),
+        ({"adapter": "none"}, "llama_cpp", choice.EMBEDDED, None, None),
+        ({"model": "embedded"}, "huggingface", choice.EMBEDDED, None, SHIPPED),
+        ({"model": "other.gguf"}, "llama_cpp", "other.gguf", None, None),
+        ({"model": "a/b", "adapter": "doctor"}, "huggingface", "a/b", None, Path("doctor")),
+        ({"fine_tuned_model": "c/d"}, "llama_cpp", choice.EMBEDDED, "c/d", None),
+        ({"model": "embedded"}, "openai_like", "embedded", None, None),
+    ],
+)
+def test_engine_and_weights_are_one_decision(
+    given: dict[str, Any],
+    engine: choice.EngineName,
+    base: str,
+    fine_tuned: str | None,
+    adapter: Path | None,
+) -> None:
+    made = choice.decide(settings.load(**given), engine)
+    assert made.engine == engine == choice.decide(settings.load(engine=engine, **given)).engine
+    assert made.base.name == base
+    assert made.base.embedded == (engine != "openai_like" and base == choice.EMBEDDED)
+    assert (made.fine_tuned.name if made.fine_tuned else None) == fine_tuned
+    assert made.adapter == adapter
+    assert made.first == ("fine-tuned" if fine_tuned or adapter else "base")
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
