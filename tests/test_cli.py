@@ -66,6 +66,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.stdout.strip().endswith("[]"), done.stdout + done.stderr
 
 
+@pytest.mark.usefixtures("models_home")  # the embedding model, in its own process
 def test_build_info_search(rows: Path, tmp_path: Path) -> None:
     directory = str(tmp_path / "index")
     built = medraft("index", "build", "--source", str(rows), "--dir", directory)
@@ -132,6 +133,7 @@ def test_triage_answers_in_order() -> None:
     ]
 
 
+@pytest.mark.usefixtures("models_home")  # the embedding model, in its own process
 @pytest.mark.parametrize(
     ("command", "line", "named"),
     [
@@ -167,6 +169,7 @@ def test_a_source_that_cannot_be_read_leaves_nothing_behind(
     assert not directory.exists()
 
 
+@pytest.mark.usefixtures("models_home")  # the embedding model, in its own process
 def test_no_index_says_how_to_build_one(tmp_path: Path) -> None:
     refused(medraft("index", "search", "x", "--dir", str(tmp_path)), "medraft index build")
     done = medraft("ask", "x", env={"MEDRAFT_INDEX_DIR": str(tmp_path)})

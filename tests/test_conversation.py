@@ -107,6 +107,10 @@ class Screen:
                 self.buttons[data["id"]] = data
             case "remove_action":
                 self.buttons.pop(data["id"], None)
+            case "resume_thread":
+                self.steps = {}
+                for step in data["steps"]:
+                    await self.emit("new_message", step)
             case "task_start" | "task_end":
                 self.loading = event == "task_start"
             case "chat_settings":
@@ -554,3 +558,30 @@ async def test_the_panel_and_the_picker_show_the_same_choices(chat: Chat) -> Non
         init_ws_context(chat.sid)
         await choices.picked(nonsense, chosen)
     assert choices.chosen(chosen) == ("base", "auto")
+
+
+@pytest.mark.parametrize("edited", [False, True])
+async def test_a_turn_goes_on_when_a_lost_connection_is_back(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch, edited: bool
+) -> None:
+    handlers = chainlits.sio.handlers["/"]
+    monkeypatch.setitem(handlers, "connection_successful", handlers["connection_successful"])
+    resume.show_again_after_a_lost_connection()
+    if edited:
+        id = await chat.send("What helps against fever?")
+        await chat.idle()
+    chat.llm.go["writing"].clear()
+    if edited:
+        await chat.edit(id, COMPLAINT)
+    else:
+        await chat.send(COMPLAINT)
+    await chat.until(lambda: "Two plus" in chat.screen.messages()[-1][1])
+    chat.screen.loading = False  # as Chainlit says to every browser that comes back
+    WebsocketSession.require(chat.sid).restored = True
+    back = asyncio.create_task(handlers["connection_successful"](chat.sid))
+    await chat.until(lambda: chat.screen.loading)
+    assert not back.done()
+    chat.llm.go["writing"].set()
+    await back
+    await chat.idle()
+    assert said(chat) == [COMPLAINT, ANSWERED]

@@ -206,6 +206,12 @@ def run_behind(work: Coroutine[Any, Any, None]) -> None:
     get_context().session.current_task = asyncio.create_task(work)
 
 
+def become_the_newest_task() -> None:
+    """The current task is what the last message began: Chainlit knows it of a new message only, not
+    of an edited one (session.py, `current_task`; socket.py, `edit_message`)."""
+    get_context().session.current_task = asyncio.current_task()
+
+
 def newest_task() -> asyncio.Task[Any] | None:
     """What the last message of this session began; it may have ended (session.py)."""
     return get_context().session.current_task

@@ -96,6 +96,7 @@ class Conversation:
         assert task is not None
         earlier = [other for other in self._running if not other.done() and other is not task]
         self._running = [*earlier, task]
+        chainlit_hooks.become_the_newest_task()
         if earlier:
             await asyncio.wait(earlier)
             # The end of each has told the page that nothing is running.
@@ -103,7 +104,7 @@ class Conversation:
         yield
 
     def stop(self) -> None:
-        """End what is running. Chainlit ends the newest only, and no edited one."""
+        """End what is running. Chainlit ends the newest only."""
         for task in self._running:
             if task is not asyncio.current_task():
                 task.cancel()

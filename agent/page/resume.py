@@ -64,7 +64,9 @@ def show_again_after_a_lost_connection() -> None:
 async def _show_again() -> None:
     layer, thread = get_data_layer(), None
     while layer is not None:
-        if (last := chainlit_hooks.newest_task()) is not None:
+        if (last := chainlit_hooks.newest_task()) is not None and not last.done():
+            # To a browser that is back, Chainlit says that nothing is running.
+            await chainlit_hooks.say_busy()
             await asyncio.wait([last])
         thread = await layer.get_thread(chainlit_hooks.thread_id())
         # A message that came meanwhile is on the screen, and would go from it.
