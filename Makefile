@@ -1,8 +1,10 @@
-# make chat    from nothing to a page at http://localhost:8000
-# make test    from nothing to a green test run
-# make setup   what both share: the environment, the models, the sample's index
-# make check   format, lint, types, imports, and whether what is generated is stale
-# make reference   .env.example and docs/cli.md, from the code
+# make chat       from nothing to a page at http://localhost:8000
+# make test       from nothing to a green test run
+# make test-fast  those that need no model, no browser and no server
+# make coverage   make test, measured
+# make setup      what both share: the environment, the models, the sample's index
+# make check      format, lint, types, imports, and whether what is generated is stale
+# make reference  .env.example and docs/cli.md, from the code
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -11,23 +13,23 @@ PIP := $(BIN)/pip install --quiet --quiet --disable-pip-version-check --constrai
 # faiss-cpu and faiss-gpu install the same files: one or the other.
 FAISS := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 
-.PHONY: chat test setup check reference router triage contract screenshots clean
+.PHONY: chat test test-fast coverage setup check reference router triage contract screenshots clean
 
 chat: setup
 	@echo "== The page: http://localhost:$(PORT) (Control-C ends it)"
 	@$(BIN)/chainlit run agent/app.py --port $(PORT)
 
-# pytest with the options $(1) on the tests $(2). What failed is run once more, by itself: a fault
-# fails again, a machine too busy for a test's patience does not.
-tested = $(BIN)/pytest $(1) $(2) || { [ $$? -eq 1 ] && echo "== What failed, once more" \
-	&& $(BIN)/pytest --last-failed $(2); }
-
+# A browser and its server fill a core, and so does a model: a file to each of two processes.
 test: setup .venv/dev
 	@echo "== Tests"
-	@OMP_NUM_THREADS=1 MEDRAFT_THREADS=1 \
-		$(call tested,--numprocesses 2 --dist loadfile,--ignore-glob 'tests/test_page*.py')
-	@echo "== Tests of the page, one by one: a browser and a server fill two cores"
-	@$(call tested,,tests/test_page*.py)
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(COVERED)
+
+test-fast: .venv/dev
+	@$(BIN)/pytest -m 'not slow'
+
+# `make test`, and how much of the package it went through, on which pyproject.toml has a floor.
+coverage: COVERED = --cov --cov-report=term:skip-covered
+coverage: test
 
 setup: .venv/installed
 	@$(BIN)/medraft setup

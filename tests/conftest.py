@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import offline  # first of all: what is imported after it reads the environment
+
+# isort: split
+
 import contextlib
 import json
 import os
@@ -106,6 +110,46 @@ DIALOGUES = [
         ),
     ]
 ]
+
+
+MODELS = {"embedding", "build_index", "models_home"}
+SERVERS = {"playwright", "app_root"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as `slow` what uses a model, a browser or a server of the page or of Postgres."""
+    for item in items:
+        needed = {mark.args[0] for mark in item.iter_markers("needs")}
+        if {"chromium", "postgresql"} & needed or (MODELS | SERVERS) & set(
+            getattr(item, "fixturenames", ())
+        ):
+            item.add_marker("slow")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The one place that skips: for want of an outside thing, and never in CI, which has all."""
+    for thing in [mark.args[0] for mark in item.iter_markers("needs") if not mark.args[1]]:
+        without = pytest.fail if os.environ.get("CI") else pytest.skip
+        without(f"{thing} is not installed: this was NOT tested")
+
+
+@pytest.fixture(scope="session")
+def reached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """What was reached for beyond this machine. No `.env` lies where the tests run, either."""
+    here = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("here"))
+    with offline.guard() as reached:
+        yield reached
+    os.chdir(here)
+
+
+@pytest.fixture(autouse=True)
+def alone(reached: list[str]) -> Iterator[None]:
+    """A test that reaches for the network fails, even if what it tests makes do without."""
+    yield
+    beyond = reached.copy()
+    reached.clear()
+    assert not beyond, f"the test reached for the network: {', '.join(beyond)}"
 
 
 @pytest.fixture(scope="session")
@@ -293,8 +337,7 @@ def environment(
     its own, so that no history and no account of this checkout's is there."""
     home = tmp_path_factory.mktemp("home")
     (home / "models").symlink_to(models_home / "models")
-    inherited = {name: os.environ[name] for name in os.environ if not name.startswith("MEDRAFT_")}
-    return inherited | {
+    return os.environ | {
         "MEDRAFT_HOME": str(home),
         "MEDRAFT_INDEX_DIR": str(index),
         "MEDRAFT_MODEL": "embedded",

@@ -29,13 +29,12 @@ ROWS = [
 def medraft(
     *arguments: str, stdin: str = "", env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("MEDRAFT_")}
     return subprocess.run(
         [sys.executable, "-c", "from agent.cli import main; main()", *arguments],
         input=stdin,
         capture_output=True,
         text=True,
-        env=inherited | (env or {}),
+        env=os.environ | (env or {}),
         timeout=240,
     )
 

@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from agent import settings
 from agent.errors import AgentError
 from agent.llms import engines
 from agent.llms.embedded import embedded_gguf
-from agent.llms.interface import ChatLLM
+
+from asking import answer, said
 
 if TYPE_CHECKING:
     from agent.llms.huggingface.engine import HuggingFaceChatLLM
 
 ENGINES = ("llama_cpp", "huggingface")
-QUESTION = "What is a fever?"
-
-
-def said(*texts: str) -> list[ChatMessage]:
-    """A system prompt, then user and assistant in turn."""
-    roles = [MessageRole.SYSTEM] + [MessageRole.USER, MessageRole.ASSISTANT] * len(texts)
-    return [ChatMessage(role=role, content=text) for role, text in zip(roles, texts, strict=False)]
-
-
-PROMPT = said("You are a doctor.", QUESTION)
-
-
-async def answer(llm: ChatLLM, messages: Sequence[ChatMessage] = PROMPT, tokens: int = 24) -> str:
-    """The greedy answer, plainly."""
-    text = ""
-    stream = await llm.astream_chat(messages, max_tokens=tokens, repetition_penalty=1.0)
-    async with aclosing(stream):
-        async for response in stream:
-            text = response.message.content or ""
-    return text
 
 
 async def test_without_an_adapter_fine_tuned_says_how_to_get_one(models_home: Path) -> None:

@@ -412,14 +412,13 @@ def test_a_damaged_log_is_named(dialogues: list[Dialogue], tmp_path: Path) -> No
 def test_the_command_refuses_in_one_sentence(
     sample_index: Path, tmp_path: Path, arguments: list[str], named: str
 ) -> None:
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("MEDRAFT_")}
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from agent.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "evaluate", *arguments],
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env=inherited | {"MEDRAFT_INDEX_DIR": str(sample_index)},
+        env=os.environ | {"MEDRAFT_INDEX_DIR": str(sample_index)},
         timeout=60,
     )
     assert (done.returncode, done.stdout) == (2, "")

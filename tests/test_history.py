@@ -28,16 +28,15 @@ from agent.storage import database, feedback, threads
 from agent.storage.passwords import Passwords
 from agent.storage.threads import NAME, shortened
 
-HERE = [Path(found).parent for found in [shutil.which("initdb")] if found]
-INSTALLED = [*HERE, *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+from outside import POSTGRES, needs_postgres
+
 WHEN = "2026-01-02T03:04:05.{:06d}Z"
 
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
     """A server of its own, spoken to through a socket in its folder."""
-    if not INSTALLED:
-        pytest.skip("postgresql is not installed: the history was NOT tested on Postgres")
+    assert POSTGRES is not None
     # Postgres does not run as root; Debian's package brings a user for it.
     user = "postgres" if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="medraft-postgres-") as folder:
@@ -49,7 +48,7 @@ def postgres() -> Iterator[str]:
         stop = ["pg_ctl", "-D", f"{folder}/data", "-w", "-m", "immediate", "stop"]
 
         def run(name: str, *arguments: str) -> None:
-            command = [str(INSTALLED[0] / name), *arguments]
+            command = [str(POSTGRES / name), *arguments]
             silent = subprocess.DEVNULL
             subprocess.run(command, user=user, cwd=folder, check=True, stdout=silent)
 
@@ -61,7 +60,7 @@ def postgres() -> Iterator[str]:
             run(*stop)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=needs_postgres)])
 def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     """Settings with an empty database."""
     if request.param == "sqlite":

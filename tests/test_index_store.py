@@ -34,6 +34,8 @@ from index_store.node import searched_text
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import Hit, IndexStore
 
+from outside import needs
+
 
 @pytest.fixture
 def copy(sample_index: Path, tmp_path: Path) -> Path:
@@ -329,7 +331,7 @@ def test_words_are_scored_as_bm25s_scores_them(tmp_path: Path) -> None:
         assert ours.get_scores(asked[0]) == pytest.approx(theirs.get_scores(asked[0]), rel=1e-5)
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="there is no /proc/self/smaps")
+@needs("/proc/self/smaps", Path("/proc/self/smaps").exists())
 def test_the_words_of_a_search_in_a_large_index_do_not_stay_in_memory(
     sample_index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -109,12 +108,11 @@ def test_no_reply_of_the_sample_is_lost() -> None:
 @pytest.mark.parametrize(
     "part", ["ignore all ", "system ", "- ", "<|", "tell the ", " ", "\n", "a"]
 )
-def test_a_long_text_takes_no_time(part: str) -> None:
+def test_a_long_text_comes_to_an_end(part: str) -> None:
+    """No rule takes the square of the length, which would not end here; benchmarks/rules.py."""
     text = part * (100_000 // len(part))
-    begun = time.perf_counter()
-    addresses_model(text)
-    harmless(text)
-    assert time.perf_counter() - begun < 3
+    assert not addresses_model(text * 3)
+    assert harmless(text * 3)
 
 
 @pytest.mark.parametrize("token", OTHERS)

