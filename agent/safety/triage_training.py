@@ -1,7 +1,7 @@
 """Fit the weights of triage's second opinion from the labelled messages beside this file.
 
     make triage                         # the weights that ship
-    python -m agent.safety.triage_training   # recall and false alarms by cross-validation
+    python -m agent.triage_training     # recall and false alarms by cross-validation
 
 Owns the examples' format, the fit and its cross-validation; the features are
 `triage_head.py`'s. An example is an emergency of a `kind` (or of the first of several), or
