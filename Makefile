@@ -1,10 +1,10 @@
-# make chat    from nothing to a page at http://localhost:8000
-# make test    from nothing to a green test run
-# make test-fast   those that need no model, no browser and no server
-# make coverage    make test, measured
-# make setup   what both share: the environment, the models, the sample's index
-# make check   format, lint, types, imports, and whether what is generated is stale
-# make reference   .env.example and docs/cli.md, from the code
+# make chat       from nothing to a page at http://localhost:8000
+# make test       from nothing to a green test run
+# make test-fast  those that need no model, no browser and no server
+# make coverage   make test, measured
+# make setup      what both share: the environment, the models, the sample's index
+# make check      format, lint, types, imports, and whether what is generated is stale
+# make reference  .env.example and docs/cli.md, from the code
 
 PYTHON ?= python3
 PORT ?= 8000

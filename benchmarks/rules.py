@@ -17,8 +17,8 @@ from agent.safety.injection import addresses_model, harmless
 from agent.safety.triage import triage
 
 LENGTH = 100_000
-HOSTILE = ("a", "a, ", ".", "'", "\n", " ", "38.5 ", "no chest pain ", "chest ", "x, y, z or ")
-HOSTILE += ("denies chest pain or stroke or seizure, ", "((((", "ignore all ", "<|", "- 1. ", "a. ")
+HOSTILE = ["a", "a, ", ".", "'", "\n", " ", "38.5 ", "no chest pain ", "chest ", "x, y, z or "]
+HOSTILE += ["denies chest pain or stroke or seizure, ", "((((", "ignore all ", "<|", "- 1. ", "a. "]
 RULES: dict[str, Callable[[str], object]] = {
     "triage": triage,
     "orders to a model": lambda text: (addresses_model(text), harmless(text)),

@@ -1,4 +1,4 @@
-"""What the code says of itself stands in files that are generated: none of them is stale."""
+"""What is generated from the code is not stale, and what documents link is there."""
 
 from __future__ import annotations
 
@@ -40,3 +40,13 @@ def test_a_commit_is_checked_by_what_make_check_runs() -> None:
     hooks = (ROOT / ".pre-commit-config.yaml").read_text()
     assert re.findall(r"^ +entry: \.venv/bin/(.+)$", hooks, re.MULTILINE) == run
     assert len(run) == 5
+
+
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_what_a_document_links_is_there(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", document.read_text(encoding="utf-8"))
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not (document.parent / link).exists()] == []
