@@ -226,7 +226,7 @@ def test_a_conversation_is_there_again_after_a_restart(
         expect(shown.locator(".positive-feedback-on")).to_have_count(1)
         expect(shown.locator('[id^="step-RAG"]')).to_have_count(2)
         expect(shown.locator('[id^="step-medraft"]')).to_have_count(1)  # the emergency's
-        expect(shown.get_by_role("button", name="Source 1")).to_have_count(3)
+        expect(shown.get_by_role("button", name="Source 1")).to_have_count(2)
     expect(page.locator("#chat-input")).to_have_text(DRAFT)
     source = open_source(fresh, 1)
     expect(source).to_contain_text("A patient asked")
