@@ -29,8 +29,8 @@ from agent import settings
 from agent.chat.loading import Agent
 from agent.errors import AgentError
 from agent.llms.interface import Engine
-from agent.page import choices, resume
-from agent.page.conversation import SESSIONS, Conversation, end_elsewhere
+from agent.page import choices, compare, resume
+from agent.page.conversation import SESSIONS, Conversation, end_elsewhere, one_turn
 from agent.page.history import History
 from agent.routing import router
 from agent.routing.embedding import TurnEmbedding
@@ -291,7 +291,9 @@ async def chat(
 
     @cl.on_message
     async def answer(message: cl.Message) -> None:
-        await opened.conversation.answer(message)
+        asked_of_all = compare.commanded(message)
+        answering = compare.by_command if asked_of_all else one_turn
+        await opened.conversation.answer(message, answering)
 
     @cl.on_stop
     async def stop() -> None:
