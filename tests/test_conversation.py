@@ -20,6 +20,7 @@ import pytest
 from chainlit.chat_context import chat_context
 from chainlit.config import config
 from chainlit.context import init_ws_context
+from chainlit.server import sio
 from chainlit.session import WebsocketSession
 from chainlit.types import ThreadDict
 from chainlit.user import User
@@ -566,7 +567,7 @@ async def test_the_panel_and_the_picker_show_the_same_choices(chat: Chat) -> Non
 async def test_a_turn_goes_on_when_a_lost_connection_is_back(
     chat: Chat, monkeypatch: pytest.MonkeyPatch, edited: bool
 ) -> None:
-    handlers = chainlits.sio.handlers["/"]
+    handlers = sio.handlers["/"]
     monkeypatch.setitem(handlers, "connection_successful", handlers["connection_successful"])
     resume.show_again_after_a_lost_connection()
     if edited:

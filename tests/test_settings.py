@@ -11,6 +11,7 @@ from agent import settings
 from agent.behaviour import behaviour
 from agent.errors import AgentError
 from agent.llms import choice
+from agent.llms.embedded import EMBEDDED
 
 
 @pytest.fixture(autouse=True)
@@ -71,12 +72,12 @@ SHIPPED = choice.SHIPPED_ADAPTER
 @pytest.mark.parametrize(
     ("given", "engine", "base", "fine_tuned", "adapter"),
     [
-        ({}, "llama_cpp", choice.EMBEDDED, None, SHIPPED),
-        ({"adapter": "none"}, "llama_cpp", choice.EMBEDDED, None, None),
-        ({"model": "embedded"}, "huggingface", choice.EMBEDDED, None, SHIPPED),
+        ({}, "llama_cpp", EMBEDDED, None, SHIPPED),
+        ({"adapter": "none"}, "llama_cpp", EMBEDDED, None, None),
+        ({"model": "embedded"}, "huggingface", EMBEDDED, None, SHIPPED),
         ({"model": "other.gguf"}, "llama_cpp", "other.gguf", None, None),
         ({"model": "a/b", "adapter": "doctor"}, "huggingface", "a/b", None, Path("doctor")),
-        ({"fine_tuned_model": "c/d"}, "llama_cpp", choice.EMBEDDED, "c/d", None),
+        ({"fine_tuned_model": "c/d"}, "llama_cpp", EMBEDDED, "c/d", None),
         ({"model": "embedded"}, "openai_like", "embedded", None, None),
     ],
 )
@@ -90,7 +91,7 @@ def test_engine_and_weights_are_one_decision(
     made = choice.decide(settings.load(**given), engine)
     assert made.engine == engine == choice.decide(settings.load(engine=engine, **given)).engine
     assert made.base.name == base
-    assert made.base.embedded == (engine != "openai_like" and base == choice.EMBEDDED)
+    assert made.base.embedded == (engine != "openai_like" and base == EMBEDDED)
     assert (made.fine_tuned.name if made.fine_tuned else None) == fine_tuned
     assert made.adapter == adapter
     assert made.first == ("fine-tuned" if fine_tuned or adapter else "base")
