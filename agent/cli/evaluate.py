@@ -114,6 +114,7 @@ def triage_command(
     ]
     if cases is None:
         results.append(triage.measure("ordinary messages", triage.ordinary()))
+        results.append(triage.measure("held-out letters", triage.letters()))
     if xstest is not None:
         results.append(triage.measure("XSTest", triage.xstest(xstest)))
     times = triage.times(row["text"] for row in rows)

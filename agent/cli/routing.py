@@ -1,4 +1,4 @@
-"""`medraft route`, `triage`, `train-router` and `train-triage`: the decisions before an answer."""
+"""`medraft route`, `triage` and what trains them: the decisions before an answer."""
 
 from __future__ import annotations
 
@@ -86,3 +86,16 @@ def train_triage(
 
     rows = examples()
     print(f"{len(rows)} messages, {train(rows, output)} features. -> {output}")
+
+
+@app.command("train-encoder")
+def train_encoder(
+    output: Annotated[Path, typer.Option(help="A folder for the LoRA, the heads and the record.")],
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the messages.")] = 6,
+) -> None:
+    """Train an encoder that is to read messages for triage and router; neither uses it so far."""
+    from agent.understanding.training import Training, train
+
+    settings_module.load()
+    record = train(Training(epochs=epochs), output)
+    print(f"{record['rows']} messages, {record['minutes']} minutes. -> {output}")

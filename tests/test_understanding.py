@@ -1,0 +1,92 @@
+"""The encoder: how a message becomes its input, what a reading is, and that one can be trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import pytest
+import torch
+
+from agent.errors import AgentError
+from agent.evaluation.parts import triage
+from agent.understanding import training
+from agent.understanding.encoder import _reading, load
+from agent.understanding.labels import HEADS, Kind, Said
+from agent.understanding.network import BEFORE, OVERLAP, WINDOW, batch, windows
+
+if TYPE_CHECKING:
+    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+
+ROWS = training.examples()
+
+
+def test_the_messages_are_labelled_by_the_heads_and_by_many_authors() -> None:
+    for row in ROWS:
+        assert row["text"].strip() and row["language"] in ("en", "es")
+        for name in ("degree", "kind", "stands"):
+            assert row.get(name, HEADS[name][0]) in HEADS[name]
+        assert row.get("topic", "health") in (*HEADS["topic"], "unhealthy")
+        assert ("kind" in row) <= (row.get("degree") in ("now", "soon"))
+    letters = [row for row in ROWS if len(row["text"].split()) >= 40]
+    assert len(letters) >= 1200 and len({row["author"] for row in letters}) >= 10
+    assert {row.get("kind") for row in letters} >= {*get_args(Kind)}
+
+
+def test_nothing_that_is_held_out_was_written_by_an_author_who_is_learned_from() -> None:
+    rows = [json.loads(line) for line in triage.LETTERS.read_text("utf-8").splitlines()]
+    assert {row["author"] for row in rows}.isdisjoint(row["author"] for row in ROWS)
+    assert {row["text"] for row in rows}.isdisjoint(row["text"] for row in ROWS)
+    assert sum(len(row["text"].split()) >= 40 for row in rows) >= 300
+
+
+def test_a_long_message_is_read_whole_in_windows(embedding: HuggingFaceEmbedding) -> None:
+    tokenizer = embedding._model.tokenizer
+    short = windows(tokenizer, Said("my knee hurts"))
+    assert len(short) == 1 and len(short[0][0]) == 5
+    long = windows(tokenizer, Said("knee " * 1000))
+    assert sum(len(ids) - 2 for ids, _ in long) - OVERLAP * (len(long) - 1) == 1000
+    assert max(len(ids) for ids, _ in long) == WINDOW + 2
+    (follows,) = windows(tokenizer, Said("yes", "pain " * 100, "Since Monday? " * 100))
+    assert follows[1].count(0) == 2 * BEFORE + 3
+    ids, types = batch([*short, follows])
+    assert ids.shape == types.shape == (2, len(follows[0]))
+
+
+def test_a_letter_is_not_more_urgent_for_being_long() -> None:
+    def window(now: float) -> dict[str, torch.Tensor]:
+        logits = {name: torch.zeros(len(labels)) for name, labels in HEADS.items()}
+        return logits | {"degree": torch.tensor([0.0, -9.0, now])}
+
+    one = _reading([window(0.0)]).degree["now"]
+    assert one == pytest.approx(0.5, abs=0.01)
+    many = _reading([window(-3.0)] * 9 + [window(0.0)]).degree["now"]
+    assert many == pytest.approx(1 / 11, abs=0.01)
+    assert _reading([window(-3.0)] * 9 + [window(9.0)]).degree["now"] > 0.99
+
+
+@pytest.mark.usefixtures("embedding")
+def test_an_encoder_is_trained_written_and_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chest = {"degree": "now", "kind": "cardiac", "topic": "health", "language": "en", "author": "a"}
+    thanks = {"degree": "none", "topic": "chat", "language": "en", "author": "a"}
+    some = [{"text": f"my chest is crushed {n}", **chest} for n in range(12)]
+    some += [{"text": f"thank you so much {n}", **thanks} for n in range(12)]
+    letter = {"length": "letter", "topic": "health"}
+    some += [{"text": f"my itchy toe {n}. " * 9, **thanks | letter} for n in range(6)]
+    monkeypatch.setattr(training, "examples", lambda: some)
+    how = training.Training(epochs=8, rank=4, tokens=256, learning_rate=2e-3, easy=1.0)
+    told: list[str] = []
+    training.train(how, tmp_path / "encoder", told.append)
+    encoder = load(tmp_path / "encoder")
+    urgent, calm = encoder.read([Said("my chest is crushed"), Said("thank you so much")])
+    assert urgent.degree["now"] > 0.5 > calm.degree["now"]
+    assert max(urgent.kind, key=lambda name: urgent.kind[name]) == "cardiac"
+    assert encoder.read([Said("thank you so much")]) == [calm]
+    assert len(told) >= 8 and "held-out loss" in told[-1]
+
+    (tmp_path / "encoder" / "heads.safetensors").write_bytes(b"half")
+    with pytest.raises(AgentError, match="train it anew"):
+        load(tmp_path / "encoder")
