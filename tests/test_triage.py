@@ -114,7 +114,7 @@ def test_the_evaluation_prints_json_alone() -> None:
     assert shown.exit_code == 0
     printed = json.loads(shown.stdout)
     names = [result["name"] for result in printed["sets"]]
-    assert names == ["held-out", "development", "ordinary messages"]
+    assert names == ["held-out", "development", "ordinary messages", "held-out letters"]
     assert printed["sets"][0]["recall"]["of"] == 131
     assert 0 < printed["ms"]["median"] <= printed["ms"]["percentile_99"]
 
