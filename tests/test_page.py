@@ -61,8 +61,9 @@ def test_a_message_is_answered_though_the_models_are_still_being_loaded(
         manifest.write_bytes(content)
         # Nobody reads it where the loading has not come so far: then it reads the file.
         threading.Thread(target=pipe.write_bytes, args=[content], daemon=True).start()
+        body = page.locator("body")
+        expect(body).not_to_contain_text("The models are being loaded", timeout=PATIENCE)
         answered(page)
-        assert "The models are being loaded" not in page.locator("body").inner_text()
         assert len(page.locator(".ai-message").last.inner_text()) > 20
         page.context.close()
 
