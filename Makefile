@@ -25,7 +25,7 @@ test: setup .venv/dev
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(COVERED)
 
 test-fast: .venv/dev
-	@$(BIN)/pytest -m 'not slow'
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not slow'
 
 # `make test`, and how much of the package it went through, on which pyproject.toml has a floor.
 coverage: COVERED = --cov --cov-report=term:skip-covered
