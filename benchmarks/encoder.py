@@ -58,22 +58,15 @@ def judged(name: str, rows: Sequence[dict[str, Any]], judge: Judge) -> None:
 
 
 def routed(name: str, rows: Sequence[dict[str, Any]], encoder: Encoder) -> None:
-    health = [r.topic["health"] >= 0.5 for r in encoder.read([said(row) for row in rows])]
+    health = [
+        r.topic["health"] >= 0.5
+        for r in encoder.read([Said.last_of(row["messages"]) for row in rows])
+    ]
     wanted = list(zip(rows, health, strict=True))
     print(
         f"  {name:24} retrieved {share([h for row, h in wanted if row['retrieve']])}   "
         f"left alone {share([not h for row, h in wanted if not row['retrieve']])}"
     )
-
-
-def said(row: dict[str, Any]) -> Said:
-    """The last message, with the patient's message before it and the reply."""
-    *before, last = row["messages"]
-    asked = [m["content"] for m in before if m["role"] == "user"]
-    told = [m["content"] for m in before if m["role"] == "assistant"]
-    if not asked:
-        return Said(last["content"])
-    return Said(last["content"], asked[-1], told[-1] if told else "")
 
 
 def main() -> None:

@@ -91,11 +91,11 @@ def train_triage(
 @app.command("train-encoder")
 def train_encoder(
     output: Annotated[Path, typer.Option(help="A folder for the LoRA, the heads and the record.")],
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the messages.")] = 6,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the messages.")] = None,
 ) -> None:
     """Train an encoder that is to read messages for triage and router; neither uses it so far."""
     from agent.understanding.training import Training, train
 
     settings_module.load()
-    record = train(Training(epochs=epochs), output)
+    record = train(Training() if epochs is None else Training(epochs=epochs), output)
     print(f"{record['rows']} messages, {record['minutes']} minutes. -> {output}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -32,3 +33,13 @@ class Said:
     text: str
     before: str | None = None
     reply: str = ""
+
+    @classmethod
+    def last_of(cls, messages: Sequence[Mapping[str, str]]) -> Said:
+        """The last of {"role", "content"} messages, with the user's before it and the reply."""
+        *before, last = messages
+        asked = [m["content"] for m in before if m["role"] == "user"]
+        if not asked:
+            return cls(last["content"])
+        told = [m["content"] for m in before if m["role"] == "assistant"]
+        return cls(last["content"], asked[-1], told[-1] if told else "")

