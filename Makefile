@@ -13,7 +13,7 @@ PIP := $(BIN)/pip install --quiet --quiet --disable-pip-version-check --constrai
 # faiss-cpu and faiss-gpu install the same files: one or the other.
 FAISS := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 
-.PHONY: chat test test-fast coverage setup check reference router triage contract screenshots clean
+.PHONY: chat test test-fast coverage setup check reference encoder contract screenshots clean
 
 chat: setup
 	@echo "== The page: http://localhost:$(PORT) (Control-C ends it)"
@@ -22,7 +22,7 @@ chat: setup
 # A browser and its server fill a core, and so does a model: a file to each of two processes.
 test: setup .venv/dev
 	@echo "== Tests"
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(COVERED)
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(COVERED)
 
 test-fast: .venv/dev
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not slow'
@@ -61,11 +61,8 @@ check: .venv/dev
 reference: .venv/installed
 	@$(BIN)/python -m docs.reference
 
-router: .venv/installed
-	$(BIN)/medraft train-router --output agent/routing/data/router_head.npz
-
-triage: .venv/installed
-	$(BIN)/medraft train-triage --output agent/safety/data/triage_head.json
+encoder: .venv/installed
+	$(BIN)/medraft train-encoder --output agent/adapters/minilm-l6-messages
 
 contract: setup .venv/dev
 	$(BIN)/python -m docs.contract

@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     home: Path = Field(
         ROOT / ".medraft",
         description="Where a run writes what is not the index: the history of conversations, "
-        "accounts, converted weights, adapters, a trained router head.",
+        "accounts, converted weights, adapters.",
     )
     index_dir: Path = Field(ROOT / "index_store" / "persisted", description="The persisted index.")
     embed_model: str = Field(

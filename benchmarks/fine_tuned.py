@@ -31,13 +31,12 @@ from agent.chat.prompting import Prompt, Reader, prompt
 from agent.evaluation.metrics import repeats, share_copied, word_tokens
 from agent.llms import engines
 from agent.llms.interface import ChatLLM
-from agent.routing import router
 from agent.routing.embedding import TurnEmbedding
 from agent.settings import Settings
 from index_store.build import build
 from index_store.cleaning import clean
 from index_store.dataset import Dialogue, read_rows
-from index_store.embedding import identity, load_embedding
+from index_store.embedding import load_embedding
 from index_store.retriever import DoctorReplyRetriever
 from index_store.split import split
 from index_store.store import IndexStore
@@ -54,15 +53,15 @@ def find_documents(settings: Settings, folder: Path) -> list[Case]:
     known = [d for d in dialogues if split(d.patient) != "test"]
     build(known, folder, settings.embed_model, progress=False)
     embedding = load_embedding(settings.embed_model)
-    head = router.load(identity(settings.embed_model), settings.home)
     turns = TurnEmbedding(embedding)
     cases = []
     with IndexStore.open(folder, settings.embed_model) as store:
         retriever = DoctorReplyRetriever(store, embedding, settings.sources, settings.min_score)
         for dialogue in dialogues:
             if split(dialogue.patient) == "test":
-                _, query = head.route([dialogue.patient], turns.matrix([dialogue.patient]))
-                found = retriever.retrieve(QueryBundle(query.text, embedding=query.vector.tolist()))
+                vector = turns.matrix([dialogue.patient])[0]
+                asked = QueryBundle(dialogue.patient, embedding=vector.tolist())
+                found = retriever.retrieve(asked)
                 cases.append((dialogue, [node.get_content() for node in found]))
     return cases
 

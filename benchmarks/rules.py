@@ -2,9 +2,9 @@
 
     python -m benchmarks.rules
 
-Prints milliseconds, the fastest of three rounds: triage, the search for orders to a model, and the
-split into sentences. Run it on an idle machine; `medraft evaluate triage` and `medraft evaluate
-router` print what an ordinary message costs each.
+Prints milliseconds, the fastest of three rounds: the phrases that nobody may miss, the search for
+orders to a model, and the split into sentences. Run it on an idle machine; `medraft evaluate
+triage` and `medraft evaluate router` print what an ordinary message costs each.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Callable
 
 from agent.chat.support import sentences
 from agent.safety.injection import addresses_model, harmless
-from agent.safety.triage import triage
+from agent.safety.phrases import unmistakable
 
 LENGTH = 100_000
 HOSTILE = ["a", "a, ", ".", "'", "\n", " ", "38.5 ", "no chest pain ", "chest ", "x, y, z or "]
 HOSTILE += ["denies chest pain or stroke or seizure, ", "((((", "ignore all ", "<|", "- 1. ", "a. "]
 RULES: dict[str, Callable[[str], object]] = {
-    "triage": triage,
+    "phrases": unmistakable,
     "orders to a model": lambda text: (addresses_model(text), harmless(text)),
     "sentences": lambda text: list(sentences(text)),
 }

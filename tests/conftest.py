@@ -27,6 +27,7 @@ from agent.llms import engines
 from agent.llms.embedded import llama_cpp_file, transformers_directory
 from agent.llms.interface import Engine
 from agent.settings import ROOT
+from agent.understanding.encoder import Encoder, shipped
 from index_store.build import Built, build
 from index_store.dataset import Dialogue
 from index_store.embedding import EMBEDDED, load_embedding
@@ -117,7 +118,11 @@ SERVERS = {"playwright", "app_root"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `slow` what uses a model, a browser or a server of the page or of Postgres."""
+    """Mark as `slow` what uses a model, a browser or a server of the page or of Postgres.
+
+    The page's files first: they take longest, and the last one would be run alone.
+    """
+    items.sort(key=lambda item: not item.path.name.startswith("test_page"))
     for item in items:
         needed = {mark.args[0] for mark in item.iter_markers("needs")}
         if {"chromium", "postgresql"} & needed or (MODELS | SERVERS) & set(
@@ -162,6 +167,12 @@ def dialogues() -> list[Dialogue]:
 def embedding() -> HuggingFaceEmbedding:
     """The embedding model that comes with medraft."""
     return load_embedding(EMBEDDED)
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Encoder:
+    """The encoder that triage and router read a message with."""
+    return shipped()
 
 
 @pytest.fixture(scope="session")

@@ -128,8 +128,8 @@ def test_triage_answers_in_order() -> None:
     lines = [{"text": "no chest pain, just a cough"}, {"text": "i cant breathe"}]
     done = medraft("triage", stdin="".join(json.dumps(line) + "\n" for line in lines))
     assert [json.loads(line) for line in done.stdout.splitlines()] == [
-        {"emergency": False, "kind": None},
-        {"emergency": True, "kind": "breathing"},
+        {"emergency": False, "degree": "none", "kind": None},
+        {"emergency": True, "degree": "now", "kind": "breathing"},
     ]
 
 

@@ -18,9 +18,8 @@ from agent.chat.loading import Agent
 from agent.cli import talk
 from agent.errors import AgentError
 from agent.llms.interface import Engine
-from agent.routing import router
 from agent.routing.embedding import TurnEmbedding
-from index_store.embedding import EMBEDDED, identity
+from index_store.embedding import EMBEDDED
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
 
@@ -57,8 +56,7 @@ def agent(
     store = IndexStore.open(sample_index, EMBEDDED)
     retriever = DoctorReplyRetriever(store, embedding, chosen.sources, chosen.min_score)
     engine = Engine("scripted", "scripted", base=base, fine_tuned=tuned)
-    head = router.load(identity(EMBEDDED), chosen.home)
-    return Agent(chosen, engine, TurnEmbedding(embedding), head, retriever)
+    return Agent(chosen, engine, TurnEmbedding(embedding), retriever)
 
 
 async def events_of(
@@ -106,7 +104,6 @@ async def test_without_a_fine_tuned_llm_two_say_so(agent: Agent, base: ScriptedL
         agent.settings,
         Engine("scripted", "scripted", base=base, fine_tuned=None),
         agent.embedding,
-        agent.router,
         agent.retriever,
     )
     ends = last(await events_of(alone, COMPLAINT))

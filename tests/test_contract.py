@@ -30,10 +30,9 @@ from agent.chat.prompting import prompt
 from agent.errors import AgentError
 from agent.llms import engines
 from agent.llms.interface import Engine
-from agent.routing import router
 from agent.routing.embedding import TurnEmbedding
 from agent.settings import ROOT
-from index_store.embedding import EMBEDDED, identity
+from index_store.embedding import EMBEDDED
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
 
@@ -63,8 +62,7 @@ def talk(
     store = IndexStore.open(sample_index, EMBEDDED)
     chosen = settings.load(max_tokens=24, temperature=0, min_score=0.2)
     retriever = DoctorReplyRetriever(store, embedding, chosen.sources, chosen.min_score)
-    head = router.load(identity(EMBEDDED), chosen.home)
-    agent = Agent(chosen, engine, TurnEmbedding(embedding), head, retriever)
+    agent = Agent(chosen, engine, TurnEmbedding(embedding), retriever)
 
     def begin(llm: LLMChoice = "base", retrieval: Retrieval = "never") -> PatientChatEngine:
         conversation = agent.conversation()

@@ -33,10 +33,10 @@ from agent.llms.interface import Engine
 from agent.page import choices, compare, resume
 from agent.page.conversation import SESSIONS, Conversation, end_elsewhere, one_turn
 from agent.page.history import History
-from agent.routing import router
 from agent.routing.embedding import TurnEmbedding
+from agent.safety.triage import CALM, Verdict
 from agent.storage import database, threads
-from index_store.embedding import EMBEDDED, identity
+from index_store.embedding import EMBEDDED
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
 
@@ -272,13 +272,12 @@ async def chat(
         async def agent(self) -> Agent:
             await llm.go["loading"].wait()
             retriever = Retriever(store, embedding, chosen.sources, -1.0)
-            head = router.load(identity(EMBEDDED), chosen.home)
             engine = Engine("scripted", "scripted", base=llm, fine_tuned=None)
             turns = TurnEmbedding(embedding)
-            return Agent(chosen, engine, turns, head, retriever)
+            return Agent(chosen, engine, turns, retriever)
 
-    async def nothing_urgent(texts: Sequence[str]) -> list[None]:
-        return [None for _ in texts]
+    def nothing_urgent(texts: Sequence[str]) -> list[Verdict]:
+        return [CALM for _ in texts]
 
     # No question here is an emergency; which ones are is tested elsewhere.
     monkeypatch.setattr("agent.chat.turn.verdicts", nothing_urgent)

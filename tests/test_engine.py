@@ -24,10 +24,9 @@ from agent.chat.loading import Agent, load
 from agent.cli.terminal import show
 from agent.errors import AgentError
 from agent.llms.interface import Engine
-from agent.routing import router
 from agent.routing.embedding import TurnEmbedding
 from agent.templates import render
-from index_store.embedding import EMBEDDED, identity
+from index_store.embedding import EMBEDDED
 from index_store.errors import StoreError
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
@@ -57,9 +56,8 @@ def talk(base: ScriptedLLM, embedding: HuggingFaceEmbedding, sample_index: Path)
     def start(**values: Any) -> PatientChatEngine:
         chosen = settings.load(**{"max_tokens": 100} | values)
         retriever = DoctorReplyRetriever(store, embedding, chosen.sources, chosen.min_score)
-        head = router.load(identity(EMBEDDED), chosen.home)
         engine = Engine("scripted", "scripted", base=base, fine_tuned=None)
-        return Agent(chosen, engine, TurnEmbedding(embedding), head, retriever).conversation()
+        return Agent(chosen, engine, TurnEmbedding(embedding), retriever).conversation()
 
     return start
 

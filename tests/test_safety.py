@@ -11,9 +11,10 @@ import pytest
 from agent import settings
 from agent.errors import AgentError
 from agent.safety.emergency import countries, notice
-from agent.safety.triage import Kind, triage
+from agent.safety.triage import triage
 from agent.settings import ROOT
 from agent.templates import Language
+from agent.understanding.labels import Kind
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LANGUAGES: tuple[Language, ...] = get_args(Language)
@@ -91,10 +92,11 @@ def test_the_country_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
         settings.load()
 
 
-@pytest.mark.parametrize("case", SPANISH, ids=lambda case: case["text"][:30])
-def test_what_is_said_outright_in_spanish_is_recognised(case: dict[str, str]) -> None:
-    assert triage(case["text"]) == case["kind"]
-
-
-def test_the_spanish_red_flags_cover_every_kind() -> None:
+@pytest.mark.usefixtures("encoder")
+def test_what_is_said_outright_in_spanish_is_recognised() -> None:
     assert {case["kind"] for case in SPANISH} == {*KINDS, None}
+    told = [triage(case["text"]) for case in SPANISH]
+    found = [
+        v.emergency == (case["kind"] is not None) for v, case in zip(told, SPANISH, strict=True)
+    ]
+    assert sum(found) >= 0.95 * len(found)

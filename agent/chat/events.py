@@ -29,6 +29,13 @@ class Emergency:
 
 
 @dataclass(frozen=True)
+class Advice:
+    """No emergency, but for a person to look at soon: a line above the answer, which follows."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Routed:
     """The decision, and the behaviour that it makes of this answer."""
 
@@ -93,4 +100,4 @@ class Finished:
     speaker: Speaker | None = None
 
 
-Event = Emergency | Routed | Retrieved | Waiting | Notice | Delta | Finished
+Event = Emergency | Advice | Routed | Retrieved | Waiting | Notice | Delta | Finished

@@ -1,4 +1,4 @@
-"""Everything a process loads once: index, embedding, router, inference engine.
+"""Everything a process loads once: encoder, index, embedding, inference engine.
 
 Owns the order and the checks that come before anything slow. Knows no conversation's course.
 """
@@ -12,10 +12,10 @@ from llama_index.core.base.llms.types import ChatMessage
 from agent.chat.engine import PatientChatEngine
 from agent.chat.turn import Parts
 from agent.llms import engines
-from agent.routing import router
 from agent.routing.embedding import TurnEmbedding
 from agent.settings import Settings
-from index_store.embedding import identity, load_embedding
+from agent.understanding.encoder import shipped
+from index_store.embedding import load_embedding
 from index_store.live import LiveIndex
 from index_store.retriever import DoctorReplyRetriever
 
@@ -33,9 +33,9 @@ class Agent(Parts):
 
 def load(settings: Settings) -> Agent:
     """Load all, quick checks first. Raises AgentError or StoreError, each one sentence."""
-    head = router.load(identity(settings.embed_model), settings.home)
+    shipped()  # first: an emergency is answered while the rest still loads
     store = LiveIndex(settings.index_dir, settings.embed_model, settings.search_on)
     engine = engines.load(settings)
     embedding = load_embedding(settings.embed_model)
     retriever = DoctorReplyRetriever(store, embedding, settings.sources, settings.min_score)
-    return Agent(settings, engine, TurnEmbedding(embedding), head, retriever)
+    return Agent(settings, engine, TurnEmbedding(embedding), retriever)

@@ -12,7 +12,7 @@ from typing import Any
 from llama_index.core.schema import NodeWithScore
 
 from agent.chat.engine import PatientChatEngine
-from agent.chat.events import Emergency, Event, Finished, Retrieved, Routed
+from agent.chat.events import Advice, Emergency, Event, Finished, Retrieved, Routed
 
 
 async def collect(engine: PatientChatEngine, question: str) -> dict[str, Any]:
@@ -29,6 +29,8 @@ def part(event: Event) -> dict[str, Any]:
     match event:
         case Emergency(kind, notice, _):
             return {"emergency": True, "emergency_kind": kind, "emergency_notice": notice}
+        case Advice(text):
+            return {"advice": text}
         case Routed(route, behaviour):
             return {"behaviour": behaviour, "route": asdict(route)}
         case Retrieved(sources, left_out):
@@ -57,6 +59,7 @@ def unanswered(engine: PatientChatEngine, question: str) -> dict[str, Any]:
         "emergency": False,
         "emergency_kind": None,
         "emergency_notice": None,
+        "advice": None,
         "answer": "",
         "ended": False,
         "sources": [],

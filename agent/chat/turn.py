@@ -18,6 +18,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from agent.behaviour import Behaviour, LLMChoice, Retrieval, behaviour
 from agent.chat.events import (
+    Advice,
     Delta,
     Emergency,
     Event,
@@ -32,12 +33,14 @@ from agent.chat.events import (
 from agent.chat.length import is_enough
 from agent.chat.prompting import Prompt, prompt
 from agent.chat.support import support
-from agent.llms.interface import ChatLLM, Engine
+from agent.llms.interface import ChatLLM, Engine, as_dicts
 from agent.routing.embedding import TurnEmbedding
-from agent.routing.router import Reason, Route, Router, asks
-from agent.safety.emergency import held_back, notice
+from agent.routing.query import query
+from agent.routing.router import Reason, Route, route
+from agent.safety.emergency import held_back, notice, soon
 from agent.safety.injection import addresses_model
-from agent.safety.watch import Verdict, is_held_back, verdicts, without_crises
+from agent.safety.triage import CALM, Verdict, verdicts
+from agent.safety.watch import is_held_back, without_crises
 from agent.settings import Settings
 from agent.templates import Language
 from index_store.retriever import DoctorReplyRetriever
@@ -50,7 +53,6 @@ class Parts:
     settings: Settings
     engine: Engine
     embedding: TurnEmbedding
-    router: Router
     retriever: DoctorReplyRetriever
 
 
@@ -84,73 +86,82 @@ class Turn:
     said: list[str]
     _start: float = field(default_factory=time.perf_counter)
     _timing: Timing = field(default_factory=Timing)
-    _judged: list[Verdict | None] = field(default_factory=list)  # of the patient's earlier messages
+    _judged: list[Verdict] = field(default_factory=list)  # of the patient's earlier messages
     _answer: str = ""
     _ended: bool = True
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """What happens, in order. Raises AgentError or StoreError, which are for the patient."""
-        if urgent := await self._triage():
-            yield (told := self._warn(urgent))
+        verdict = await self._triage()
+        if verdict.emergency:
+            yield (told := self._warn(verdict))
             if not told.answered:
-                yield (words := self._hold_back(urgent))
+                yield (words := self._hold_back(verdict))
                 yield self._finish(words.text, "medraft")
                 return
+        elif verdict.degree == "soon":
+            yield self._advise()
+        decided, turns = await self._route(alone=verdict.emergency)
         parts = await self.loading()
         llm = parts.engine.llm(self.choices.llm)
-        route, query = await self._route(parts, alone=urgent is not None)
-        mode = behaviour(self.choices.llm, route.retrieve)
-        yield Routed(route, mode)
-        found = await self._retrieve(parts, query) if route.retrieve else []
+        mode = behaviour(self.choices.llm, decided.retrieve)
+        yield Routed(decided, mode)
+        found = await self._retrieve(parts, turns) if decided.retrieve else []
         trusted = await asyncio.to_thread(_trusted, found)
         asked = await self._prompt(llm, trusted)
         sources = trusted[: asked.used]
-        if route.retrieve:
+        if decided.retrieve:
             yield Retrieved(sources, [node for node in found if node not in sources])
         async with aclosing(self._stream(llm, asked)) as events:
             async for event in events:
                 yield event
         yield await self._conclude(parts, mode, sources)
 
-    async def _triage(self) -> Verdict | None:
-        """The emergency of this message, and the verdicts on those before it."""
+    async def _triage(self) -> Verdict:
+        """The verdict on this message, and those on the ones before it."""
         if not self.choices.watchful:
-            self._judged = [None for _ in self._asked()]
-            return None
-        *self._judged, urgent = await verdicts([*self._asked(), self.message])
-        return urgent
+            self._judged = [CALM for _ in self._asked()]
+            return CALM
+        *self._judged, verdict = await asyncio.to_thread(verdicts, [*self._asked(), self.message])
+        return verdict
 
     def _warn(self, urgent: Verdict) -> Emergency:
+        assert urgent.kind is not None
         text = notice(urgent.kind, self.choices.language, self.choices.country)
         self.said.append(f"{text}\n\n")
         return Emergency(urgent.kind, text, answered=not is_held_back(urgent, self._judged))
 
+    def _advise(self) -> Advice:
+        self.said.append(f"{(line := soon(self.choices.language))}\n\n")
+        return Advice(line)
+
     def _hold_back(self, urgent: Verdict) -> Delta:
         """Our own words in place of an LLM's, which may say below the notice that it is nothing."""
+        assert urgent.kind is not None
         words = held_back(urgent.kind, self.choices.language)
         self.said.append(words)
         self._timing.first_token_ms = _since(self._start)
         return Delta(words)
 
-    async def _route(self, parts: Parts, alone: bool) -> tuple[Route, QueryBundle | None]:
-        """Whether to retrieve, and what to search with; an emergency is searched by its own words
-        `alone`, whatever was spoken of before."""
+    async def _route(self, alone: bool) -> tuple[Route, list[str]]:
+        """Whether to retrieve, and the turns to search with; an emergency is searched by its own
+        words `alone`, whatever was spoken of before."""
         if self.choices.retrieval == "never":
-            return Route(False, None, Reason.NEVER), None
-        turns = [self.message] if alone else [*self._asked(), self.message]
-        vectors = await parts.embedding.turns(turns)
-        answers = bool(self.history) and asks(self.history[-1].content or "")
-        route, query = parts.router.route(turns, vectors, answers)
+            return Route(False, None, Reason.NEVER), []
+        said = [] if alone else as_dicts(self.history)
+        messages = [*said, {"role": "user", "content": self.message}]
+        decided, turns = await asyncio.to_thread(route, messages)
         if self.choices.retrieval == "always":
-            route = Route(True, route.score, Reason.ALWAYS)
+            decided = Route(True, decided.score, Reason.ALWAYS)
         self._timing.route_ms = _since(self._start)
-        return route, QueryBundle(query.text, embedding=query.vector.tolist())
+        return decided, turns
 
-    async def _retrieve(self, parts: Parts, query: QueryBundle | None) -> list[NodeWithScore]:
-        if query is None:
-            return []
+    async def _retrieve(self, parts: Parts, turns: list[str]) -> list[NodeWithScore]:
         begun = time.perf_counter()
-        found = await parts.retriever.aretrieve(query)
+        made = query(turns, await parts.embedding.turns(turns))
+        found = await parts.retriever.aretrieve(
+            QueryBundle(made.text, embedding=made.vector.tolist())
+        )
         self._timing.retrieve_ms = _since(begun)
         return found
 

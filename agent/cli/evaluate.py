@@ -94,48 +94,39 @@ def retrieval(
 @app.command("triage")
 def triage_command(
     cases: Annotated[
-        Path | None, typer.Option(help="Your own JSONL: text, emergency, kind.", dir_okay=False)
+        Path | None, typer.Option(help="Your own JSONL: text, degree or emergency, kind.")
+    ] = None,
+    liveqa: Annotated[
+        Path | None, typer.Option(help="LiveQA's questions as JSONL, as ordinary messages.")
     ] = None,
     xstest: Annotated[
-        Path | None, typer.Option(help="XSTest as JSONL, for its look-alikes.", dir_okay=False)
+        Path | None, typer.Option(help="XSTest's prompts as JSONL, as ordinary messages.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Recall and false alarms of triage on a labelled test set, by kind, and the time it takes."""
+    """Emergencies found, of which kind, and ordinary messages flagged; and the time it takes."""
     from dataclasses import asdict
 
     from agent.evaluation.parts import triage
 
-    rows = triage.cases(cases or triage.CASES)
-    splits = sorted({row.get("split", "all") for row in rows}, reverse=True)
-    results = [
-        triage.measure(split, [row for row in rows if row.get("split", "all") == split])
-        for split in splits
-    ]
-    if cases is None:
-        results.append(triage.measure("ordinary messages", triage.ordinary()))
-        results.append(triage.measure("held-out letters", triage.letters()))
+    sets = {
+        "held-out letters": triage.cases(triage.LETTERS),
+        "held-out short messages": triage.cases(triage.SHORT),
+        "ordinary short messages": triage.ordinary(),
+    }
+    if cases is not None:
+        sets = {cases.stem: triage.cases(cases)}
+    if liveqa is not None:
+        sets["LiveQA's questions"] = triage.questions(liveqa, "question")
     if xstest is not None:
-        results.append(triage.measure("XSTest", triage.xstest(xstest)))
-    times = triage.times(row["text"] for row in rows)
+        sets["XSTest"] = triage.questions(xstest, "prompt")
+    results = [triage.measure(name, rows) for name, rows in sets.items()]
+    times = triage.times(row["text"] for row in next(iter(sets.values())))
     if as_json:
         print_json({"sets": [asdict(result) for result in results], "ms": asdict(times)})
         return
-    for result in results:
-        print(f"{result.name}")
-        for title, total, by_kind in (
-            ("recall", result.recall, result.recall_by_kind),
-            ("false alarms", result.false_alarms, result.false_alarms_by_kind),
-        ):
-            if total.of:
-                print(f"  {title:28} {total.share:6.1%}  {total.alarms} of {total.of}")
-            for kind, count in by_kind.items():
-                print(f"    {kind:26} {count.share:6.1%}  {count.alarms} of {count.of}")
-        if result.kind_right.of:
-            print(f"  {'of the right kind':28} {result.kind_right.share:6.1%}")
-    print(
-        f"{times.median:.2f} ms a message (median), {times.percentile_99:.2f} ms (99th percentile)"
-    )
+    print("\n\n".join(triage.as_text(result) for result in results))
+    print(_milliseconds(times.median, times.percentile_99))
 
 
 @app.command("router")
@@ -146,6 +137,9 @@ def router_command(
     clinc: Annotated[
         Path | None, typer.Option(help="CLINC150 as JSONL: text, intent.", dir_okay=False)
     ] = None,
+    liveqa: Annotated[
+        Path | None, typer.Option(help="LiveQA's questions as JSONL, all to be retrieved.")
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the calibration: .svg, .png or .pdf.", dir_okay=False)
     ] = None,
@@ -153,31 +147,30 @@ def router_command(
 ) -> None:
     """Health questions retrieved and others left alone, calibration, and the time it takes."""
     from dataclasses import asdict
-    from functools import partial
 
-    from agent.evaluation.parts import router as evaluation
-    from agent.routing import router
-    from agent.routing.embedding import TurnEmbedding
-    from index_store.embedding import embed_queries, identity, load_embedding
+    from agent.evaluation.parts import router
 
-    settings = settings_module.load()
-    rows = evaluation.cases(cases or evaluation.CASES)
-    others = evaluation.clinc(clinc) if clinc else []
-    head = router.load(identity(settings.embed_model), settings.home)
-    model = load_embedding(settings.embed_model)
-    times = evaluation.times(rows, head, TurnEmbedding(model))
-    embed = partial(embed_queries, model)
-    results = [evaluation.measure(cases.stem if cases else "router", rows, head, embed)]
-    if others:
-        results.append(evaluation.measure("CLINC150", others, head, embed))
+    sets = {
+        "router": router.cases(),
+        "turns": router.cases(router.TURNS),
+        "letters": router.letters(),
+    }
+    if cases is not None:
+        sets = {cases.stem: router.cases(cases)}
+    if clinc is not None:
+        sets["CLINC150"] = router.clinc(clinc)
+    if liveqa is not None:
+        sets["LiveQA's questions"] = router.questions(liveqa)
+    results = [router.measure(name, rows) for name, rows in sets.items()]
+    times = router.times(next(iter(sets.values())))
     if plot:
-        evaluation.plot(results[:1], plot)
+        router.plot(results[:1], plot)
     if as_json:
         print_json({"sets": [asdict(result) for result in results], "ms": asdict(times)})
         return
-    print("\n".join(evaluation.as_text(result) for result in results))
-    print(
-        f"{times.median:.2f} ms a message (median), {times.percentile_99:.2f} ms (99th "
-        "percentile), "
-        f"beyond its one embedding of {times.embedding_median:.1f} ms"
-    )
+    print("\n".join(router.as_text(result) for result in results))
+    print(_milliseconds(times.median, times.percentile_99))
+
+
+def _milliseconds(median: float, percentile: float) -> str:
+    return f"{median:.2f} ms a message (median), {percentile:.2f} ms (99th percentile)"

@@ -10,7 +10,7 @@ import sys
 from contextlib import aclosing
 
 from agent.chat.engine import PatientChatEngine
-from agent.chat.events import Delta, Emergency, Event, Finished, Notice, Retrieved, Routed
+from agent.chat.events import Advice, Delta, Emergency, Event, Finished, Notice, Retrieved, Routed
 from agent.errors import AgentError
 
 
@@ -24,8 +24,8 @@ async def show(engine: PatientChatEngine, question: str) -> None:
 def write(event: Event) -> None:
     """The answer goes to standard output; what is about it goes to standard error."""
     match event:
-        case Emergency(_, notice, _):
-            print(f"{notice}\n", flush=True)
+        case Emergency(notice=text) | Advice(text):
+            print(f"{text}\n", flush=True)
         case Routed(route, behaviour):
             _aside(f"{behaviour}: {route.reason}")
         case Retrieved():

@@ -26,7 +26,8 @@ from agent.chat.prompting import prompt
 from agent.finetuning.recipe import Recipe
 from agent.llms.interface import as_dicts
 from agent.routing.embedding import TurnEmbedding
-from agent.routing.router import Router, asks
+from agent.routing.query import query
+from agent.routing.router import route
 from index_store.dataset import Dialogue
 from index_store.split import gives_away
 from index_store.store import IndexStore
@@ -87,7 +88,6 @@ class ExampleMaker:
         tokenizer: Tokenizer,
         store: IndexStore,
         embedding: TurnEmbedding,
-        router: Router,
         training: Sequence[Dialogue],
         *,
         min_score: float,
@@ -98,7 +98,6 @@ class ExampleMaker:
         self._tokenizer = tokenizer
         self._store = store
         self._embedding = embedding
-        self._router = router
         self._training = training
         self._min_score = min_score
         self._max_tokens = max_tokens
@@ -122,12 +121,10 @@ class ExampleMaker:
         said = [ChatMessage(role=MessageRole(m["role"]), content=m["content"]) for m in messages]
         examples = []
         for end in range(0, len(said), 2):
-            turns = [m.content or "" for m in said[: end + 1 : 2]]
-            answers = end > 0 and asks(said[end - 1].content or "")
-            route, _ = self._router.route(turns, self._embedding.matrix(turns), answers)
-            with_documents = route.retrieve and self._random.random() < self.recipe.documents
-            answer = said[end + 1].content or ""
-            examples.append(await self._example(said[:end], turns[-1], answer, with_documents))
+            decided, _ = route(messages[: end + 1])
+            with_documents = decided.retrieve and self._random.random() < self.recipe.documents
+            asked, answer = (m.content or "" for m in said[end : end + 2])
+            examples.append(await self._example(said[:end], asked, answer, with_documents))
         return examples
 
     async def _example(
@@ -158,15 +155,17 @@ class ExampleMaker:
         self, history: list[ChatMessage], message: str, answer: str
     ) -> tuple[list[Dialogue], list[Dialogue]]:
         """Relevant replies of other patients and k distractors, for one prompt."""
-        turns = [m.content or "" for m in history if m.role == MessageRole.USER] + [message]
-        _, query = self._router.route(turns, self._embedding.matrix(turns))
+        said = [*as_dicts(history), {"role": "user", "content": message}]
+        turns = [m["content"] for m in said if m["role"] == "user"]
+        _, searched = route(said)
+        asked = query(searched, self._embedding.matrix(searched))
 
         def of_another(dialogue: Dialogue) -> bool:
             return not gives_away(dialogue, turns, answer)
 
         relevant: list[Dialogue] = []
         hard: list[Dialogue] = []
-        for hit in self._store.search(query.text, query.vector, HARD.stop):
+        for hit in self._store.search(asked.text, asked.vector, HARD.stop):
             dialogue = Dialogue(hit.title, hit.patient, hit.doctor)
             if not of_another(dialogue):
                 continue

@@ -17,7 +17,6 @@ from agent.errors import AgentError
 from agent.finetuning.examples import CONVERSATIONS, ExampleMaker, Tokenizer
 from agent.finetuning.recipe import Recipe
 from agent.llms.choice import decide
-from agent.routing import router
 from agent.routing.embedding import TurnEmbedding
 from agent.settings import Settings
 from index_store.build import build
@@ -58,7 +57,6 @@ async def prepare(
     if not 0 <= recipe.distractors < len(dialogues):
         raise _too_few(len(dialogues), recipe)
     name, checkpoint = decide(settings, "huggingface").base.checkpoint(settings.home / "models")
-    head = router.load(identity(settings.embed_model), settings.home)
     tokenizer = Tokenizer(_tokenizer(checkpoint), settings.context_window)
 
     parts: dict[str, list[Dialogue]] = {"train": [], "validation": [], "test": [], "too long": []}
@@ -77,7 +75,6 @@ async def prepare(
             tokenizer,
             store,
             embedding,
-            head,
             parts["train"],
             min_score=settings.min_score,
             max_tokens=settings.max_tokens,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, get_args
@@ -22,7 +22,17 @@ from chainlit.types import CommandDict
 
 from agent.behaviour import Behaviour
 from agent.chat.comparison import Failed, compare, conversations
-from agent.chat.events import Delta, Emergency, Event, Finished, Notice, Retrieved, Routed, Waiting
+from agent.chat.events import (
+    Advice,
+    Delta,
+    Emergency,
+    Event,
+    Finished,
+    Notice,
+    Retrieved,
+    Routed,
+    Waiting,
+)
 from agent.errors import AgentError
 from agent.page import chainlit_hooks, columns, notice, sources
 from agent.page.columns import Column, Comparison
@@ -128,8 +138,10 @@ class ComparisonOnScreen:
         assert column is not None
         column.state = "running"
         match event:
-            case Emergency(_, text, _):
-                await self._show_notice(text)
+            case Emergency(notice=text):
+                await self._show_once(text, notice.show)
+            case Advice(text):
+                await self._show_once(text, notice.advise)
             case Delta(text):
                 column.note = ""
                 column.answer += text
@@ -148,10 +160,10 @@ class ComparisonOnScreen:
         if self._begun:
             await _keep(self.message, self.comparison)
 
-    async def _show_notice(self, text: str) -> None:
+    async def _show_once(self, text: str, show: Callable[[str], Awaitable[None]]) -> None:
         # Below an answer, its message's notice stands already.
         if not self.comparison.notice and self._turn is not None:
-            await notice.show(text)
+            await show(text)
         self.comparison.notice = text
 
     def _fill(self, column: Column, event: Event) -> None:

@@ -28,6 +28,11 @@ async def show(notice: str) -> None:
     await cl.Message(meanwhile, author=say("notice.meanwhile"), metadata=dict(_MARK)).send()
 
 
+async def advise(line: str) -> None:
+    """Show the line above the answer to what a person should look at soon; it is not pinned."""
+    await cl.Message(line, author="medraft", metadata=dict(_MARK)).send()
+
+
 def country(settings: Settings) -> str:
     """The country that this session has chosen: a code of `agent.safety.emergency`, or none."""
     chosen = cl.user_session.get("chat_settings").get("country", settings.country)

@@ -18,6 +18,7 @@ import chainlit as cl
 from chainlit.utils import utc_now
 
 from agent.chat.events import (
+    Advice,
     Delta,
     Emergency,
     Event,
@@ -30,6 +31,7 @@ from agent.chat.events import (
 )
 from agent.page import chainlit_hooks, sources
 from agent.page.language import number, say
+from agent.page.notice import advise
 from agent.page.notice import show as show_notice
 
 RETRY = "retry"  # the name by which Chainlit knows what a click calls
@@ -78,6 +80,8 @@ class TurnOnScreen:
                 await show_notice(notice)
                 if not answered:
                     await self._say_that_no_model_speaks()
+            case Advice(text):
+                await advise(text)
             case Routed():
                 await self._say_why(event)
             case Retrieved(found):

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from agent.safety.triage import Kind
 from agent.templates import Language, render
+from agent.understanding.labels import Kind
 
 NUMBERS = Path(__file__).parent / "data" / "emergency_numbers.toml"
 
@@ -43,6 +43,11 @@ def notice(kind: Kind, language: Language = "en", country: str = "") -> str:
     emergency number".
     """
     return render(f"emergency.{language}", kind=kind, numbers=countries().get(country))
+
+
+def soon(language: Language = "en") -> str:
+    """The line above the answer to what a person should look at within a day or two."""
+    return render(f"soon.{language}")
 
 
 def held_back(kind: Kind, language: Language = "en") -> str:

@@ -1,9 +1,9 @@
-"""A trained encoder: what it makes of a message, each read once.
+"""The encoder that ships: what it makes of a message, each read once.
 
-Owns its files, their loading, and that one thread reads at a time. Does not know what a verdict or
-a route is.
+Owns the weights' place, their loading, and that one thread reads at a time. Does not know what a
+verdict or a route is.
 
-None ships so far: triage and router do not use it (docs/evaluation.md says why).
+It is the product's own and stays the same whatever MEDRAFT_EMBED_MODEL is.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import AgentError
+from agent.settings import ROOT
 from agent.understanding.labels import HEADS, Said
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from agent.understanding.network import Network
 
+SHIPPED = ROOT / "agent" / "adapters" / "minilm-l6-messages"
 CONFIG, LORA = "adapter_config.json", "adapter_model.safetensors"
 HEAD_WEIGHTS, RECORD = "heads.safetensors", "training.json"
 PREFIX = "base_model.model."  # of a module's name, as PEFT saves it
@@ -110,6 +113,15 @@ def _reading(windows: Sequence[dict[str, torch.Tensor]]) -> Reading:
     )
 
 
+@cache
+def shipped() -> Encoder:
+    """The encoder of this process, loaded at the first call (a second or two).
+
+    Raises AgentError if its files are missing or damaged.
+    """
+    return load(SHIPPED)
+
+
 def load(folder: Path) -> Encoder:
     """A trained encoder. Raises AgentError for files that are missing or damaged."""
     from safetensors import SafetensorError
@@ -125,8 +137,8 @@ def load(folder: Path) -> Encoder:
         network.load_state_dict(load_file(folder / HEAD_WEIGHTS), strict=False)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise AgentError(
-            f"The encoder in {folder} cannot be loaded ({type(error).__name__}): train it anew "
-            "with `medraft train-encoder`."
+            f"The encoder in {folder} cannot be loaded ({type(error).__name__}): install medraft "
+            "again, or train it anew with `medraft train-encoder`."
         ) from None
     return Encoder(network.eval(), tokenizer)
 

@@ -40,7 +40,7 @@ class Network(nn.Module):
         )
 
     def forward(self, ids: torch.Tensor, types: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`ids` are padded with 0; `types` are 1 in the message and 0 in what is before it."""
+        """`ids` are padded with 0; `types` are 0 in the message and 1 in what was before it."""
         mask = ids != 0
         words = self.encoder(input_ids=ids, attention_mask=mask, token_type_ids=types)
         states = words.last_hidden_state.float()
@@ -70,14 +70,14 @@ def windows(tokenizer: PreTrainedTokenizerBase, said: Said) -> list[tuple[list[i
     if len(starts) > MOST:
         starts = [*starts[: MOST // 2], *starts[-MOST // 2 :]]  # type: ignore[assignment]
     cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
-    head = [cls]
+    context = []
     if said.before is not None:
-        head += [*_ids(tokenizer, said.before)[:BEFORE], sep]
-        head += [*_ids(tokenizer, said.reply)[-BEFORE:], sep]
+        context += [*_ids(tokenizer, said.before)[:BEFORE], sep]
+        context += [*_ids(tokenizer, said.reply)[-BEFORE:], sep]
     found = []
     for start in starts:
-        part = [*ids[start : start + WINDOW], sep]
-        found.append(([*head, *part], [0] * len(head) + [1] * len(part)))
+        part = [cls, *ids[start : start + WINDOW], sep]
+        found.append(([*part, *context], [0] * len(part) + [1] * len(context)))
     return found
 
 

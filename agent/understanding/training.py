@@ -13,7 +13,6 @@ is known; `topic` may be "unhealthy": any but health. With `before`, messages of
 from __future__ import annotations
 
 import json
-import math
 import random
 import re
 import time
@@ -46,7 +45,7 @@ Row = dict[str, Any]
 class Training:
     """How long and how fast; a step sees up to `tokens` tokens."""
 
-    epochs: int = 6
+    epochs: int = 3
     rank: int = 32
     learning_rate: float = 5e-4
     head_learning_rate: float = 2e-3
@@ -74,21 +73,24 @@ def said(row: Row) -> Said:
 def epoch(rows: Sequence[Row], how: Training, chance: random.Random) -> list[Row]:
     """The rows of one pass, and what is made of them: two messages as one, an emergency within a
     letter about something else, slips of the keyboard."""
-    letters = [r for r in rows if r.get("length")]
-    short = [r for r in rows if not r.get("length")]
-    single = [r for r in short if "degree" in r and "before" not in r]
-    urgent = [r for r in single if r["degree"] == "now"]
-    calm = [r for r in single if r["degree"] == "none"]
-    plain = [r for r in letters if r["degree"] == "none" and r.get("topic") == "health"]
-    seen = [*letters, *(row for row in short if chance.random() < _share(row, how))]
+    seen = [row for row in rows if chance.random() < _share(row, how)]
     seen += [row for row in rows if row["language"] == "es"] * (how.spanish - 1)
-    for _ in range(len(urgent) // 4):
-        other = chance.choice(calm)
-        seen.append(_joined([other, chance.choice(urgent)], chance))
-        seen.append(_joined([other, chance.choice(calm)], chance))
-    for _ in range(len(plain) // 2):
-        seen.append(_inserted(chance.choice(plain), chance.choice(urgent), chance))
-        seen.append(_inserted(chance.choice(plain), chance.choice(calm), chance))
+    for language in ("en", "es"):
+        single = [
+            r for r in rows if r["language"] == language and "degree" in r and "before" not in r
+        ]
+        short = [r for r in single if r.get("length") != "letter"]
+        urgent = [r for r in short if r["degree"] == "now"]
+        calm = [r for r in short if r["degree"] == "none"]
+        letters = [r for r in single if r.get("length") == "letter"]
+        plain = [r for r in letters if r["degree"] == "none" and r.get("topic") == "health"]
+        for _ in range(len(urgent) // 4):
+            other = chance.choice(calm)
+            seen.append(_joined([other, chance.choice(urgent)], chance))
+            seen.append(_joined([other, chance.choice(calm)], chance))
+        for _ in range(len(plain) // 2):
+            seen.append(_inserted(chance.choice(plain), chance.choice(urgent), chance))
+            seen.append(_inserted(chance.choice(plain), chance.choice(calm), chance))
     chance.shuffle(seen)
     return [{**row, "text": _slipped(row["text"], chance)} for row in seen]
 
@@ -101,6 +103,7 @@ def fit(
 ) -> tuple[Network, Any]:
     """The trained network, its encoder a PEFT model, and the tokenizer."""
     from peft import LoraConfig, get_peft_model
+    from transformers import get_cosine_schedule_with_warmup
 
     torch.manual_seed(how.seed)
     chance = random.Random(how.seed)
@@ -119,14 +122,12 @@ def fit(
         ],
         weight_decay=0.01,
     )
-    steps = how.epochs * len(list(_batches(epoch(rows, how, random.Random(1)), tokenizer, how)))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1, step / 100) * max(0.0, math.cos(math.pi / 2 * step / steps))
-    )
+    epochs = [list(_batches(epoch(rows, how, chance), tokenizer, how)) for _ in range(how.epochs)]
+    steps = sum(map(len, epochs))
+    schedule = get_cosine_schedule_with_warmup(optimizer, min(100, steps // 10), steps)
     begun, step = time.time(), 0
-    for number in range(how.epochs):
+    for number, batches in enumerate(epochs):
         network.train()
-        batches = list(_batches(epoch(rows, how, chance), tokenizer, how))
         chance.shuffle(batches)
         running = 0.0
         for together, (ids, types) in batches:
@@ -142,7 +143,7 @@ def fit(
             running += (loss.item() - running) / min(step, 100)
             if step % 100 == 0:
                 minutes = (time.time() - begun) / 60
-                told(f"step {step} of about {steps}, loss {running:.3f}, {minutes:.1f} minutes")
+                told(f"step {step} of {steps}, loss {running:.3f}, {minutes:.1f} minutes")
         network.eval()
         if after is not None:
             after(network, tokenizer, number)
@@ -209,7 +210,7 @@ def _batches(
 def _loss(logits: dict[str, torch.Tensor], rows: Sequence[Row]) -> torch.Tensor:
     """The sum over the heads of the mean over the rows whose label is known."""
     total = torch.zeros(())
-    for name, weight in (("degree", 1.0), ("kind", 0.5), ("topic", 1.0), ("stands", 0.2)):
+    for name, weight in (("degree", 1.0), ("kind", 1.0), ("topic", 1.0), ("stands", 0.2)):
         labels = HEADS[name]
         known = [i for i, row in enumerate(rows) if row.get(name) in labels]
         if known:

@@ -19,10 +19,9 @@ from agent.errors import AgentError
 from agent.evaluation.parts.cases import Case, halves, judged, known_items, labelled, labels
 from agent.evaluation.parts.ways import SHIPPED, SHIPPED_OF_TURNS, Search, Ways, of_turns
 from agent.evaluation.statistics import Difference, Estimate, differences, estimate
-from agent.routing import router as routing
 from agent.routing.embedding import TurnEmbedding
 from agent.settings import Settings
-from index_store.embedding import identity, load_embedding
+from index_store.embedding import load_embedding
 from index_store.store import IndexStore
 
 DEPTH = 10
@@ -142,7 +141,6 @@ def as_json(found: Found) -> dict[str, Any]:
 
 def run(settings: Settings, judgements: Path | None, many: int) -> dict[str, Found]:
     """Everything that can be measured of the index in use, and of a file of judgements."""
-    router = routing.load(identity(settings.embed_model), settings.home)
     model = load_embedding(settings.embed_model)
     embedding = TurnEmbedding(model)
     told: dict[str, Found] = {}
@@ -155,7 +153,7 @@ def run(settings: Settings, judgements: Path | None, many: int) -> dict[str, Fou
         if store.manifest.is_sample:
             cases = labelled(store, labels("sample", "condition"))
             told["Same condition, held-out patients"] = compare(store, cases)
-            turns = of_turns(store, embedding, router)
+            turns = of_turns(store, embedding)
             told["The same patients in two turns"] = measure(
                 store, halves(cases), turns, SHIPPED_OF_TURNS, embedding
             )

@@ -13,7 +13,8 @@ import numpy as np
 
 from agent.evaluation.parts.cases import Case, sentences
 from agent.routing.embedding import TurnEmbedding
-from agent.routing.router import Router
+from agent.routing.query import query
+from agent.routing.router import route
 from index_store.dataset import Dialogue
 from index_store.embedding import embed_texts
 from index_store.store import CANDIDATES, IndexStore
@@ -102,12 +103,13 @@ class Ways:
         return [self._ids[place] for place in np.argsort(-scores)[:depth]]
 
 
-def of_turns(store: IndexStore, embedding: TurnEmbedding, router: Router) -> Mapping[str, Search]:
+def of_turns(store: IndexStore, embedding: TurnEmbedding) -> Mapping[str, Search]:
     """What to search with when a patient goes on: the router's query against two plainer ones."""
 
     def of_router(case: Case, depth: int) -> list[str]:
-        _, query = router.route(case.turns, embedding.matrix(case.turns))
-        return [hit.id for hit in store.search(query.text, query.vector, depth)]
+        _, turns = route([{"role": "user", "content": turn} for turn in case.turns])
+        asked = query(turns, embedding.matrix(turns))
+        return [hit.id for hit in store.search(asked.text, asked.vector, depth)]
 
     def of(text: Callable[[Case], str]) -> Search:
         def search(case: Case, depth: int) -> list[str]:
