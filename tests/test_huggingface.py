@@ -22,7 +22,7 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from agent import settings
 from agent.errors import AgentError
-from agent.llms import engines
+from agent.llms import engines, gpu
 from agent.llms.huggingface import checkpoint, prefix_cache
 from agent.llms.huggingface.checkpoint import Checkpoint
 from agent.llms.huggingface.generation import Model
@@ -353,7 +353,7 @@ def test_quantization_is_for_cuda_with_bitsandbytes(
 def test_a_torch_for_cpus_on_a_cuda_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", None)
-    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(gpu, "card", lambda: gpu.Card("Tesla T4", "535.54.03"))
     with pytest.raises(AgentError, match="pip install torch"):
         engines.load(settings.load(engine="huggingface"))
 
@@ -386,7 +386,7 @@ LOAD_ALL = """
 import json, sys
 from agent import settings
 from agent.errors import AgentError
-from agent.llms import engines
+from agent.llms import engines, gpu
 for name in sys.argv[1:]:
     try:
         engines.load(settings.load(engine="huggingface", model=name))

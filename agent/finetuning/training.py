@@ -20,9 +20,11 @@ from agent.errors import AgentError
 from agent.finetuning import run
 from agent.finetuning.prepare import TRAIN, VALIDATION
 from agent.finetuning.recipe import Training
+from agent.llms import gpu
 from agent.llms.choice import decide
 from agent.llms.interface import END_TOKENS
 from agent.settings import Settings
+from index_store.device import device
 from index_store.errors import first_sentence
 
 PADDING = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|endoftext|>", "<pad>")
@@ -41,11 +43,10 @@ def check(training: Training, examples: Path) -> None:
             )
         if not (examples / name).stat().st_size:
             raise AgentError(f"{examples / name} is empty: give a larger data set as --source.")
-    if training.four_bit:
-        import torch
-
-        if not torch.cuda.is_available():
-            raise AgentError("--four-bit needs a CUDA machine: leave it out on this one.")
+    if (trouble := gpu.trouble()) is not None:
+        raise AgentError(trouble)
+    if training.four_bit and device() == "cpu":
+        raise AgentError("--four-bit needs a CUDA machine: leave it out on this one.")
 
 
 def train(settings: Settings, training: Training, examples: Path, output: Path) -> dict[str, Any]:

@@ -6,19 +6,24 @@ nothing, and asks torch for a GPU only where the answer matters: importing it ta
 
 from __future__ import annotations
 
-import shutil
+import functools
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from agent.behaviour import LLMChoice
 from agent.errors import AgentError
+from agent.llms import gpu
 from agent.llms.embedded import EMBEDDED, transformers_directory
 from agent.settings import ROOT, Settings
+from index_store.device import device
 
 CUDA_MODEL = "meta-llama/Meta-Llama-3-8B-Instruct"
 SHIPPED_ADAPTER = ROOT / "agent" / "adapters" / "smollm2-135m-doctor"
 MODEL, FINE_TUNED_MODEL = "MEDRAFT_MODEL", "MEDRAFT_FINE_TUNED_MODEL"
+
+log = logging.getLogger("medraft")
 
 EngineName = Literal["llama_cpp", "huggingface", "openai_like"]
 
@@ -123,24 +128,29 @@ def check(settings: Settings) -> None:
 def _engine(settings: Settings) -> EngineName:
     if settings.engine != "auto":
         return settings.engine
-    if shutil.which("nvidia-smi") is None:  # spares the import of torch
+    if gpu.card() is None or settings.model.endswith(".gguf"):  # spares the import of torch
         return "llama_cpp"
-    import torch
+    trouble = gpu.trouble()
+    if trouble is None:
+        return "huggingface" if device() == "cuda" else "llama_cpp"
+    if settings.model not in ("auto", "embedded"):
+        raise AgentError(trouble)
+    _tell(f"{trouble} Until then the embedded model answers, on the CPU.")
+    return "llama_cpp"
 
-    # A torch for CPUs beside a GPU is the huggingface engine's to explain.
-    wanted = torch.cuda.is_available() or torch.version.cuda is None
-    return "huggingface" if wanted else "llama_cpp"
+
+@functools.cache
+def _tell(sentence: str) -> None:
+    """Say it once, however often the decision is asked for."""
+    log.warning("%s", sentence)
 
 
 def _weights(named: str, setting: str, engine: EngineName) -> Weights:
     auto = named == "auto"
     if engine == "openai_like":
         return Weights(named, setting, auto=auto)
-    if auto and engine == "huggingface":
-        import torch
-
-        if torch.cuda.is_available():
-            return Weights(CUDA_MODEL, setting, auto=True)
+    if auto and engine == "huggingface" and device() == "cuda":
+        return Weights(CUDA_MODEL, setting, auto=True)
     if auto or named == "embedded":
         return Weights(EMBEDDED, setting, embedded=True, auto=auto)
     return Weights(named, setting)

@@ -7,7 +7,6 @@ checkpoint loads. Knows nothing of adapters, nor of who answers with it.
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from agent.errors import AgentError
+from agent.llms import gpu
 from agent.llms.choice import Weights
 from index_store.errors import first_sentence
 
@@ -99,6 +99,10 @@ class Checkpoint:
 
 def check(base: Weights, quantize: str) -> None:
     """Refuse at once what this machine cannot do. Raises AgentError."""
+    # The embedded model runs on a CPU as well; whoever asks for it by name may have it so.
+    trouble = gpu.trouble()
+    if trouble and (base.auto or not base.embedded or torch.cuda.is_available()):
+        raise AgentError(trouble)
     if torch.cuda.is_available():
         if quantize != "none" and importlib.util.find_spec("bitsandbytes") is None:
             raise AgentError(
@@ -106,13 +110,6 @@ def check(base: Weights, quantize: str) -> None:
                 '`pip install -e ".[gpu]"`, or unset it.'
             )
         return
-    # The embedded model runs on a CPU as well; whoever asks for it by name may have it so.
-    wants_gpu = base.auto or not base.embedded
-    if wants_gpu and shutil.which("nvidia-smi") and torch.version.cuda is None:
-        raise AgentError(
-            "This machine has an NVIDIA GPU, but PyTorch is the build for CPUs: run "
-            "`pip uninstall -y torch && pip install torch`, or set MEDRAFT_ENGINE=llama_cpp."
-        )
     if quantize != "none":
         raise AgentError(
             f"MEDRAFT_QUANTIZE={quantize} needs a CUDA GPU, and there is none here: unset it."

@@ -1,0 +1,32 @@
+"""Where torch computes on this machine: on CUDA, if it sees a card and was built for it.
+
+Owns that one question, which embedding and LLM ask alike. Knows no model.
+"""
+
+from __future__ import annotations
+
+
+def device() -> str:
+    """The torch device to compute on, "cuda" or "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() and without_code() is None else "cpu"
+
+
+def without_code() -> tuple[int, int] | None:
+    """The compute capability of a card that torch sees and has no code for, if there is one.
+
+    Code for a capability (`sm_75`) runs on all of the same major number that are not older, and
+    what is compiled on the card itself (`compute_75`) on all that are not older.
+    """
+    import torch
+
+    built = [each.rstrip("af").split("_") for each in torch.cuda.get_arch_list()]
+    for number in range(torch.cuda.device_count() if built else 0):
+        major, minor = torch.cuda.get_device_capability(number)
+        for kind, code in built:
+            if int(code) <= 10 * major + minor and (kind == "compute" or code[:-1] == str(major)):
+                break
+        else:
+            return major, minor
+    return None
