@@ -148,5 +148,5 @@ def opened_files(
     exact = vectors.opened(folder / VECTORS)
     nearest = exact if factory == vectors.EXACT else vectors.open_nearest(folder / NEAREST)
     if search_on == "gpu":
-        nearest = vectors.on_gpu(nearest)
+        nearest = vectors.OnGpu(nearest)
     return exact, nearest, bm25.BM25Index(folder / BM25), Replies(folder / REPLIES, folder / IDS)

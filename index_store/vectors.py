@@ -7,6 +7,7 @@ Does not know whose vectors they are.
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 EXACT = "Flat"  # the FAISS factory string that searches all vectors
 BLOCK = 8192  # vectors that are in memory at once
 TRAINING = 64  # vectors for each cell of an IVF, at least 39 to FAISS
+ANY_DIMENSION = 384  # which product quantizers divide, as MiniLM's
+# Bytes of the GPU that searching works in. FAISS itself takes 1.5 GiB, and for each index anew: one
+# query's distances to a million vectors are 4 MiB.
+SCRATCH = 64 * 2**20
 EF_SEARCH = 128  # of HNSW: candidates that are kept while searching
 
 
@@ -96,13 +101,63 @@ def open_nearest(path: Path) -> Any:
     return index
 
 
-def on_gpu(index: Any) -> Any:
-    """A copy of `index` on the first GPU. Raises StoreError if FAISS has none."""
+class OnGpu:
+    """A copy of an index on the first GPU, searched by one thread at a time.
+
+    FAISS is not thread-safe on a GPU, not even for reading, and searches run in threads.
+    """
+
+    def __init__(self, index: Any) -> None:
+        """Raises StoreError if FAISS has no GPU, no room there, or does not know the index."""
+        import faiss
+
+        if "gpu" not in faiss.get_compile_options().lower() or faiss.get_num_gpus() == 0:
+            raise StoreError(
+                "MEDRAFT_SEARCH_ON is gpu, and FAISS finds none: install faiss-gpu in place of "
+                "faiss-cpu on a machine with CUDA, or set it to cpu."
+            )
+        self._resources = faiss.StandardGpuResources()
+        self._resources.setTempMemory(SCRATCH)
+        self._resources.setPinnedMemory(0)
+        try:
+            self._index = faiss.index_cpu_to_gpu(self._resources, 0, index)
+        except RuntimeError as error:
+            raise StoreError(_why_not(error)) from error
+        self._alone = threading.Lock()
+
+    def search(self, queries: np.ndarray[Any, Any], depth: int) -> Any:
+        """Cosines and positions, (n, depth) each. Raises StoreError if there is no room for it."""
+        try:
+            with self._alone:
+                return self._index.search(queries, depth)
+        except RuntimeError as error:
+            raise StoreError(_why_not(error)) from error
+
+
+def check_on_gpu(factory: str) -> None:
+    """Refuse a factory that FAISS does not know on a GPU, before anything is built by it.
+
+    Raises StoreError, as `OnGpu` does.
+    """
     import faiss
 
-    if "gpu" not in faiss.get_compile_options().lower() or faiss.get_num_gpus() == 0:
-        raise StoreError(
-            "MEDRAFT_SEARCH_ON is gpu, and FAISS finds none: install faiss-gpu in place of "
-            "faiss-cpu on a machine with CUDA, or set it to cpu."
+    try:
+        empty = faiss.index_factory(ANY_DIMENSION, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError:
+        return  # `write_nearest` says what is wrong with it
+    OnGpu(empty)
+
+
+def _why_not(error: RuntimeError) -> str:
+    said = str(error).lower()
+    if "not implemented" in said or "not supported" in said:
+        return (
+            "FAISS does not know this kind of index on a GPU: set MEDRAFT_SEARCH_ON=cpu, or build "
+            "the index with --factory Flat or IVF1024,PQ48."
         )
-    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+    if "out of memory" in said or "alloc fail" in said:
+        return (
+            "The GPU's memory is full, and the index does not fit: set MEDRAFT_SEARCH_ON=cpu, or "
+            "close other programs on the GPU."
+        )
+    return f"FAISS fails on the GPU ({reason(error)}): set MEDRAFT_SEARCH_ON=cpu."

@@ -37,8 +37,11 @@ def build(
     A build that was killed goes on where it was when it is called again.
     """
     from index_store.build import build
+    from index_store.vectors import check_on_gpu
 
     settings = settings_module.load()
+    if settings.search_on == "gpu":
+        check_on_gpu(factory)
     rows, target = _rows(source, columns, limit), directory or settings.index_dir
     built = build(rows, target, settings.embed_model, source=source, limit=limit, factory=factory)
     _say(built, target)
@@ -165,7 +168,8 @@ def search(
     from index_store.store import IndexStore
 
     settings = settings_module.load()
-    with IndexStore.open(directory or settings.index_dir, settings.embed_model) as store:
+    target = directory or settings.index_dir
+    with IndexStore.open(target, settings.embed_model, settings.search_on) as store:
         vector = embed_queries(load_embedding(settings.embed_model), [question])[0]
         hits = store.search(question, vector, k)
     if as_json:
