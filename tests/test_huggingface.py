@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,10 +26,10 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from agent import settings
 from agent.errors import AgentError
 from agent.llms import engines, gpu
-from agent.llms.huggingface import checkpoint, prefix_cache
+from agent.llms.huggingface import checkpoint, failures, generation
 from agent.llms.huggingface.checkpoint import Checkpoint
 from agent.llms.huggingface.generation import Model
-from agent.llms.interface import ChatLLM, Engine
+from agent.llms.interface import ChatLLM, Engine, Sampling
 from agent.settings import ROOT
 
 COMPLAINTS = [f"I am {20 + n} and my head hurts in the morning, what helps?" for n in range(10)]
@@ -149,10 +152,10 @@ async def test_the_prefix_cache_is_bounded_and_the_oldest_goes_first(
     prompts = [said(f"You are doctor {n}.", "It hurts here. " * 30) for n in range(4)]
     await answer(engine.base, prompts[0])
     kept = model_of(engine).prefixes
-    monkeypatch.setattr(prefix_cache, "LIMIT", int(3.5 * kept.size()))
+    monkeypatch.setattr(kept, "limit", int(3.5 * kept.size()))
     for prompt in (prompts[1], prompts[2], prompts[0], prompts[3]):
         await answer(engine.base, prompt)
-    assert 0 < kept.size() <= prefix_cache.LIMIT
+    assert 0 < kept.size() <= kept.limit
     read.clear()
     await answer(engine.base, prompts[0])
     assert read[0] == 1, "the one that was used again is kept"
@@ -249,6 +252,122 @@ async def test_out_of_memory_twice_is_one_sentence_and_the_engine_lives_on(
         with pytest.raises(AgentError, match="memory is full"):
             await answer(engine.base, prompt)
     assert await answer(engine.base, prompt)
+
+
+@pytest.mark.parametrize("sign", failures.FULL)
+async def test_cublas_without_memory_is_a_full_memory(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, sign: str
+) -> None:
+    prompt = said("You are a doctor.", COMPLAINTS[0])
+    whole = await answer(engine.base, prompt)
+    model = model_of(engine)
+    generate, calls = model.model.generate, []
+
+    def full_once(**wanted: Any) -> None:
+        calls.append(model.prefixes.size())
+        if len(calls) == 1:
+            raise RuntimeError(f"CUDA error: {sign} when calling `cublasCreate(handle)`")
+        generate(**wanted)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.model, "generate", full_once)
+        assert await answer(engine.base, prompt) == whole
+    assert calls[1:] == [0]
+    assert "memory is full" in str(failures.answer_error(RuntimeError(sign)))
+
+
+async def test_numbers_that_run_over_are_one_sentence_and_the_engine_lives_on(
+    engine: Engine,
+) -> None:
+    prompt = said("You are a doctor.", COMPLAINTS[0])
+    whole = await answer(engine.base, prompt)
+    layer = model_of(engine).model.get_decoder().layers[0]
+    hook = layer.register_forward_hook(lambda _, __, output: output * float("nan"))
+    # Drawn from, these would trip an assertion of the GPU's, after which CUDA answers nobody.
+    stream = await engine.base.astream_chat(prompt, max_tokens=12, temperature=1.0)
+    with pytest.raises(AgentError, match=r"ran over in 16 bits.*MEDRAFT_QUANTIZE"):
+        async for _ in stream:
+            pass
+    hook.remove()
+    assert await answer(engine.base, prompt) == whole
+
+
+def test_a_gpu_that_is_lost_says_that_medraft_must_be_started_again() -> None:
+    error = RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be")
+    told = str(failures.answer_error(error))
+    assert told.endswith("start medraft again.") and "\n" not in told
+
+
+def test_the_prefix_cache_takes_no_more_than_its_share_of_the_card(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for free, limit in ((80, 1.0), (2, 0.5), (0.25, 0.0625)):
+        monkeypatch.setattr(
+            torch.cuda, "mem_get_info", lambda device, free=free: (int(free * 2**30), 80 * 2**30)
+        )
+        card: Any = SimpleNamespace(device=torch.device("cuda"))
+        assert generation._room_for_prefixes(card) == int(limit * 2**30)
+
+
+async def test_the_checkpoints_own_generation_config_changes_no_answer(
+    tiny_checkpoint: Path, tiny_adapter: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = Path(shutil.copytree(tiny_checkpoint, tmp_path / "own"))
+    theirs = {"repetition_penalty": 1.8, "max_length": 40, "no_repeat_ngram_size": 2, "top_k": 3}
+    (own / "generation_config.json").write_text(json.dumps(theirs))
+    library = logging.getLogger("transformers")
+    library.addHandler(caplog.handler)
+    answers = []
+    for folder in (tiny_checkpoint, own):
+        wanted = {"model": str(folder), "adapter": str(tiny_adapter)}
+        loaded = engines.load(settings.load(engine="huggingface", **wanted))
+        for llm in (loaded.base, loaded.llm("fine-tuned")):
+            answers.append(await answer(llm, said("You are a doctor.", COMPLAINTS[0]), 40))
+    library.removeHandler(caplog.handler)
+    assert answers[:2] == answers[2:]
+    assert "max_length" not in caplog.text
+
+
+async def test_no_answer_takes_pefts_way_for_rows_of_several_adapters(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mixed(*_: Any, **__: Any) -> None:
+        raise AssertionError("it picks rows by lists, three in each layer")
+
+    monkeypatch.setattr("peft.tuners.lora.layer.LoraLayer._mixed_batch_forward", mixed)
+    prompts = [said("You are a doctor.", complaint) for complaint in COMPLAINTS[:4]]
+    llms = (engine.base, engine.llm("fine-tuned"))
+    alone = [await answer(llm, prompt) for llm in llms for prompt in prompts]
+    assert all(base != tuned for base, tuned in zip(alone[:4], alone[4:], strict=True))
+    model_of(engine).prefixes.clear()
+    jobs = [(llm, prompt) for llm in llms for prompt in prompts]
+    order = [0, 4, 1, 5, 6, 2, 3, 7] * 3
+    together = await asyncio.gather(*(answer(*jobs[n]) for n in order))
+    assert together == [alone[n] for n in order], "whoever asks, the weights are the right ones"
+
+
+async def test_a_long_prompt_is_read_in_chunks_and_stop_is_heard_between_them(
+    engine: Engine, read: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = said("You are a doctor.", "It hurts here. " * 60)
+    whole = await engine.base.count_tokens(prompt)
+    at_once = await answer(engine.base, prompt)
+    model_of(engine).prefixes.clear()
+    monkeypatch.setattr(generation, "CHUNK", 50)
+    read.clear()
+    assert await answer(engine.base, prompt) == at_once
+    chunks = [tokens for tokens in read if tokens > 1]
+    assert max(chunks) <= 50 and sum(chunks) == whole > 150
+
+    model = model_of(engine)
+    model.prefixes.clear()
+    read.clear()
+    stop = threading.Event()
+    # As on a GPU: Stop comes when all layers of a chunk have been handed over.
+    head = model.model.model.norm.register_forward_hook(lambda *_: stop.set())
+    model.answer(prompt, Sampling(12), False, lambda delta, **raw: None, stop)
+    head.remove()
+    assert read == [50]
 
 
 Room = Callable[[int], None]

@@ -26,29 +26,22 @@ from agent.llms import peft_adapter
 from agent.llms.choice import Choice, Weights
 from agent.llms.huggingface import checkpoint
 from agent.llms.huggingface.checkpoint import Checkpoint
-from agent.llms.huggingface.generation import (
-    Model,
-    Queue,
-    Say,
-    answer_error,
-    free_memory,
-    prompt_ids,
-)
+from agent.llms.huggingface.failures import answer_error, free_memory
+from agent.llms.huggingface.generation import Model, prompt_ids
+from agent.llms.huggingface.queue import Queue, Say
 from agent.llms.interface import Engine, Loss, Sampling
 from agent.settings import Settings
 
-ADAPTER = "doctor"
-
 
 class HuggingFaceChatLLM(HuggingFaceLLM):
-    """One LLM on weights that stay: with an adapter (None: there is none loaded)."""
+    """One LLM on weights that stay: with their adapter or without."""
 
     _shared: Model = PrivateAttr()
     _queue: Queue = PrivateAttr()
-    _adapter: str | None = PrivateAttr()
+    _with_adapter: bool = PrivateAttr()
 
     def __init__(
-        self, shared: Model, queue: Queue, name: str, window: int, adapter: str | None
+        self, shared: Model, queue: Queue, name: str, window: int, with_adapter: bool
     ) -> None:
         super().__init__(
             model=shared.model,
@@ -60,21 +53,23 @@ class HuggingFaceChatLLM(HuggingFaceLLM):
         )
         self._shared = shared
         self._queue = queue
-        self._adapter = adapter
+        self._with_adapter = with_adapter
 
     async def astream_chat(
         self, messages: Sequence[ChatMessage], **sampling: Any
     ) -> ChatResponseAsyncGen:
         wanted = Sampling(**sampling)
         return self._queue.stream(
-            lambda say, stop: self._shared.answer(messages, wanted, self._adapter, say, stop)
+            lambda say, stop: self._shared.answer(messages, wanted, self._with_adapter, say, stop)
         )
 
     async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         return len(await asyncio.to_thread(prompt_ids, self._shared.tokenizer, messages))
 
     async def loss(self, messages: Sequence[ChatMessage], answer: str) -> Loss | None:
-        return await self._queue.run(lambda: self._shared.loss(messages, answer, self._adapter))
+        return await self._queue.run(
+            lambda: self._shared.loss(messages, answer, self._with_adapter)
+        )
 
 
 class Residents:
@@ -133,7 +128,7 @@ class FullCheckpointLLM:
         wanted = Sampling(**sampling)
         return self._queue.stream(
             lambda say, stop: self._residents.model(self._checkpoint, say).answer(
-                messages, wanted, None, say, stop
+                messages, wanted, False, say, stop
             )
         )
 
@@ -145,7 +140,7 @@ class FullCheckpointLLM:
         """As `HuggingFaceChatLLM`'s. Raises AgentError if the checkpoint does not load."""
         return await self._queue.run(
             lambda: self._residents.model(self._checkpoint, lambda delta, **raw: None).loss(
-                messages, answer, None
+                messages, answer, False
             )
         )
 
@@ -179,19 +174,22 @@ def _with_adapter(settings: Settings, base: Checkpoint, folder: Path | None) -> 
                 "give the folder with adapter_config.json."
             )
         peft_adapter.read(folder).check(base.name, peft_adapter.linear_modules(base.source))
-    model = base.load()
+    model, adapted = base.load(), []
     if folder is not None:
         from peft import PeftModel
+        from peft.tuners.lora import LoraLayer
 
-        model = PeftModel.from_pretrained(model, str(folder), adapter_name=ADAPTER).eval()
-    shared, queue = Model(model, tokenizer, has_adapter=folder is not None), Queue()
+        # In the weights' own precision: in 32 bits, as to train, each layer would convert twice.
+        tuned = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
+        model = tuned.eval().get_base_model()
+        adapted = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
+    shared, queue = Model(model, tokenizer, adapted), Queue()
 
-    def llm(adapter: str | None) -> HuggingFaceChatLLM:
-        return HuggingFaceChatLLM(shared, queue, base.name, settings.context_window, adapter)
+    def llm(with_adapter: bool) -> HuggingFaceChatLLM:
+        return HuggingFaceChatLLM(shared, queue, base.name, settings.context_window, with_adapter)
 
-    if folder is None:
-        return Engine("huggingface", base.name, base=llm(None), fine_tuned=None)
-    return Engine("huggingface", base.name, base=llm("__base__"), fine_tuned=llm(ADAPTER))
+    tuned_llm = None if folder is None else llm(with_adapter=True)
+    return Engine("huggingface", base.name, base=llm(with_adapter=False), fine_tuned=tuned_llm)
 
 
 def _two_checkpoints(settings: Settings, base: Checkpoint, tuned: Checkpoint) -> Engine:

@@ -1,6 +1,6 @@
 """The key-value caches of past prompts and answers, so that a turn reads only what is new in it.
 
-Owns which caches are kept, who gets one, and that together they stay within LIMIT. Knows nothing
+Owns which caches are kept, who gets one, and that together they stay within a limit. Knows nothing
 of models or conversations: a cache is found by the tokens that it holds and the adapter that they
 were read with. Only the thread that runs the model comes here.
 """
@@ -15,12 +15,12 @@ from transformers import DynamicCache
 
 # A token takes 128 KiB in Llama 3 8B and 45 KiB in the embedded model (in float32): room for some
 # 8,000 and 23,000 of them.
-LIMIT = 2**30
+MOST_KEPT = 2**30
 
 
 @dataclass(frozen=True, eq=False)
 class _Kept:
-    adapter: str | None
+    with_adapter: bool | None
     ids: list[int]
     cache: Any  # a DynamicCache
 
@@ -34,16 +34,21 @@ class _Kept:
 class PrefixCache:
     """Caches of one model, `config` is the model's; the least recently used goes first."""
 
-    def __init__(self, config: Any) -> None:
-        self._config = config
+    def __init__(self, config: Any, limit: int) -> None:
+        """`limit` is in bytes."""
+        self._config, self.limit = config, limit
         self._kept: list[_Kept] = []  # the one used last is last
 
-    def take(self, adapter: str | None, ids: Sequence[int]) -> DynamicCache:
+    def take(self, with_adapter: bool | None, ids: Sequence[int]) -> DynamicCache:
         """A cache of the longest known beginning of `ids`, the caller's alone; empty at worst.
 
         At least the last token of `ids` is not in it: the model must have something to compute.
         """
-        known = [(_common(kept.ids, ids), kept) for kept in self._kept if kept.adapter == adapter]
+        known = [
+            (_common(kept.ids, ids), kept)
+            for kept in self._kept
+            if kept.with_adapter == with_adapter
+        ]
         length, best = max(reversed(known), key=lambda pair: pair[0], default=(0, None))
         length = min(length, len(ids) - 1)
         if best is None or length == 0:
@@ -60,7 +65,7 @@ class PrefixCache:
             layer.update(kept.keys[..., :length, :], kept.values[..., :length, :])
         return copy
 
-    def keep(self, adapter: str | None, ids: Sequence[int], cache: Any) -> None:
+    def keep(self, with_adapter: bool | None, ids: Sequence[int], cache: Any) -> None:
         """Take back a cache that has read a beginning of `ids`, whether or not it came to an end.
 
         A forward pass that was broken off leaves the first layers longer than the last ones: what
@@ -71,8 +76,8 @@ class PrefixCache:
         whole = min(layer.get_seq_length() for layer in cache.layers)
         if whole == 0:
             return
-        self._kept.append(_Kept(adapter, list(ids[:whole]), cache))
-        while self._kept and self.size() > LIMIT:
+        self._kept.append(_Kept(with_adapter, list(ids[:whole]), cache))
+        while self._kept and self.size() > self.limit:
             self._kept.pop(0)
 
     def clear(self) -> None:

@@ -1,0 +1,60 @@
+"""What goes wrong on the way to an answer, and the one sentence that is said of it.
+
+Owns which errors mean that memory is full, which that the GPU is lost to this process, and their
+sentences. Knows nothing of who answers.
+"""
+
+from __future__ import annotations
+
+import gc
+
+import torch
+
+from agent.errors import AgentError
+from index_store.errors import first_sentence
+
+# What CUDA and cuBLAS raise, as plain RuntimeErrors, beside torch's own error.
+FULL = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory", "cudaErrorMemoryAllocation")
+# After these CUDA refuses all that this process asks of it.
+LOST = ("device-side assert", "illegal memory access", "unspecified launch failure")
+
+
+class NotANumber(Exception):
+    """The model computes no numbers any more: in 16 bits some run over."""
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the GPU had no memory for it."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in FULL)
+
+
+def answer_error(error: Exception) -> AgentError:
+    """One sentence for the patient."""
+    if isinstance(error, AgentError):
+        return error
+    if is_full(error):
+        return AgentError(
+            "The GPU's memory is full: close other programs on it, set MEDRAFT_QUANTIZE=4bit, "
+            "lower MEDRAFT_CONTEXT_WINDOW, or choose a smaller MEDRAFT_MODEL."
+        )
+    if isinstance(error, NotANumber):
+        return AgentError(
+            "The model's numbers ran over in 16 bits, so that there is no answer to this: ask in "
+            "other words, or set MEDRAFT_QUANTIZE=8bit or another MEDRAFT_MODEL."
+        )
+    if any(sign in str(error) for sign in LOST):
+        return AgentError(
+            f"The GPU is lost to this process ({first_sentence(error).rstrip('.')}): start medraft "
+            "again."
+        )
+    return AgentError(
+        f"transformers failed while answering: {type(error).__name__}: {first_sentence(error)}"
+    )
+
+
+def free_memory() -> None:
+    """Give back to the GPU what nothing refers to any more."""
+    gc.collect()
+    torch.cuda.empty_cache()
