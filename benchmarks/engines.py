@@ -15,9 +15,10 @@ import argparse
 import asyncio
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from agent import settings
@@ -26,6 +27,7 @@ from agent.chat.engine import PatientChatEngine
 from agent.chat.events import Finished, Timing
 from agent.chat.loading import Agent
 from agent.chat.prompting import prompt
+from agent.llms.choice import decide
 from agent.llms.interface import Sampling, as_dicts
 from benchmarks.turn import longest_gap
 
@@ -39,6 +41,7 @@ COMPLAINTS = (
     "My throat is sore and it hurts to swallow since Monday.",
     "I feel dizzy when I get up quickly from my chair.",
 )
+Bare = Callable[[Sequence[Any], Sampling], Awaitable["Speed"]]
 TOKENS = 64
 REPEATS = 8
 
@@ -99,11 +102,12 @@ async def bare_llama_cpp(agent: Agent, messages: Sequence[Any], sampling: Sampli
     return speed(first, (time.perf_counter() - start) * 1000, tokens)
 
 
-async def bare_huggingface(agent: Agent, messages: Sequence[Any], sampling: Sampling) -> Speed:
-    """`generate` in this thread, with transformers' own streamer."""
+async def bare_huggingface(
+    model: Any, tokenizer: Any, messages: Sequence[Any], sampling: Sampling
+) -> Speed:
+    """`generate` of a checkpoint as it is, in this thread, with transformers' own streamer."""
     from transformers import TextStreamer
 
-    llm: Any = agent.engine.base
     times: list[float] = []
 
     class Clock(TextStreamer):
@@ -114,13 +118,13 @@ async def bare_huggingface(agent: Agent, messages: Sequence[Any], sampling: Samp
         def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
             pass
 
-    encoded = llm._tokenizer.apply_chat_template(
+    encoded = tokenizer.apply_chat_template(
         as_dicts(messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
     start = time.perf_counter()
-    llm._model.generate(
-        **encoded,
-        streamer=Clock(llm._tokenizer, skip_prompt=True),
+    model.generate(
+        **{name: tensor.to(model.device) for name, tensor in encoded.items()},
+        streamer=Clock(tokenizer, skip_prompt=True),
         max_new_tokens=sampling.max_tokens,
         do_sample=sampling.temperature > 0,
         temperature=sampling.temperature,
@@ -128,14 +132,25 @@ async def bare_huggingface(agent: Agent, messages: Sequence[Any], sampling: Samp
         top_k=sampling.top_k,
         min_p=sampling.min_p,
         repetition_penalty=sampling.repetition_penalty,
-        adapter_names=["__base__"],
     )
     made = [(moment - start) * 1000 for moment in times[1:]]  # the prompt is put first
     return speed(made[0], made[-1], len(made))
 
 
+def bare(agent: Agent) -> Bare:
+    """The engine without anything of ours: without adapter, hooks and prefix cache."""
+    if agent.engine.name == "llama_cpp":
+        return partial(bare_llama_cpp, agent)
+    from agent.llms.huggingface.checkpoint import Checkpoint
+
+    weights = decide(agent.settings).base
+    name, source = weights.checkpoint(agent.settings.home / "models")
+    plain = Checkpoint(name, source, weights.setting, agent.settings.quantize)
+    return partial(bare_huggingface, plain.load(), plain.tokenizer)
+
+
 async def against_bare(agent: Agent) -> None:
-    bare = bare_llama_cpp if agent.engine.name == "llama_cpp" else bare_huggingface
+    unadorned = bare(agent)
     chosen = agent.settings
     sampling = Sampling(chosen.max_tokens, chosen.temperature, chosen.top_p)
     ours, theirs = [], []
@@ -146,7 +161,7 @@ async def against_bare(agent: Agent) -> None:
         ours.append(speed(timing.first_token_ms, timing.total_ms, timing.tokens))
         message = f"I am {50 + n}. {complaint}"
         made = await prompt(agent.engine.base, "base", [], message, [], chosen.max_tokens)
-        theirs.append(await bare(agent, made.messages, sampling))
+        theirs.append(await unadorned(made.messages, sampling))
     us, them = median(ours), median(theirs)
     print(
         f"  first token {us.first:.0f} ms, bare {them.first:.0f} ms "
