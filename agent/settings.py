@@ -41,7 +41,7 @@ class Settings(BaseSettings):
         description="The embedding model: embedded (MiniLM-L6), a directory, or a name on the Hub.",
     )
     search_on: Literal["cpu", "gpu"] = Field(
-        "cpu", description="Where vectors are searched: cpu, or gpu (with faiss-gpu)."
+        "cpu", description="Where vectors are searched: cpu, or gpu (with the extra gpu-search)."
     )
 
     engine: Literal["auto", "llama_cpp", "huggingface", "openai_like"] = Field(

@@ -113,8 +113,9 @@ class OnGpu:
 
         if "gpu" not in faiss.get_compile_options().lower() or faiss.get_num_gpus() == 0:
             raise StoreError(
-                "MEDRAFT_SEARCH_ON is gpu, and FAISS finds none: install faiss-gpu in place of "
-                "faiss-cpu on a machine with CUDA, or set it to cpu."
+                "MEDRAFT_SEARCH_ON is gpu, and FAISS finds none: on an x86-64 machine with CUDA "
+                'run `pip uninstall -y faiss-cpu && pip install -e ".[gpu-search]"`, or set it to '
+                "cpu."
             )
         self._resources = faiss.StandardGpuResources()
         self._resources.setTempMemory(SCRATCH)

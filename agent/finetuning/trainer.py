@@ -35,10 +35,13 @@ class AnswerTrainer(SFTTrainer):
             use_cache=False,
         ).last_hidden_state[:, :-1]
         labels = inputs["labels"][:, 1:]
-        learned = labels != -100
-        logits = causal.lm_head(hidden[learned]).float()
-        loss = torch.nn.functional.cross_entropy(logits, labels[learned], reduction="sum")
-        return loss / (learned.sum() if num_items_in_batch is None else num_items_in_batch)
+        rows, places = (labels != -100).nonzero(as_tuple=True)
+        # Of a model on several GPUs the last layer and the head need not be where the inputs are.
+        learned = hidden[rows.to(hidden.device), places.to(hidden.device)]
+        logits = causal.lm_head(learned).float()
+        wanted = labels[rows, places].to(logits.device)
+        loss = torch.nn.functional.cross_entropy(logits, wanted, reduction="sum").to(labels.device)
+        return loss / (len(rows) if num_items_in_batch is None else num_items_in_batch)
 
 
 class Progress(TrainerCallback):
