@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -200,6 +201,81 @@ def test_the_loss_is_that_of_the_model_itself(
         ours = trainer.compute_loss(trainer.model, dict(batch))
         plain = trainer.model(**batch).loss
     assert ours.item() == pytest.approx(plain.item(), rel=2e-3)
+
+
+def test_the_adapter_of_a_quantized_model_is_trained_in_32_bits(
+    examples: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from agent.finetuning import training
+
+    load = training._model
+
+    def quantized(*wanted: Any) -> Any:
+        model, tokenizer = load(*wanted)
+        model.is_loaded_in_4bit = True  # as TRL asks
+        return model, tokenizer
+
+    monkeypatch.setattr(training, "_model", quantized)
+    trainer = training._trainer(str(tiny_checkpoint), QUICK, examples, tmp_path)
+    trained = [each for each in trainer.model.parameters() if each.requires_grad]
+    assert trained and {each.dtype for each in trained} == {torch.float32}
+
+
+def test_the_loss_of_a_model_on_two_devices_comes_back_to_the_first() -> None:
+    import torch
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    from agent.finetuning.trainer import AnswerTrainer
+
+    # Tensors without values, which refuse to meet a tensor of another device, as those of a GPU do.
+    with FakeTensorMode(shape_env=ShapeEnv()):
+        ids = torch.ones(2, 6, dtype=torch.long, device="cpu:0")
+        count = torch.ones((), dtype=torch.long, device="cpu:0")
+        hidden = torch.ones(2, 6, 8, device="cpu:1")
+        head = torch.ones(8, 32, device="cpu:1")
+        causal = SimpleNamespace(
+            model=lambda **_: SimpleNamespace(last_hidden_state=hidden),
+            lm_head=lambda learned: learned @ head,
+        )
+        outer = SimpleNamespace(get_base_model=lambda: causal)
+        trainer: Any = SimpleNamespace(
+            accelerator=SimpleNamespace(unwrap_model=lambda model: model)
+        )
+        batch = {"input_ids": ids, "attention_mask": ids, "labels": ids}
+        loss = AnswerTrainer.compute_loss(trainer, outer, batch, num_items_in_batch=count)
+        assert str(loss.device) == "cpu:0"
+
+
+@pytest.mark.parametrize("where", ["trainer", "train"])
+def test_a_training_that_memory_does_not_hold_is_one_sentence(
+    tiny: Settings, examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    import torch
+
+    from agent.finetuning import training
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+
+    later = SimpleNamespace(train=full)
+    monkeypatch.setattr(training, "_trainer", full if where == "trainer" else lambda *_: later)
+    with pytest.raises(AgentError, match=r"memory is too small for 4 examples.*--at-once") as told:
+        train(tiny, QUICK, examples, tmp_path / "adapter")
+    assert "\n" not in str(told.value)
+
+
+def test_qlora_without_bitsandbytes_is_one_sentence(
+    examples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from agent.finetuning import training
+
+    monkeypatch.setattr(training, "device", lambda: "cuda")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(AgentError, match=r"needs bitsandbytes.*\[gpu\]"):
+        check(replace(QUICK, four_bit=True), examples)
 
 
 def command(tiny: Settings, examples: Path, output: Path, *more: str) -> dict[str, Any]:

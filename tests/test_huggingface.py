@@ -254,7 +254,7 @@ async def test_out_of_memory_twice_is_one_sentence_and_the_engine_lives_on(
     assert await answer(engine.base, prompt)
 
 
-@pytest.mark.parametrize("sign", failures.FULL)
+@pytest.mark.parametrize("sign", gpu.FULL)
 async def test_cublas_without_memory_is_a_full_memory(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, sign: str
 ) -> None:

@@ -10,6 +10,7 @@ Knows nothing of what the examples hold, of a run's folder (`run.py`), nor of se
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 import warnings
@@ -47,6 +48,11 @@ def check(training: Training, examples: Path) -> None:
         raise AgentError(trouble)
     if training.four_bit and device() == "cpu":
         raise AgentError("--four-bit needs a CUDA machine: leave it out on this one.")
+    if training.four_bit and importlib.util.find_spec("bitsandbytes") is None:
+        raise AgentError(
+            "--four-bit needs bitsandbytes, which is not installed: run "
+            '`pip install -e ".[gpu]"`, or leave it out.'
+        )
 
 
 def train(settings: Settings, training: Training, examples: Path, output: Path) -> dict[str, Any]:
@@ -69,9 +75,18 @@ def train(settings: Settings, training: Training, examples: Path, output: Path) 
     datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", category=FutureWarning)
     begun = time.monotonic()
-    trainer = _trainer(checkpoint, training, examples, output / run.CHECKPOINTS)
     last = run.last_checkpoint(output)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    try:
+        trainer = _trainer(checkpoint, training, examples, output / run.CHECKPOINTS)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    except RuntimeError as error:
+        if not gpu.is_full(error):
+            raise
+        raise AgentError(
+            f"The GPU's memory is too small for {training.at_once} examples of {name} at once: "
+            "close other programs on it, lower --at-once, add --four-bit, or choose a smaller "
+            f"MEDRAFT_MODEL. To begin anew, delete {output}."
+        ) from None
 
     record |= {
         "precision": _precision(),
@@ -148,6 +163,10 @@ def _trainer(checkpoint: str, training: Training, examples: Path, checkpoints: P
         callbacks=[EarlyStoppingCallback(training.patience), Progress()],
     )
     trainer.remove_callback(PrinterCallback)
+    # TRL casts the adapter of a quantized model to bf16, which a card without bf16 does not train.
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
     ends = {tokenizer.convert_tokens_to_ids(token) for token in END_TOKENS}
     prepared: Any = trainer.train_dataset
     if not ends & set(prepared[0]["labels"][-2:]):
@@ -176,7 +195,7 @@ def _model(checkpoint: str, precision: Precision, four_bit: bool) -> tuple[Any, 
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint)
         model = AutoModelForCausalLM.from_pretrained(checkpoint, **placement)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise AgentError(
             f"transformers cannot load {checkpoint}: {first_sentence(error)} "
             "Correct MEDRAFT_MODEL, or accept the model's terms on the Hub and log in with "

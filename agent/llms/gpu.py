@@ -1,7 +1,7 @@
-"""The GPU of this machine: what it is, and why torch cannot use it, where it cannot.
+"""The GPU of this machine: what it is, why torch cannot use it, and whether its memory is full.
 
-Owns the question to nvidia-smi and the sentence for a card that is of no use. Knows no model and
-no setting.
+Owns the question to nvidia-smi, the sentence for a card that is of no use, and which errors mean
+that there was no memory. Knows no model and no setting.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from index_store.device import without_code
 
+# What CUDA and cuBLAS raise, as plain RuntimeErrors, beside torch's own error.
+FULL = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory", "cudaErrorMemoryAllocation")
 PATIENCE = 30.0  # seconds for nvidia-smi, which wakes the card first
 
 
@@ -73,3 +75,12 @@ def trouble() -> str | None:
             "CUDA_VISIBLE_DEVICES=-1 to do without the GPU."
         )
     return None
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the GPU had no memory for what raised this."""
+    import torch
+
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in FULL)

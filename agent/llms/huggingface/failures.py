@@ -1,7 +1,7 @@
 """What goes wrong on the way to an answer, and the one sentence that is said of it.
 
-Owns which errors mean that memory is full, which that the GPU is lost to this process, and their
-sentences. Knows nothing of who answers.
+Owns the sentences, and which errors mean that the GPU is lost to this process. Knows nothing of who
+answers.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import gc
 import torch
 
 from agent.errors import AgentError
+from agent.llms import gpu
 from index_store.errors import first_sentence
 
-# What CUDA and cuBLAS raise, as plain RuntimeErrors, beside torch's own error.
-FULL = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory", "cudaErrorMemoryAllocation")
 # After these CUDA refuses all that this process asks of it.
 LOST = ("device-side assert", "illegal memory access", "unspecified launch failure")
 
@@ -23,18 +22,11 @@ class NotANumber(Exception):
     """The model computes no numbers any more: in 16 bits some run over."""
 
 
-def is_full(error: BaseException) -> bool:
-    """Whether the GPU had no memory for it."""
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in FULL)
-
-
 def answer_error(error: Exception) -> AgentError:
     """One sentence for the patient."""
     if isinstance(error, AgentError):
         return error
-    if is_full(error):
+    if gpu.is_full(error):
         return AgentError(
             "The GPU's memory is full: close other programs on it, set MEDRAFT_QUANTIZE=4bit, "
             "lower MEDRAFT_CONTEXT_WINDOW, or choose a smaller MEDRAFT_MODEL."
