@@ -6,13 +6,14 @@ import offline  # first of all: what is imported after it reads the environment
 
 # isort: split
 
+import asyncio
 import contextlib
 import json
 import os
 import select
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -42,6 +43,7 @@ from browsing import (
     serve,
     wait_until_loaded,
 )
+from misbehaving import Misbehaving
 
 if TYPE_CHECKING:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
@@ -314,6 +316,17 @@ def named(models_home: Path, adapter: Path) -> Iterator[Named]:
             f"http://127.0.0.1:{proxy.server_port}/v1", base.api_key, embedded, Names.broken
         )
         proxy.shutdown()
+
+
+@pytest.fixture
+async def misbehaving() -> AsyncIterator[Misbehaving]:
+    """A server that does what the test tells it."""
+    server = Misbehaving()
+    server.listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    port = server.listening.sockets[0].getsockname()[1]
+    server.url = f"http://127.0.0.1:{port}/v1"
+    yield server
+    server.listening.close()
 
 
 @pytest.fixture(scope="session")

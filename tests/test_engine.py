@@ -347,6 +347,21 @@ async def test_a_model_that_repeats_itself_is_ended(talk: Talk, base: ScriptedLL
     assert isinstance(finished, Finished) and finished.ended
 
 
+async def test_an_answer_that_the_engine_cut_has_not_ended(talk: Talk, base: ScriptedLLM) -> None:
+    answer = base._stream
+
+    async def cut() -> ChatResponseAsyncGen:
+        async for response in answer():
+            yield response
+        raw = {"tokens": 4, "cut": True}
+        yield ChatResponse(message=response.message, delta="", raw=raw)
+
+    base._stream = cut  # type: ignore[method-assign]
+    finished = (await events_of(talk(), COMPLAINT))[-1]
+    assert isinstance(finished, Finished) and not finished.ended
+    assert finished.answer == f"{OPENING}Rest in the dark."
+
+
 async def test_a_list_that_does_not_end_is_ended_with_an_item(
     talk: Talk, base: ScriptedLLM
 ) -> None:

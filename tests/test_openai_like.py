@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import re
-from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -18,7 +15,9 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from agent import settings
 from agent.errors import AgentError
 from agent.llms import engines, openai_like
-from agent.llms.interface import ChatLLM, Engine
+from agent.llms.interface import ChatLLM
+
+from misbehaving import CLOSED, GOOD, WORDS, Misbehaving, Reply, page, stream, word
 
 SECRET = "my left knee"
 PROMPT = [
@@ -37,100 +36,9 @@ async def answer(llm: ChatLLM, messages: list[ChatMessage] = PROMPT, **sampling:
     return text
 
 
-# A server that misbehaves on purpose.
-
-
-@dataclass
-class Reply:
-    """Bytes to send, at once and when the server may go on; then the connection is closed, or held
-    until the client is gone."""
-
-    sent: bytes = b""
-    later: bytes = b""
-    hangs: bool = False
-
-
-def page(body: str, status: int = 200, **headers: str) -> Reply:
-    head = [f"HTTP/1.1 {status} .", f"Content-Length: {len(body)}", "Connection: close"]
-    head += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return Reply("\r\n".join([*head, "", body]).encode())
-
-
-def stream(*events: object, end: bytes = b"") -> Reply:
-    """Events of a stream (text as it is, all else as JSON), without the last chunk of HTTP."""
-    sent = (
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-    )
-    for event in events:
-        data = f"data: {event if isinstance(event, str) else json.dumps(event)}\n\n".encode()
-        sent += f"{len(data):x}\r\n".encode() + data + b"\r\n"
-    return Reply(sent + end)
-
-
-def word(text: str, finish: str | None = None, **more: object) -> dict[str, object]:
-    choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish}
-    return {"object": "chat.completion.chunk", "choices": [choice], **more}
-
-
-CLOSED = b"0\r\n\r\n"
-WORDS = [word("Rest "), word("it.")]
-GOOD = stream(*WORDS, word("", "stop"), "[DONE]", end=CLOSED)
-MODELS = {"data": [{"id": "llama", "max_model_len": 2048}, {"id": "doctor", "parent": "llama"}]}
-
-
-@dataclass
-class Misbehaving:
-    """Answers chats by its script, whose last line is repeated, and other paths by its pages."""
-
-    script: list[Reply] = field(default_factory=list)
-    pages: dict[str, Reply] = field(
-        default_factory=lambda: {"/v1/models": page(json.dumps(MODELS))}
-    )
-    chats: list[dict[str, Any]] = field(default_factory=list)
-    asked: list[tuple[str, Any]] = field(default_factory=list)
-    came: asyncio.Event = field(default_factory=asyncio.Event)
-    may_go_on: asyncio.Event = field(default_factory=asyncio.Event)
-    left: asyncio.Event = field(default_factory=asyncio.Event)
-    listening: asyncio.Server = field(init=False)
-    url: str = field(init=False)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        length = re.search(r"content-length: (\d+)", head, re.IGNORECASE)
-        body: Any = json.loads(await reader.readexactly(int(length[1]))) if length else None
-        path = head.split()[1]
-        if path == "/v1/chat/completions":
-            self.chats.append(body)
-            self.came.set()
-            reply = self.script[min(len(self.chats), len(self.script)) - 1]
-        else:
-            self.asked.append((path, body))
-            reply = self.pages.get(path, page("no such page", 404))
-        with contextlib.suppress(ConnectionError):
-            writer.write(reply.sent)
-            await writer.drain()
-            if reply.later:
-                await self.may_go_on.wait()
-                writer.write(reply.later)
-            if reply.hangs:
-                await reader.read()
-                self.left.set()
-        writer.close()
-
-    async def engine(self, **values: Any) -> Engine:
-        """Loaded as the agent loads it: in a thread, while the loop goes on."""
-        chosen = settings.load(engine="openai_like", base_url=self.url, **values)
-        return await asyncio.to_thread(engines.load, chosen)
-
-
 @pytest.fixture
-async def server() -> AsyncIterator[Misbehaving]:
-    misbehaving = Misbehaving()
-    misbehaving.listening = await asyncio.start_server(misbehaving.serve, "127.0.0.1", 0)
-    port = misbehaving.listening.sockets[0].getsockname()[1]
-    misbehaving.url = f"http://127.0.0.1:{port}/v1"
-    yield misbehaving
-    misbehaving.listening.close()
+def server(misbehaving: Misbehaving) -> Misbehaving:
+    return misbehaving
 
 
 async def test_streams_what_the_server_says(server: Misbehaving) -> None:
@@ -328,6 +236,17 @@ async def test_auto_is_the_first_that_is_not_the_fine_tuned(server: Misbehaving)
     assert loaded.llm("fine-tuned").metadata.model_name == "llama"
 
 
+async def test_auto_passes_over_what_embeds(server: Misbehaving) -> None:
+    names = [
+        "text-embedding-nomic-embed-text-v1.5",
+        "BAAI/bge-reranker-v2-m3",
+        "whisper-1",
+        "llama",
+    ]
+    server.pages["/v1/models"] = page(json.dumps({"data": [{"id": name} for name in names]}))
+    assert (await server.engine()).base.metadata.model_name == "llama"
+
+
 @pytest.mark.parametrize("name", ["model", "fine_tuned_model"])
 async def test_an_unknown_model_is_told_with_those_there_are(
     server: Misbehaving, name: str
@@ -344,7 +263,12 @@ async def test_an_unknown_model_is_told_with_those_there_are(
         (page(QUOTING, 404), "MEDRAFT_BASE_URL"),
         (page("<html>"), "OpenAI's protocol"),
         (page('{"data": {"id": 3}}'), "OpenAI's protocol"),
-        (page('{"data": []}'), "it has none"),
+        (page('{"data": []}'), "no model to chat with.*it has none"),
+        (page('{"data": null}'), "no model to chat with.*it has none"),
+        (
+            page('{"data": [{"id": "bge-m3"}]}'),
+            "no model to chat with.*it has bge-m3.*MEDRAFT_MODEL",
+        ),
     ],
 )
 async def test_what_is_no_list_of_models_is_one_sentence(

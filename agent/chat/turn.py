@@ -181,6 +181,9 @@ class Turn:
         )
         async with aclosing(stream):
             async for response in stream:
+                if (response.raw or {}).get("cut"):
+                    self._ended = False
+                    continue
                 yield self._hear(response, asked.opening)
                 if is_enough(self._answer, self._timing.tokens, self.settings.max_tokens):
                     self._ended = False

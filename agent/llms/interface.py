@@ -54,8 +54,9 @@ class ChatLLM(Protocol):
 
         `sampling` are the fields of `Sampling`.
 
-        `raw["tokens"]` counts the answer's tokens so far. Closing the generator stops the
-        engine. Raises AgentError if the engine fails.
+        `raw["tokens"]` counts the answer's tokens so far. `raw["cut"]`, in a last response
+        without text, tells that the model had not come to its end. Closing the generator stops
+        the engine. Raises AgentError if the engine fails.
         """
         ...
 

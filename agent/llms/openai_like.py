@@ -1,13 +1,14 @@
 """Any server that speaks OpenAI's protocol: vLLM, llama.cpp's, or a proxy before several of them.
 
-Owns what the server is asked, how long it is waited for, and what people are told if it fails.
-Base and fine-tuned are two names on one server. Knows nothing of retrieval or conversations.
+Owns what the server is asked, and how long it is waited for. Base and fine-tuned are two names on
+one server. Knows nothing of retrieval or conversations, of the dialects in which servers answer
+(`chunks.py`), nor of what models say beside their answer (`leaks.py`).
 
 vLLM and llama.cpp name some sampling fields differently: both names are sent, and a server
 ignores what it does not know. One that refuses unknown fields, as OpenAI's own service does
 (HTTP 400), is not for this engine. vLLM's repetition penalty looks back on the whole prompt and
-answer, not on PENALTY_WINDOW tokens. Run against llama.cpp's server so far; what vLLM does
-otherwise is tested by its protocol only.
+answer, not on PENALTY_WINDOW tokens. Run against llama.cpp's server so far; the others are tested
+by their protocol only.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import httpx
@@ -32,7 +33,10 @@ from llama_index.llms.openai_like import OpenAILike
 
 from agent.errors import AgentError
 from agent.llms.choice import Choice
-from agent.llms.interface import PENALTY_WINDOW, Engine, Loss, Sampling, as_dicts
+from agent.llms.chunks import DONE, Chunk, Finish, StreamedError, lines, read
+from agent.llms.interface import END_TOKENS, PENALTY_WINDOW, Engine, Loss, Sampling, as_dicts
+from agent.llms.leaks import Answer
+from agent.llms.remote import FAILURES, GARBLED, Server, address, is_too_long
 from agent.settings import Settings
 
 CONNECT = 5.0  # seconds until the server accepts a connection
@@ -44,75 +48,20 @@ BETWEEN_TOKENS = 30.0  # seconds of silence in the middle of an answer
 RETRIES = 2
 
 CONTINUE = {"add_generation_prompt": False, "continue_final_message": True}
-TOO_LONG = re.compile(r"context.?(length|size|window)|maximum model length", re.IGNORECASE)
+NO_CHAT = re.compile(r"embed|rerank|whisper|minilm|(^|[/-])(bge|gte|e5|tts)-", re.IGNORECASE)
 LETTERS = re.compile(r"[A-Za-z ]")
-# What it means to read an answer that is no JSON, or JSON of another make: the openai package
-# checks nothing.
-GARBLED = (ValueError, LookupError, TypeError, AttributeError)
-
-
-@dataclass(frozen=True)
-class _Server:
-    """Where the server is, and its key ("none" if it wants none)."""
-
-    url: httpx.URL
-    key: str
-
-    @property
-    def place(self) -> str:
-        """Host and port, without a password that the URL may hold."""
-        return self.url.netloc.decode()
-
-    @property
-    def root(self) -> str:
-        """What lies beside /v1."""
-        return str(self.url).removesuffix("/v1")
-
-    @property
-    def trust_env(self) -> bool:
-        """Whether the environment's proxy may stand between: never on this machine."""
-        return self.url.host not in ("localhost", "127.0.0.1", "::1")
-
-    def explain(self, error: Exception, begun: bool = False) -> AgentError:
-        """`error` in one sentence; not in the server's words, which may quote the patient's."""
-        match error:
-            case openai.APIStatusError():
-                told = f"{_refusal(error)} (HTTP {error.status_code})"
-            case openai.APIConnectionError():
-                told = "does not answer: check that it runs and that MEDRAFT_BASE_URL is right"
-            case TimeoutError():
-                told = "takes too long: it is busy or stuck, please try again in some minutes"
-            case _ if isinstance(error, GARBLED):
-                told = "does not speak OpenAI's protocol: check that MEDRAFT_BASE_URL is right"
-            case _:
-                told = "broke off: its own log says why, please ask again"
-        kept = "; what it said so far is kept" if begun else ""
-        return AgentError(f"The LLM server at {self.place} {told}{kept}.")
-
-
-def _refusal(error: openai.APIStatusError) -> str:
-    match error.status_code:
-        case 401 | 403:
-            return "refuses the key: correct MEDRAFT_API_KEY"
-        case 404:
-            return "has no such model or address: correct MEDRAFT_MODEL or MEDRAFT_BASE_URL"
-        case 429 | 503:
-            return "has no place free or is still loading: please try again in a minute"
-        case status if status < 500 and TOO_LONG.search(error.response.text):
-            return "cannot read so long a conversation: send a shorter message or begin a new chat"
-        case status if status < 500:
-            return "refuses the request: its own log says why"
-        case _:
-            return "failed: its own log says why, please try again"
 
 
 class OpenAILikeLLM(OpenAILike):
     """One LLM of the server, by its name there."""
 
-    _server: _Server = PrivateAttr()
+    _server: Server = PrivateAttr()
     _llama_cpp: bool = PrivateAttr()
+    # Found out at the first answer that has the end of a thought and no beginning: the model's
+    # template begins it in the prompt, and its server tells nobody.
+    _thinks_unannounced: bool = PrivateAttr(default=False)
 
-    def __init__(self, server: _Server, model: str, window: int, llama_cpp: bool) -> None:
+    def __init__(self, server: Server, model: str, window: int, llama_cpp: bool) -> None:
         # No connection is kept: a pooled one would be bound to the event loop that opened it.
         http = httpx.AsyncClient(
             limits=httpx.Limits(max_keepalive_connections=0),
@@ -135,54 +84,108 @@ class OpenAILikeLLM(OpenAILike):
     async def astream_chat(
         self, messages: Sequence[ChatMessage], **sampling: Any
     ) -> ChatResponseAsyncGen:
-        wanted = Sampling(**sampling)
-        return self._stream(
-            model=self.model,
-            messages=as_dicts(messages),
-            stream=True,
+        return self._stream(messages, Sampling(**sampling))
+
+    async def _stream(
+        self, messages: Sequence[ChatMessage], sampling: Sampling
+    ) -> ChatResponseAsyncGen:
+        """The answer. A prompt that the server finds too long, which is counted by estimate where
+        it does not count, is asked once more without the older half of the conversation."""
+        begun = False
+        try:
+            try:
+                async with aclosing(self._answer(messages, sampling)) as responses:
+                    async for response in responses:
+                        begun = True
+                        yield response
+            except (openai.APIStatusError, StreamedError) as error:
+                fewer = _without_older_half(messages)
+                if begun or fewer is None or not is_too_long(error):
+                    raise
+                async with aclosing(self._answer(fewer, sampling)) as responses:
+                    async for response in responses:
+                        begun = True
+                        yield response
+        except FAILURES as error:
+            raise self._server.explain(error, begun) from None
+
+    async def _answer(
+        self, messages: Sequence[ChatMessage], sampling: Sampling
+    ) -> ChatResponseAsyncGen:
+        """One try. Raises FAILURES, and AgentError if nothing was said and asking again is of no
+        use."""
+        said, text, tokens = Answer(self._thinks_unannounced), "", 0
+        finish: Finish | None = None
+        thought = False
+        async with aclosing(self._chunks(messages, sampling)) as chunks:
+            async for chunk in chunks:
+                finish, thought = chunk.finish, thought or chunk.thought
+                if chunk.text or chunk.thought:
+                    tokens = max(tokens + 1, chunk.tokens)
+                if delta := said.hear(chunk.text):
+                    text += delta
+                    message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
+                    yield ChatResponse(message=message, delta=delta, raw={"tokens": tokens})
+                if finish or said.ended:
+                    break
+        if rest := said.rest():
+            text += rest
+            message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
+            yield ChatResponse(message=message, delta=rest, raw={"tokens": tokens})
+        self._thinks_unannounced |= said.unannounced
+        if finish not in ("cut", "filtered"):
+            return
+        if not text:
+            raise self._server.nothing(finish, thought or said.thought, sampling.max_tokens)
+        message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
+        yield ChatResponse(message=message, delta="", raw={"tokens": tokens, "cut": True})
+
+    async def _chunks(
+        self, messages: Sequence[ChatMessage], sampling: Sampling
+    ) -> AsyncGenerator[Chunk, None]:
+        """What the server says, to its end. Raises FAILURES."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + FIRST_TOKEN
+        async with asyncio.timeout_at(deadline):
+            stream = await self._get_aclient().chat.completions.create(
+                **self._request(messages, sampling)
+            )
+        async with stream, aclosing(lines(stream.response)) as data:
+            while True:
+                async with asyncio.timeout_at(deadline):
+                    line = await anext(data, None)
+                if line is None:
+                    raise httpx.RemoteProtocolError("the answer has no end")
+                if line == DONE:
+                    return
+                yield (chunk := read(line))
+                if chunk.text or chunk.thought:
+                    deadline = loop.time() + BETWEEN_TOKENS
+
+    def _request(self, messages: Sequence[ChatMessage], sampling: Sampling) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "messages": as_dicts(messages),
+            "stream": True,
             # vLLM then tells in every chunk how many tokens there are; a chunk may hold several.
-            stream_options={"include_usage": True, "continuous_usage_stats": True},
-            max_tokens=wanted.max_tokens,
-            temperature=wanted.temperature,
-            top_p=wanted.top_p,
-            extra_body={
-                "top_k": wanted.top_k,
-                "min_p": wanted.min_p,
-                "repetition_penalty": wanted.repetition_penalty,
-                "repeat_penalty": wanted.repetition_penalty,
+            "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            # For a server that takes the end of a turn for a text.
+            "stop": list(END_TOKENS),
+            "extra_body": {
+                "top_k": sampling.top_k,
+                "min_p": sampling.min_p,
+                "repetition_penalty": sampling.repetition_penalty,
+                "repeat_penalty": sampling.repetition_penalty,
                 "repeat_last_n": PENALTY_WINDOW,
                 # llama.cpp hears that nobody listens only when it has something to say.
                 "return_progress": True,
                 **_begun(messages),
             },
-            timeout=httpx.Timeout(None, connect=CONNECT),
-        )
-
-    async def _stream(self, **request: Any) -> ChatResponseAsyncGen:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + FIRST_TOKEN
-        text, tokens = "", 0
-        try:
-            async with asyncio.timeout_at(deadline):
-                stream = await self._get_aclient().chat.completions.create(**request)
-            async with stream:
-                while True:
-                    async with asyncio.timeout_at(deadline):
-                        chunk = await anext(stream, None)
-                    if chunk is None:
-                        raise httpx.RemoteProtocolError("the answer has no end")
-                    if not chunk.choices:
-                        continue
-                    if delta := chunk.choices[0].delta.content:
-                        text += delta
-                        tokens = chunk.usage.completion_tokens if chunk.usage else tokens + 1
-                        message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
-                        yield ChatResponse(message=message, delta=delta, raw={"tokens": tokens})
-                        deadline = loop.time() + BETWEEN_TOKENS
-                    if chunk.choices[0].finish_reason:
-                        return
-        except (openai.APIError, httpx.TransportError, TimeoutError, *GARBLED) as error:
-            raise self._server.explain(error, begun=bool(text)) from None
+            "timeout": httpx.Timeout(None, connect=CONNECT),
+        }
 
     async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         """As the server counts; an estimate, on the high side, if it does not say."""
@@ -203,6 +206,17 @@ class OpenAILikeLLM(OpenAILike):
         client = self._get_aclient().with_options(max_retries=0, timeout=REPLY)
         url = f"{self._server.root}{path}"
         return (await client.post(url, body=body, cast_to=httpx.Response)).json()
+
+
+def _without_older_half(messages: Sequence[ChatMessage]) -> list[ChatMessage] | None:
+    """Without the older half of what was said before the patient's last message; None if nothing
+    was."""
+    head = int(messages[0].role == MessageRole.SYSTEM)
+    last = max(n for n, m in enumerate(messages) if m.role == MessageRole.USER)
+    exchanges = (last - head) // 2
+    if exchanges == 0:
+        return None
+    return [*messages[:head], *messages[last - exchanges // 2 * 2 :]]
 
 
 def _begun(messages: Sequence[ChatMessage]) -> dict[str, bool]:
@@ -227,9 +241,9 @@ def load(settings: Settings, choice: Choice) -> Engine:
     """Ask the server what it has. Raises AgentError if it is away or has no such model."""
     # What it logs for debugging holds prompts.
     logging.getLogger("openai._base_client").setLevel(logging.INFO)
-    url = _address(settings.base_url)
+    url = address(settings.base_url)
     key = settings.api_key.get_secret_value() if settings.api_key else "none"
-    server = _Server(url, key)
+    server = Server(url, key)
     with openai.OpenAI(
         base_url=url,
         api_key=key,
@@ -238,7 +252,7 @@ def load(settings: Settings, choice: Choice) -> Engine:
         http_client=httpx.Client(trust_env=server.trust_env),
     ) as client:
         try:
-            found = client.get("/models", cast_to=httpx.Response).json()["data"]
+            found = client.get("/models", cast_to=httpx.Response).json()["data"] or []
             cards = {card["id"]: card.get("max_model_len") for card in found}
         except (openai.APIError, *GARBLED) as error:
             raise server.explain(error) from None
@@ -247,7 +261,14 @@ def load(settings: Settings, choice: Choice) -> Engine:
     tuned = choice.fine_tuned.name if choice.fine_tuned else None
     base = choice.base.name
     if choice.base.auto:
-        base = next((name for name in cards if name != tuned), base)
+        # What embeds or transcribes is listed among the others, often first.
+        chats = (name for name in cards if name != tuned and not NO_CHAT.search(name))
+        base = next(chats, "")
+    if not base:
+        raise AgentError(
+            f"The LLM server at {server.place} serves no model to chat with (it has "
+            f"{', '.join(cards) or 'none'}): load one there, or set MEDRAFT_MODEL."
+        )
     for name, setting in ((base, "MEDRAFT_MODEL"), (tuned, "MEDRAFT_FINE_TUNED_MODEL")):
         if name is not None and name not in cards:
             raise AgentError(
@@ -270,17 +291,7 @@ def load(settings: Settings, choice: Choice) -> Engine:
     )
 
 
-def _address(text: str) -> httpx.URL:
-    try:
-        url = httpx.URL(text.rstrip("/"))
-        if url.scheme in ("http", "https") and url.host:
-            return url
-    except httpx.InvalidURL:
-        pass
-    raise AgentError(f"{text} is no http address: correct MEDRAFT_BASE_URL.")
-
-
-def _llama_cpp_window(client: openai.OpenAI, server: _Server) -> int | None:
+def _llama_cpp_window(client: openai.OpenAI, server: Server) -> int | None:
     """Tokens that a slot of llama.cpp's server holds; None if it is another kind of server."""
     once = client.with_options(max_retries=0)
     try:

@@ -72,10 +72,11 @@ class LlamaCppLLM(OpenAILike):
             try:
                 async with aclosing(self._deltas(running, messages, sampling)) as deltas:
                     async for delta in deltas:
-                        if isinstance(delta, int):
+                        if not isinstance(delta, str):
                             nothing = ChatMessage(role=MessageRole.ASSISTANT, content=text)
-                            raw = {"tokens": tokens, "waiting": delta}
-                            yield ChatResponse(message=nothing, delta="", raw=raw)
+                            yield ChatResponse(
+                                message=nothing, delta="", raw={"tokens": tokens, **delta}
+                            )
                             continue
                         text, tokens = text + delta, tokens + 1
                         message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
@@ -96,20 +97,20 @@ class LlamaCppLLM(OpenAILike):
 
     async def _deltas(
         self, running: Running, messages: Sequence[ChatMessage], sampling: Sampling
-    ) -> AsyncGenerator[str | int, None]:
-        """How many are before it in the line, then the answer's tokens, as text. Raises _Lost or
-        AgentError."""
-        ended = False
+    ) -> AsyncGenerator[str | dict[str, Any], None]:
+        """The answer's tokens, as text, and what belongs into a response's `raw`: how many are
+        before it in the line, and that it was cut. Raises _Lost or AgentError."""
+        finish = None
         try:
             with running.slots.take(self.lora_scale, messages) as line:
                 async for before in line:
-                    yield before
+                    yield {"waiting": before}
                 assert line.slot is not None
                 request = self._request(messages, sampling, line.slot.id)
                 async with await running.client.chat.completions.create(**request) as stream:
                     async for chunk in stream:
                         for piece in chunk.choices:
-                            ended = ended or piece.finish_reason is not None
+                            finish = finish or piece.finish_reason
                             if piece.delta.content:
                                 yield piece.delta.content
         except (openai.APITimeoutError, httpx.TimeoutException):
@@ -120,8 +121,10 @@ class LlamaCppLLM(OpenAILike):
             raise _Lost from None
         except openai.APIError as error:
             raise AgentError(f"llama.cpp failed while answering: {error}.") from None
-        if not ended:
+        if finish is None:
             raise _Lost
+        if finish == "length":
+            yield {"cut": True}
 
     def _request(
         self, messages: Sequence[ChatMessage], sampling: Sampling, slot: int
