@@ -60,18 +60,19 @@ def build(
     source: str = "sample",
     limit: int | None = None,
     factory: str = EXACT,
+    cleaner: Cleaner | None = None,
     progress: bool = True,
 ) -> Built:
     """Replace the index in `directory` by one of `rows`, cleaned: all of it or nothing.
 
     Rows that the index there holds already, or that a killed build had embedded, are not
-    embedded again. `source` and `limit` are recorded; `factory` is FAISS's. Progress is shown
-    on standard error if that is a terminal.
+    embedded again. `source` and `limit` are recorded; `factory` is FAISS's; `cleaner` is one that
+    has not cleaned yet. Progress is shown on standard error if that is a terminal.
 
     Raises StoreError if there is nothing to index, if another change is running there, if the
     embedding model is not to be had, or if the index cannot be written.
     """
-    change = _Change(directory, embed_model, progress)
+    change = _Change(directory, embed_model, progress, cleaner)
     # Nothing is created for a source that cannot be read, or has nothing to index.
     usable = change.cleaner.keep(rows)
     first = next(usable, None)
@@ -87,13 +88,14 @@ def add(
     *,
     source: str,
     limit: int | None = None,
+    cleaner: Cleaner | None = None,
     progress: bool = True,
 ) -> Built:
     """Add `rows`, cleaned, in place of those that came from the same source before.
 
     Raises StoreError as `build` does, and if there is no index.
     """
-    change = _Change(directory, embed_model, progress)
+    change = _Change(directory, embed_model, progress, cleaner)
     return change.run(lambda name, _: name != source, (source, limit, change.cleaner.keep(rows)))
 
 
@@ -121,11 +123,13 @@ def compact(directory: Path, embed_model: str) -> Built:
 class _Change:
     """From the index that lies in a directory to the next one."""
 
-    def __init__(self, directory: Path, embed_model: str, progress: bool) -> None:
+    def __init__(
+        self, directory: Path, embed_model: str, progress: bool, cleaner: Cleaner | None = None
+    ) -> None:
         self._directory = directory
         self._embed_model = embed_model
         self._progress = progress
-        self.cleaner = Cleaner()
+        self.cleaner = cleaner or Cleaner()
         self._rows_of: Counter[str] = Counter()
         self._removed = 0
 

@@ -1,7 +1,7 @@
-"""Which rows are worth keeping, and what is cut from those that are.
+"""Which rows are worth keeping, and what is changed in those that are.
 
-Owns the rules of cleaning and the report of what they did. Does not know where rows come
-from, nor what they are kept for.
+Owns the order of cleaning and the report of what it did. Does not know what an advertisement or
+HTML is, where rows come from, nor what they are kept for.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from collections.abc import Iterable, Iterator
 
 from pydantic import BaseModel, ConfigDict
 
+from index_store.boilerplate import is_courtesy, without_advertisements
 from index_store.dataset import Dialogue
+from index_store.faults import Faults
+from index_store.markup import text_of
 
 TITLE_WIDTH = 120  # characters of a question that stand in for a missing title
 
@@ -23,37 +26,25 @@ _UNSEEN = re.compile(
     r"[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069"
     r"\ufeff\ud800-\udfff]"
 )
-_ARROW = re.compile(r"\s*(?<!-)-+(?:>|&gt;)+\s*(?:(?:https?://|www\.)\S*)?[\s.]*$")
-_REFERRAL = re.compile(
-    r"(?:\bfor (?:any )?(?:more|further|additional)(?: \w+){1,2},? (?:please )?consult"
-    r"|(?:^|(?<=[.!?\n]))\s*(?:(?:please|kindly) )?(?:consult|revert)\b)"
-    r"[^.!?\n]*\bonline\W*$",
-    re.IGNORECASE,
-)
-_COURTESY = re.compile(
-    r"(?:\W*\b(?:hi|hello|hey|dear|there|again|doctor|sir|madam|regards|take care"
-    r"|welcome(?: back)?(?: to \S+)?"
-    r"|thank(?:s| you)(?: for (?:your|the) (?:query|question))?"
-    r"|(?:i )?hope (?:it|this|that) helps(?: you)?"
-    r"|i (?:can|could) understand your \w+"
-    r"|i (?:have|had) gone through your \w+(?: with diligence)?"
-    r"(?: and would like you to know that i am here to help you)?)\b)*\W*",
-    re.IGNORECASE,
-)
+_MEANINGFUL = re.compile(r"\w")
 
 
 class Cleaning(BaseModel):
-    """How many rows were read, kept, and dropped for which reason."""
+    """How many rows were read, kept, changed and dropped, and for which reason."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     read: int
     kept: int
     dropped: dict[str, int]
+    changed: dict[str, int] = {}
 
     def __str__(self) -> str:
-        dropped = ", ".join(f"{count} {why}" for why, count in self.dropped.items())
-        return f"{self.read} read, {self.kept} kept" + (f", dropped: {dropped}" if dropped else "")
+        told = f"{self.read} read, {self.kept} kept"
+        for what, counts in (("dropped", self.dropped), ("changed", self.changed)):
+            if counts:
+                told += f", {what}: " + ", ".join(f"{n} {why}" for why, n in counts.items())
+        return told
 
 
 class Cleaner:
@@ -61,13 +52,17 @@ class Cleaner:
 
     A question without a title gets its own beginning as the title; a title without a question
     is the question. Two rows are duplicates when question and reply differ in case and spaces
-    at most; the first one stays.
+    at most; the first one stays. With `as_is` no text is changed, and only what has no question,
+    no reply or a double is dropped. `faults` are the rows that could not even be read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, as_is: bool = False, faults: Faults | None = None) -> None:
+        self._as_is = as_is
+        self._faults = faults or Faults()
         self._read = 0
         self._kept = 0
         self._dropped: Counter[str] = Counter()
+        self._changed: Counter[str] = Counter()
         self._seen: set[int] = set()
 
     def know(self, dialogue: Dialogue) -> None:
@@ -78,34 +73,57 @@ class Cleaner:
         """Yield the good rows, cleaned, in their order."""
         for row in rows:
             self._read += 1
-            title, patient, reply = (normalise(t) for t in (row.title, row.patient, row.doctor))
-            doctor = strip_boilerplate(reply)
+            texts, changes = [row.title, row.patient, row.doctor], []
+            if not self._as_is:
+                shown = [text_of(text) for text in texts]
+                if shown != texts:
+                    changes.append("HTML made text")
+                texts = shown
+            title, patient, reply = map(_storable if self._as_is else normalise, texts)
+            doctor = reply if self._as_is else normalise(without_advertisements(reply))
+            if doctor != reply:
+                changes.append("advertisement cut")
             title = " ".join(title.split()) or textwrap.shorten(
                 patient, TITLE_WIDTH, placeholder=" ..."
             )
             dialogue = Dialogue(title, patient or title, doctor)
             key = _key(dialogue)
-            if not dialogue.patient:
-                self._dropped["empty or missing question"] += 1
-            elif not reply:
-                self._dropped["empty or missing reply"] += 1
-            elif not doctor:
-                self._dropped["boilerplate only"] += 1
+            if why := self._unwanted(dialogue, reply):
+                self._dropped[why] += 1
             elif key in self._seen:
                 self._dropped["duplicate"] += 1
             else:
                 self._seen.add(key)
+                self._changed.update(changes)
                 self._kept += 1
                 yield dialogue
 
+    def _unwanted(self, dialogue: Dialogue, reply: str) -> str | None:
+        """Why a row is not to be kept. `reply` is what it had before advertisements were cut."""
+        if not _MEANINGFUL.search(dialogue.patient):
+            return "empty or missing question"
+        if not _MEANINGFUL.search(reply):
+            return "empty or missing reply"
+        if not self._as_is and is_courtesy(dialogue.doctor):
+            return "boilerplate only"
+        return None
+
     def report(self) -> Cleaning:
         """What has been done so far."""
-        return Cleaning(read=self._read, kept=self._kept, dropped=dict(self._dropped))
+        unread = self._faults.counts
+        return Cleaning(
+            read=self._read + unread.total(),
+            kept=self._kept,
+            dropped=dict(self._dropped + unread),
+            changed=dict(self._changed),
+        )
 
 
-def clean(rows: Iterable[Dialogue]) -> tuple[list[Dialogue], Cleaning]:
+def clean(
+    rows: Iterable[Dialogue], faults: Faults | None = None
+) -> tuple[list[Dialogue], Cleaning]:
     """The good rows of a source that fits in memory, and the report."""
-    cleaner = Cleaner()
+    cleaner = Cleaner(faults=faults)
     return list(cleaner.keep(rows)), cleaner.report()
 
 
@@ -117,16 +135,12 @@ def normalise(text: str) -> str:
     text = _UNSEEN.sub("", _LINE_END.sub("\n", text))
     text = "\n".join(" ".join(line.split()) for line in text.split("\n"))
     text = re.sub(r"\n{3,}", "\n\n", text).strip()
-    return text if re.search(r"\w", text) else ""
+    return text if _MEANINGFUL.search(text) else ""
 
 
-def strip_boilerplate(reply: str) -> str:
-    """Cut the advertisement off a reply's end; "" if nothing but courtesies is left."""
-    before = None
-    while reply != before:
-        before = reply
-        reply = _REFERRAL.sub("", _ARROW.sub("", reply)).strip()
-    return "" if _COURTESY.fullmatch(reply) else reply
+def _storable(text: str) -> str:
+    """Halves of surrogate pairs are no text to a database."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _key(dialogue: Dialogue) -> int:

@@ -10,9 +10,10 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from index_store.dataset import HUB_NAME, HUB_TIMEOUT
 from index_store.device import without_code
 from index_store.errors import StoreError, reason
+from index_store.hub import NAME as HUB_NAME
+from index_store.hub import TIMEOUT as HUB_TIMEOUT
 
 if TYPE_CHECKING:
     import numpy as np

@@ -126,7 +126,9 @@ def build_command(directory: Path, manifest: Manifest | None = None) -> str:
     """The command that builds this index again, as people type it."""
     words = ["medraft", "index", "build"]
     if manifest is not None and (first := manifest.sources[0]).name != "sample":
-        words += ["--source", first.name]
+        source, *options = first.name.split(" --")
+        words += ["--source", source]
+        words += [word for option in options for word in f"--{option}".split(" ", 1)]
         words += ["--limit", str(first.limit)] if first.limit is not None else []
     if directory.resolve() != PERSISTED:
         words += ["--dir", str(directory)]

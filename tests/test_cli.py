@@ -84,6 +84,19 @@ def test_build_info_search(rows: Path, tmp_path: Path) -> None:
     assert set(hit) >= {"id", "rank", "score", "patient", "doctor"}
 
 
+@pytest.mark.usefixtures("models_home")  # the embedding model, in its own process
+def test_a_build_tells_what_it_skipped_and_changed(rows: Path, tmp_path: Path) -> None:
+    with rows.open("a") as file:
+        file.write('{"Patient": "And <b>this</b>?", "Doctor": "Rest."}\n{broken\n')
+    arguments = ("index", "build", "--source", str(rows), "--dir", str(tmp_path / "index"))
+    refused(medraft(*arguments, "--strict"), "line 5")
+    built = medraft(*arguments)
+    assert built.returncode == 0, built.stderr
+    assert f"skipped: {rows}, line 5 is not JSON" in built.stderr
+    assert "5 read, 3 kept" in built.stdout
+    assert "1 empty or missing reply, 1 not JSON, changed: 1 HTML made text" in built.stdout
+
+
 def test_ask_prints_the_documented_object(sample_index: Path, models_home: Path) -> None:
     done = medraft(
         *("ask", "What helps against my migraine?", "--llm", "base"),

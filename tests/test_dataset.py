@@ -1,7 +1,10 @@
-"""Reading and cleaning rows, and every sentence for a source that cannot be used."""
+"""Reading rows, and every sentence for a source that cannot be used."""
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +12,13 @@ from typing import Any
 
 import pytest
 
-from index_store import dataset
-from index_store.cleaning import clean, normalise, strip_boilerplate
-from index_store.dataset import Columns, Dialogue, read_rows
+from index_store import hub
+from index_store.cleaning import clean
+from index_store.columns import Columns
+from index_store.dataset import Dialogue, read_rows
 from index_store.errors import StoreError
+from index_store.faults import Faults
+from index_store.lines import Row
 
 ROWS = [
     {"Description": "Q. One?", "Patient": "First question", "Doctor": "First reply"},
@@ -35,8 +41,6 @@ def write_parquet(path: Path, rows: list[Any]) -> str:
 
 
 def write_csv(path: Path, rows: list[Any]) -> str:
-    import csv
-
     with path.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
@@ -75,11 +79,11 @@ def test_the_sample_is_read_whole_and_is_clean() -> None:
 def test_the_hub_gives_a_thousand_rows_unless_told_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def endless(name: str) -> Iterator[dataset.Row]:
+    def endless(name: str, part: hub.Part) -> Iterator[Row]:
         while True:
             yield name, ROWS[0]
 
-    monkeypatch.setattr(dataset, "_hub", endless)
+    monkeypatch.setattr(hub, "published", endless)
     assert sum(1 for _ in read_rows("owner/name")) == 1_000
     assert sum(1 for _ in read_rows("owner/name", limit=1_500)) == 1_500
 
@@ -90,7 +94,7 @@ def test_columns_are_renamed(tmp_path: Path) -> None:
     columns = Columns.parse("Description=title, patient=question,Doctor=answer")
     assert list(read_rows(source, columns)) == [Dialogue("t", "q", "a")]
     message = sentence(source)
-    assert "no column Description, Patient, Doctor" in message
+    assert "no column Patient, Doctor" in message
     assert "title, question, answer, date" in message and "--columns" in message
 
 
@@ -123,17 +127,26 @@ def test_a_source_that_does_not_exist(
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("rows.txt", b"text", "must be .jsonl, .csv or .parquet"),
+        ("rows.txt", b"text", "must be .jsonl, .ndjson, .json, .csv, .tsv"),
         ("rows.jsonl", b"", "has no rows"),
         ("rows.jsonl", b"\n\n", "has no rows"),
         ("rows.csv", b"", "has no rows"),
         ("rows.csv", b"Description,Patient,Doctor\n", "has no rows"),
         ("rows.jsonl", b'{"Description": ""\n', "line 1 is not JSON"),
         ("rows.jsonl", b"\n[1]\n", "line 2 is not a JSON object"),
-        ("rows.jsonl", b"\xff\xfe{\x00", "line 1 is not UTF-8"),
-        ("rows.csv", b"Description,Patient,Doctor\na,b\n", "line 2: the row that ends here has 2"),
+        ("rows.jsonl", b"{\xff\xfe}", "line 1 is not UTF-8"),
+        ("rows.csv", b"Description,Patient,Doctor\na,b\n", "line 2 has 2 fields, the header has 3"),
         ("rows.csv", b'Description,Patient,Doctor\na,b,"c\n', "line 2 is not CSV"),
-        ("rows.csv", b"Description;Patient;Doctor\na;b;c\n", "it has Description;Patient;Doctor"),
+        ("rows.csv", b"a;b;c\na;b;c\n", "it has a, b, c"),
+        ("rows.csv", b"Patient,Doctor,Doctor\na,b,c\n", "has two columns Doctor"),
+        ("rows.tsv", b"Patient\tDoctor\tDoctor\na\tb\tc\n", "has two columns Doctor"),
+        ("rows.jsonl", b'{"Patient": "a", "Doctor": "b", "Doctor": "c"}\n', "stands there twice"),
+        ("rows.jsonl", b"[" * 100_000, "line 1 is not JSON (nested too deeply)"),
+        ("rows.jsonl", b'{"Patient": ' + b"9" * 6_000 + b"}", "line 1 is not JSON"),
+        ("rows.csv.gz", b"no gzip", "cannot be read"),
+        ("rows.csv.gz", gzip.compress(b"Patient,Doctor\na,b\n" * 99)[:-9], "cannot be read"),
+        ("rows.parquet.gz", b"", "because of its ending"),
+        ("rows.xlsx", b"no workbook", "cannot be read as .xlsx"),
         ("rows.parquet", b"PAR1 but no more", "cannot be read as Parquet"),
         (
             "rows.jsonl",
@@ -181,76 +194,208 @@ def test_an_id_depends_on_every_text_and_on_where_it_stands() -> None:
     assert all(len(id_) == 16 for id_ in ids)
 
 
-@pytest.mark.parametrize(
-    ("reply", "left"),
-    [
-        ("Rest. For further information consult a neurologist online -->", "Rest."),
-        (
-            "Use it daily. For more information consult an acne specialist online --> "
-            "https://www.icliniq.com/ask-a-doctor-online/dermatologist/acne",
-            "Use it daily.",
-        ),
-        ("Rest.For further doubts consult a sexologist online -->.", "Rest."),
-        ("Rest.\n\nRevert back with the reports to a urologist online.---> https://x.org", "Rest."),
-        ("For more information consult a hematologist online.", ""),
-        ("Rest and drink. -->", "Rest and drink."),
-        (
-            "If it stays, consult a dermatologist online -->",
-            "If it stays, consult a dermatologist online",
-        ),
-        ("Hi. For further doubts consult a sexologist online -->", ""),
-        (
-            "Hi. I have gone through your query with diligence and would like you to know that I "
-            "am here to help you. For further information consult a neurologist online -->",
-            "",
-        ),
-        ("Hello. Hope it helps.", ""),
-        ("-->", ""),
-        ("Hi. Yes.", "Hi. Yes."),
-        ("Hello, take ibuprofen.", "Hello, take ibuprofen."),
-        ("The count fell from 9 -> 6 in a week.", "The count fell from 9 -> 6 in a week."),
-        ("Consult a doctor at once.", "Consult a doctor at once."),
-    ],
-)
-def test_boilerplate_goes_and_advice_stays(reply: str, left: str) -> None:
-    assert strip_boilerplate(reply) == left
+PLAIN = [Dialogue("", row["Patient"], row["Doctor"]) for row in ROWS]
+UNTITLED = [{"Patient": row["Patient"], "Doctor": row["Doctor"]} for row in ROWS]
+
+
+def csv_text(separator: str, line_end: str = "\n") -> str:
+    """ROWS as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ROWS[0], delimiter=separator, lineterminator=line_end)
+    writer.writeheader()
+    writer.writerows(ROWS)
+    return text.getvalue()
+
+
+AS_IT_LIES_AROUND = {
+    "rows.csv": csv_text(";").encode(),
+    "Excel.csv": ("sep=;\r\n" + csv_text(";", "\r\n")).encode("utf-8-sig"),
+    "tabs.csv": csv_text("\t").encode(),
+    "bars.csv": csv_text("|").encode(),
+    "sep.csv": ("sep=,\n" + csv_text(",")).encode(),
+    "Mac.csv": csv_text(",").replace("\n", "\r").encode(),
+    "Unicode.csv": csv_text("\t").encode("utf-16"),
+    "rows.tsv": csv_text("\t").encode(),
+    "rows.csv.gz": gzip.compress(csv_text(",").encode()),
+    "spaces.csv": csv_text(",")
+    .replace("Description,Patient,Doctor", " Description, Patient ,Doctor ")
+    .encode(),
+    "rows.ndjson": "\n".join(map(json.dumps, ROWS)).encode(),
+    "Mac.jsonl": "\r".join(map(json.dumps, ROWS)).encode(),
+    "rows.jsonl.gz": gzip.compress("\n".join(map(json.dumps, ROWS)).encode()),
+    "array.json": json.dumps(ROWS, indent=1).encode(),
+    "array.json.gz": gzip.compress(json.dumps(ROWS).encode()),
+    "lines.json": "\n".join(map(json.dumps, ROWS)).encode(),
+    "object.json": json.dumps({"version": 1, "data": ROWS}).encode(),
+}
+
+
+@pytest.mark.parametrize("name", AS_IT_LIES_AROUND)
+def test_files_as_they_lie_around_give_the_same_rows(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(AS_IT_LIES_AROUND[name])
+    read = list(read_rows(str(path)))
+    assert [Dialogue(d.title, d.patient.replace("\r", "\n"), d.doctor) for d in read] == EXPECTED
+
+
+def test_a_workbook(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in [list(ROWS[0]), *(list(row.values()) for row in ROWS), [None, "Only a question", 5]]:
+        book.active.append(row)
+    book.save(tmp_path / "rows.xlsx")
+    read = list(read_rows(str(tmp_path / "rows.xlsx")))
+    assert read == [*EXPECTED, Dialogue("", "Only a question", "5")]
+
+
+def test_fields_longer_than_the_csv_module_takes(tmp_path: Path) -> None:
+    long = "word " * 40_000
+    path = tmp_path / "rows.csv"
+    path.write_text(f"Patient,Doctor\nOne?,{long}\nTwo?,Short\n")
+    assert [row.doctor for row in read_rows(str(path))] == [long, "Short"]
+
+
+def test_there_need_be_no_title(tmp_path: Path) -> None:
+    rows = [{"input": row["Patient"], "output": row["Doctor"]} for row in ROWS]
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert list(read_rows(source, Columns.parse("Patient=input,Doctor=output"))) == PLAIN
+    kept, _ = clean(read_rows(source, Columns.parse("Patient=input,Doctor=output")))
+    assert [row.title for row in kept] == ["First question", "Second question"]
+    assert list(read_rows(write_jsonl(tmp_path / "plain.jsonl", UNTITLED))) == PLAIN
+
+
+def test_a_title_that_is_named_must_be_there(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "rows.jsonl", UNTITLED)
+    assert "no column title" in sentence(source, columns=Columns.parse("Description=title"))
+
+
+def test_columns_are_judged_by_more_than_the_first_row(tmp_path: Path) -> None:
+    rows = [{"Patient": "A question without a reply"}, *UNTITLED]
+    read = list(read_rows(write_jsonl(tmp_path / "rows.jsonl", rows)))
+    assert read == [Dialogue("", "A question without a reply", ""), *PLAIN]
+
+
+def test_a_column_with_spaces_or_dots_in_its_name_can_be_named(tmp_path: Path) -> None:
+    rows = [{" my.question ": "q", "an answer": "a"}]
+    columns = Columns.parse("Patient=my.question,Doctor= an answer")
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert list(read_rows(source, columns)) == [Dialogue("", "q", "a")]
+
+
+TALK = [
+    {"role": "system", "content": "You are a doctor."},
+    {"role": "user", "content": "q"},
+    {"role": "assistant", "content": "a"},
+    {"role": "user", "content": "thanks"},
+]
+SHARED = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("row", "columns"),
     [
-        ("  a \t b\u00a0c  ", "a b c"),
-        ("a\r\nb\rc\u2028d", "a\nb\nc\nd"),
-        ("one\n \n\n\ntwo", "one\n\ntwo"),
-        ("nul\x00l, bell\x07, \ufeffmark, \ud800half", "null, bell, mark, half"),
-        ("?! -- ...", ""),
-        ("é 痛", "é 痛"),
+        ({"data": {"q": "q", "a": ["no", "a"]}}, "Patient=data.q,Doctor=data.a.1"),
+        ({"messages": TALK}, None),
+        ({"messages": TALK}, "Patient=messages,Doctor=messages"),
+        ({"messages": TALK}, "Patient=messages.user,Doctor=messages.assistant"),
+        ({"chat": {"turns": TALK}}, "Patient=chat.turns.user,Doctor=chat.turns.2.content"),
+        ({"conversations": SHARED}, None),
+        ({"conversations": SHARED}, "Patient=conversations.human,Doctor=conversations.gpt"),
     ],
 )
-def test_text_is_normalised(text: str, expected: str) -> None:
-    assert normalise(text) == expected
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_columns_inside_of_others(
+    tmp_path: Path, ending: str, row: dict[str, Any], columns: str | None
+) -> None:
+    source = WRITERS[ending](tmp_path / f"rows.{ending}", [row])
+    names = Columns.parse(columns) if columns else None
+    assert list(read_rows(source, names)) == [Dialogue("", "q", "a")]
 
 
-def test_rows_are_kept_or_counted_by_reason() -> None:
-    rows = [
-        Dialogue("Q. Head?", "My head aches.", "Rest."),
-        Dialogue("Q. Again?", " my HEAD\n aches.", "rest."),
-        Dialogue("Q. Head?", "My head aches.", "Drink."),
-        Dialogue("Q. Only a title?", " ", "Yes."),
-        Dialogue("", "Word " * 60, "No."),
-        Dialogue("", ".", "An answer to nothing."),
-        Dialogue("Q. No answer?", "None?", ""),
-        Dialogue("Q. An advertisement?", "One?", "For more queries consult a doctor online -->"),
-    ]
-    kept, report = clean(iter(rows))
-    assert [dialogue.doctor for dialogue in kept] == ["Rest.", "Drink.", "Yes.", "No."]
-    assert kept[2].patient == "Q. Only a title?"
-    assert kept[3].title.startswith("Word Word") and len(kept[3].title) <= 120
-    assert (report.read, report.kept) == (8, 4)
-    assert report.dropped == {
-        "duplicate": 1,
-        "empty or missing question": 1,
-        "empty or missing reply": 1,
-        "boilerplate only": 1,
-    }
-    assert str(report).startswith("8 read, 4 kept, dropped: 1 duplicate, ")
+GOOD = [f"Question {number}?,Reply {number}." for number in range(40)]
+BAD_LINES = {
+    "a stray quotation mark": ('Why?,"Rest" and drink.', "not CSV"),
+    "one that is never closed": ('Why?,"Rest and drink.', "not CSV"),
+    "too many fields": ("Why?,Rest, and drink.", "other fields than the header"),
+    "too few": ("Why?", "other fields than the header"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LINES)
+@pytest.mark.parametrize("place", [0, 20, 39])
+def test_a_bad_line_costs_its_own_row(tmp_path: Path, name: str, place: int) -> None:
+    line, reason = BAD_LINES[name]
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join(["Patient,Doctor", *GOOD[:place], line, *GOOD[place:]]) + "\n")
+    kept, report = clean(read_rows(str(path), faults=(faults := Faults())), faults)
+    assert [row.patient for row in kept] == [f"Question {number}?" for number in range(40)]
+    assert (report.read, report.dropped) == (41, {reason: 1})
+    (told,) = faults.told
+    assert told.startswith(f"{path}, line {place + 2} ")
+    assert f"line {place + 2} " in sentence(str(path))
+
+
+def test_a_quotation_mark_over_several_lines_costs_its_own_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    stray = 'Why?,"He said "rest" and\nnothing more"'
+    path.write_text("\n".join(["Patient,Doctor", *GOOD[:5], stray, *GOOD[5:]]) + "\n")
+    read = list(read_rows(str(path), faults=(faults := Faults())))
+    assert len(read) == 40 and faults.counts == {"not CSV": 2}
+
+
+BAD_JSON = {
+    "{": "not JSON",
+    "[1]": "not a JSON object",
+    '{"Patient": "a", "Doctor": 3}': "not text",
+    '{"Patient": "a", "Patient": "b", "Doctor": "c"}': "not JSON",
+}
+
+
+@pytest.mark.parametrize("line", BAD_JSON)
+def test_a_bad_line_of_json_is_skipped(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join([json.dumps(UNTITLED[0]), line, json.dumps(UNTITLED[1])]))
+    assert list(read_rows(str(path), faults=(faults := Faults()))) == PLAIN
+    assert faults.counts == {BAD_JSON[line]: 1}
+    assert faults.told[0].startswith(f"{path}, line 2")
+
+
+def test_bytes_that_are_not_utf8_cost_their_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"Patient,Doctor\nOne?,Rest.\nTwo?,caf\xe9\nThree?,Drink.\n")
+    read = list(read_rows(str(path), faults=(faults := Faults())))
+    assert [row.patient for row in read] == ["One?", "Three?"]
+    assert faults.counts == {"not UTF-8": 1}
+
+
+@pytest.mark.parametrize(("good", "bad"), [(100, 22), (3, 4), (300, 40)])
+def test_too_many_bad_rows_are_refused(tmp_path: Path, good: int, bad: int) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join([json.dumps(UNTITLED[0]) + "\n"] * good + ["{\n"] * bad))
+    message = sentence(str(path), faults=Faults())
+    assert "too many to skip" in message and f"line {good + 1} is not JSON" in message
+
+
+def test_split_and_config_are_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[Any] = []
+
+    def load(*arguments: Any, **options: Any) -> list[Any]:
+        asked.append((arguments, options["split"]))
+        return ROWS
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    part = hub.Part("patients", "test")
+    assert list(read_rows(str(tmp_path), part=part)) == EXPECTED
+    assert list(read_rows(str(tmp_path))) == EXPECTED
+    assert asked == [((str(tmp_path), "patients"), "test"), ((str(tmp_path), None), "train")]
+    source = write_jsonl(tmp_path / "rows.jsonl", ROWS)
+    assert "is no data set of the Hub" in sentence(source, part=part)
+
+
+def test_a_split_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write_parquet(tmp_path / "data" / "test-00000-of-00001.parquet", ROWS)
+    assert list(read_rows(str(tmp_path), part=hub.Part(split="test"))) == EXPECTED
+    assert "--split" in sentence(str(tmp_path), part=hub.Part(split="nowhere"))

@@ -116,7 +116,8 @@ DIALECTS = {
 async def heard(server: Misbehaving, **sampling: Any) -> tuple[str, dict[str, Any]]:
     """The answer's text, and the last that was told beside it."""
     llm = (await server.engine()).base
-    text, beside = "", {}
+    text = ""
+    beside: dict[str, Any] = {}
     async with aclosing(await llm.astream_chat(PROMPT, **{"max_tokens": 9} | sampling)) as said:
         async for response in said:
             text += response.delta or ""

@@ -42,7 +42,9 @@ def make_examples(
 
     from agent.finetuning.prepare import prepare
     from index_store.cleaning import clean
-    from index_store.dataset import Columns, read_rows
+    from index_store.columns import Columns
+    from index_store.dataset import read_rows
+    from index_store.faults import Faults
 
     settings = settings_module.load()
     folder = output or settings.home / "finetuning" / "examples"
@@ -55,10 +57,12 @@ def make_examples(
         seed=seed,
     )
     names = Columns.parse(columns) if columns else None
-    dialogues, cleaning = clean(read_rows(source, names, limit))
+    faults = Faults()
+    dialogues, cleaning = clean(read_rows(source, names, limit, faults=faults), faults)
     made = asyncio.run(
         prepare(settings, dialogues, cleaning, recipe, folder, source=source, limit=limit)
     )
+    print(f"Rows: {cleaning}.")
     print(f"Dialogues: {_counts(made.dialogues)}.")
     print(f"Examples: {_counts(made.examples)}; {_counts(made.held)}. -> {folder}")
 

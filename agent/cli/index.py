@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent import settings as settings_module
-from agent.cli.options import ColumnNames, Dir, Json, Limit, Source, print_json
+from agent.cli.options import (
+    FILES,
+    ColumnNames,
+    Config,
+    Dir,
+    Json,
+    KeepAsIs,
+    Limit,
+    Source,
+    Split,
+    Strict,
+    print_json,
+)
 from agent.errors import AgentError
 
 if TYPE_CHECKING:
@@ -27,6 +39,10 @@ def build(
     source: Source = "sample",
     limit: Limit = None,
     columns: ColumnNames = None,
+    config: Config = None,
+    split: Split = None,
+    strict: Strict = False,
+    keep_as_is: KeepAsIs = False,
     directory: Dir = None,
     factory: Annotated[
         str, typer.Option(help="FAISS's: Flat is exact; HNSW32, IVF1024,PQ48 are approximate.")
@@ -34,7 +50,8 @@ def build(
 ) -> None:
     """Embed the doctors' replies of a source and persist the index, all of it or nothing.
 
-    A build that was killed goes on where it was when it is called again.
+    Rows that cannot be read are skipped, if they are few, and told. A build that was killed goes on
+    where it was when it is called again.
     """
     from index_store.build import build
     from index_store.vectors import check_on_gpu
@@ -42,24 +59,48 @@ def build(
     settings = settings_module.load()
     if settings.search_on == "gpu":
         check_on_gpu(factory)
-    rows, target = _rows(source, columns, limit), directory or settings.index_dir
-    built = build(rows, target, settings.embed_model, source=source, limit=limit, factory=factory)
+    target = directory or settings.index_dir
+    new = _New(source, limit, columns, config, split, strict, keep_as_is)
+    built = build(
+        new.rows,
+        target,
+        settings.embed_model,
+        source=new.name,
+        limit=limit,
+        factory=factory,
+        cleaner=new.cleaner,
+    )
+    new.tell()
     _say(built, target)
 
 
 @app.command("add")
 def add(
-    source: Annotated[str, typer.Option(help="A .jsonl, .csv or .parquet file, or a data set.")],
+    source: Annotated[str, typer.Option(help=f"{FILES.capitalize()}, or a Hub data set.")],
     limit: Limit = None,
     columns: ColumnNames = None,
+    config: Config = None,
+    split: Split = None,
+    strict: Strict = False,
+    keep_as_is: KeepAsIs = False,
     directory: Dir = None,
 ) -> None:
     """Add the replies of a source, in place of those that came from it before."""
     from index_store.build import add
 
     settings = settings_module.load()
-    rows, target = _rows(source, columns, limit), directory or settings.index_dir
-    _say(add(rows, target, settings.embed_model, source=source, limit=limit), target)
+    target = directory or settings.index_dir
+    new = _New(source, limit, columns, config, split, strict, keep_as_is)
+    built = add(
+        new.rows,
+        target,
+        settings.embed_model,
+        source=new.name,
+        limit=limit,
+        cleaner=new.cleaner,
+    )
+    new.tell()
+    _say(built, target)
 
 
 @app.command("remove")
@@ -179,10 +220,43 @@ def search(
         print(f"{hit.rank}. {hit.title}  (similarity {hit.score:.2f})\n   {hit.doctor}\n")
 
 
-def _rows(source: str, columns: str | None, limit: int | None) -> Iterator[Dialogue]:
-    from index_store.dataset import Columns, read_rows
+class _New:
+    """The rows of a source, and what cleans them."""
 
-    return read_rows(source, Columns.parse(columns) if columns else None, limit)
+    def __init__(
+        self,
+        source: str,
+        limit: int | None,
+        columns: str | None,
+        config: str | None,
+        split: str | None,
+        strict: bool,
+        keep_as_is: bool,
+    ) -> None:
+        from index_store.cleaning import Cleaner
+        from index_store.columns import Columns
+        from index_store.dataset import read_rows
+        from index_store.faults import Faults
+        from index_store.hub import Part
+
+        part = Part(config, split) if config or split else None
+        self._faults = Faults()
+        self.name = source + (part.options() if part else "")
+        self.cleaner = Cleaner(as_is=keep_as_is, faults=self._faults)
+        self.rows = read_rows(
+            source,
+            Columns.parse(columns) if columns else None,
+            limit,
+            faults=None if strict else self._faults,
+            part=part,
+        )
+
+    def tell(self) -> None:
+        """Say which rows were skipped."""
+        for line in self._faults.told:
+            print(f"skipped: {line}", file=sys.stderr)
+        if (more := self._faults.counts.total() - len(self._faults.told)) > 0:
+            print(f"skipped: {more} more", file=sys.stderr)
 
 
 def _say(built: Built, directory: Path) -> None:

@@ -12,14 +12,26 @@ import typer
 
 from agent.errors import AgentError
 
-Source = Annotated[
-    str, typer.Option(help="sample, a .jsonl, .csv or .parquet file, or a Hub data set.")
-]
+FILES = "a file (.jsonl, .json, .csv, .tsv, .parquet, .xlsx)"
+Source = Annotated[str, typer.Option(help=f"sample, {FILES}, or a Hub data set.")]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Rows to read; 1,000 by default from the Hub.")
 ]
 ColumnNames = Annotated[
-    str | None, typer.Option("--columns", help="Description=title,Patient=question,Doctor=answer")
+    str | None,
+    typer.Option(
+        "--columns",
+        help="Description=title,Patient=question,Doctor=answer; without Description there is no "
+        "title. Dots lead into a column: answer.text, messages.user.",
+    ),
+]
+Config = Annotated[str | None, typer.Option(help="Of a Hub data set: which configuration.")]
+Split = Annotated[str | None, typer.Option(help="Of a Hub data set: which split; default: train.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse a source with a row that cannot be used.")
+]
+KeepAsIs = Annotated[
+    bool, typer.Option("--keep-as-is", help="Change no text: keep HTML and advertisements.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Dir = Annotated[Path | None, typer.Option("--dir", help="The index; default: MEDRAFT_INDEX_DIR.")]

@@ -15,7 +15,9 @@ from agent.behaviour import CHOICES, Behaviour
 from agent.errors import AgentError
 from agent.settings import Settings
 from index_store.cleaning import clean
-from index_store.dataset import Columns, Dialogue, read_rows
+from index_store.columns import Columns
+from index_store.dataset import Dialogue, read_rows
+from index_store.faults import Faults
 from index_store.split import split
 from index_store.store import IndexStore
 
@@ -63,7 +65,8 @@ def read_questions(
             dialogues = [dialogue for _, dialogue in store.rows()]
     else:
         name = source
-        dialogues, cleaning = clean(read_rows(source, Columns.parse(columns) if columns else None))
+        names, faults = Columns.parse(columns) if columns else None, Faults()
+        dialogues, cleaning = clean(read_rows(source, names, faults=faults), faults)
         if not dialogues:
             raise AgentError(
                 f"{name} has no question with a reference reply ({cleaning}): each row needs both."

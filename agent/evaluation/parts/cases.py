@@ -19,7 +19,8 @@ from agent.errors import AgentError
 from agent.evaluation.parts.labelled import read
 from index_store.build import build
 from index_store.cleaning import clean
-from index_store.dataset import Columns, Dialogue, read_rows
+from index_store.columns import Columns
+from index_store.dataset import Dialogue, read_rows
 from index_store.split import split
 from index_store.store import IndexStore
 

@@ -1,0 +1,219 @@
+"""What is kept, changed and dropped of rows, and why: a table of short texts."""
+
+from __future__ import annotations
+
+import pytest
+
+from index_store.boilerplate import is_courtesy, without_advertisements
+from index_store.cleaning import Cleaner, clean, normalise
+from index_store.dataset import Dialogue
+from index_store.faults import Fault, Faults
+from index_store.markup import text_of
+
+ADVERTISED, HTML, COURTESY = "advertisement cut", "HTML made text", "boilerplate only"
+
+# A reply, what is left of it ("": it is dropped), and why it is not as it was.
+TABLE: list[tuple[str, str, str | None]] = [
+    # Advertisements, wherever they stand.
+    ("Rest. For further information consult a neurologist online -->", "Rest.", ADVERTISED),
+    (
+        "Use it daily. For more information consult an acne specialist online --> "
+        "https://www.icliniq.com/ask-a-doctor-online/dermatologist/acne",
+        "Use it daily.",
+        ADVERTISED,
+    ),
+    ("Rest.For further doubts consult a sexologist online -->.", "Rest.", ADVERTISED),
+    ("Rest.\n\nRevert back with the reports to a urologist online.---> x.org", "Rest.", ADVERTISED),
+    (
+        "Rest. For more information consult an ENT surgeon online Take care.",
+        "Rest. Take care.",
+        ADVERTISED,
+    ),
+    (
+        "Rest. For any further queries, consult a dentist online. Take care.",
+        "Rest. Take care.",
+        ADVERTISED,
+    ),
+    (
+        "Consult a dermatologist online --> https://x.com/a?b=c. Then wash it with soap.",
+        "Then wash it with soap.",
+        ADVERTISED,
+    ),
+    (
+        "For more information consult a doctor online --&gt; <a href='//x.com'>www.x.com</a> Rest.",
+        "Rest.",
+        ADVERTISED,
+    ),
+    (
+        "Please consult a cardiologist online --> www.x.com\nDrink water.",
+        "Drink water.",
+        ADVERTISED,
+    ),
+    ("Drink water --> https://www.icliniq.com/water", "Drink water", ADVERTISED),
+    ("Rest and drink. -->", "Rest and drink.", ADVERTISED),
+    ("Rest. For follow up please ask at http://bit.ly/askme.", "Rest.", ADVERTISED),
+    ("For more information consult a hematologist online.", "", COURTESY),
+    ("Hi. For further doubts consult a sexologist online -->", "", COURTESY),
+    ("-->", "", None),
+    # Advice that only sounds like one.
+    (
+        same := "Consult a physician in person within two days, since the rash is spreading.",
+        same,
+        None,
+    ),
+    (same := "Please consult a dermatologist online or in person within two days.", same, None),
+    (same := "Consult a doctor at once.", same, None),
+    (same := "For further pain, consult the surgeon who operated on you.", same, None),
+    (same := "For more information read the leaflet; ask a doctor if it gets worse.", same, None),
+    (same := "You can find the exercises online and do them twice a day.", same, None),
+    (same := "Do not buy antibiotics online. Ask your doctor for a culture.", same, None),
+    (same := "If it stays, consult a dermatologist online", same, None),
+    (same := "The count fell from 9 -> 6 in a week.", same, None),
+    (same := "The chain is platelets --> clot --> stroke, so take aspirin.", same, None),
+    (
+        same
+        := "Read the advice of the NHS at https://www.nhs.uk/conditions/acne before you decide.",
+        same,
+        None,
+    ),
+    (same := "Contact a poison centre if he swallowed more than two.", same, None),
+    (
+        same := "For more information about Medicare, visit http://www.medicare.gov for a booklet.",
+        same,
+        None,
+    ),
+    # Courtesies that say nothing.
+    ("Hi. I hope it helps you. If you have any further query, please ask me.", "", COURTESY),
+    ("Hello. Hope it helps.", "", COURTESY),
+    ("Thank you.", "", COURTESY),
+    ("Thanks for your question on Healthcare Magic. Regards.", "", COURTESY),
+    ("Hi, welcome to iCliniq.com. I have gone through your query. Take care!", "", COURTESY),
+    ("I can understand your concern. Please feel free to ask me again.", "", COURTESY),
+    ("Hope I have answered your question. Wish you good health.", "", COURTESY),
+    ("Let me know if you have any more questions. I will be happy to help you.", "", COURTESY),
+    ("Do not hesitate to contact me. Get well soon.\nBest regards", "", COURTESY),
+    (
+        "Hi. I have gone through your query with diligence and would like you to know that I "
+        "am here to help you. For further information consult a neurologist online -->",
+        "",
+        COURTESY,
+    ),
+    # Replies that say something, however little.
+    (same := "Hi. Yes.", same, None),
+    (same := "Hello, take ibuprofen.", same, None),
+    (same := "Take care of your blood pressure.", same, None),
+    (same := "Ask me again if the pain is still there on Monday.", same, None),
+    (same := "If you have any further bleeding, please go to the hospital.", same, None),
+    (same := "Let me know if you have fever.", same, None),
+    (same := "I hope it is only a strain. Rest the knee.", same, None),
+    (same := "Thanks for your question. It is a wart.", same, None),
+    (same := "Please contact your doctor.", same, None),
+    (same := "No.", same, None),
+    # HTML.
+    (
+        "<p>Take <b>two</b> tablets.</p><p>Rest &amp; drink.</p>",
+        "Take two tablets.\n\nRest & drink.",
+        HTML,
+    ),
+    ("Rest.<br/>Drink.<br>Sleep.", "Rest.\nDrink.\nSleep.", HTML),
+    ("<ul><li>Rest</li><li>Drink</li></ul>", "- Rest\n\n- Drink", HTML),
+    ("It&#39;s a cold, isn&rsquo;t it?", "It's a cold, isn\u2019t it?", HTML),
+    ("Fever &amp;lt; 38 &amp;amp; no cough", "Fever < 38 & no cough", HTML),
+    ("Rest.&nbsp;&nbsp;Drink.", "Rest. Drink.", HTML),
+    (
+        "<div class=\"a\"><span style='b: c'>Rest.</span><script>alert(1)</script></div>",
+        "Rest.",
+        HTML,
+    ),
+    ("If BP is <140 <br> go on.", "If BP is <140\ngo on.", HTML),
+    ('<a href="https://nhs.uk">Read this</a> first.', "Read this first.", HTML),
+    # What only looks like HTML.
+    (same := "Keep it <140 and >90, if a<b and c>d.", same, None),
+    (same := "Take <dose> as <doctor> says; R&D, AT&T; and 5 < 6.", same, None),
+    (same := "A heart <3 for you, and this arrow: a <- b.", same, None),
+    # Spaces and unseen characters are no change that anyone need hear of.
+    ("  Rest \t and\u00a0drink.\u200b ", "Rest and drink.", None),
+    ("Rest.\r\n\r\n\r\n\r\nDrink.", "Rest.\n\nDrink.", None),
+]
+
+
+def test_the_table_is_of_sixty_texts() -> None:
+    assert len({text for text, _, _ in TABLE}) == len(TABLE) >= 60
+
+
+@pytest.mark.parametrize(("text", "left", "why"), TABLE, ids=[text[:40] for text, _, _ in TABLE])
+def test_a_reply_is_kept_changed_or_dropped(text: str, left: str, why: str | None) -> None:
+    kept, report = clean([Dialogue("Q. Why?", "Why?", text)])
+    assert [row.doctor for row in kept] == ([left] if left else [])
+    if not left:
+        assert report.dropped == {why or "empty or missing reply": 1}
+    elif why == ADVERTISED and "<a" in text:
+        assert set(report.changed) == {ADVERTISED, HTML}
+    else:
+        assert report.changed == ({why: 1} if why else {})
+
+
+@pytest.mark.parametrize("text", [text for text, _, _ in TABLE if normalise(text)])
+def test_kept_as_it_is(text: str) -> None:
+    cleaner = Cleaner(as_is=True)
+    assert [row.doctor for row in cleaner.keep([Dialogue("Q. Why?", "Why?", text)])] == [text]
+    assert cleaner.report().changed == {}
+
+
+def test_titles_and_questions_are_made_text_too() -> None:
+    (row,), report = clean([Dialogue("<b>Why?</b>", "It&#39;s <i>red</i>.", "Rest.")])
+    assert (row.title, row.patient) == ("Why?", "It's red.")
+    assert report.changed == {HTML: 1}
+
+
+def test_no_text_takes_for_ever() -> None:
+    """Backtracking would: each of these is what one of the rules begins with, again and again."""
+    for word in ("hi ", "please ", "if you have any ", "for more ", "-->", "--", "<p ", "&amp;"):
+        text = word * 3_000
+        assert text_of(text) and without_advertisements(text) is not None
+        is_courtesy(text)
+        for each in (text.replace(" ", ", "), text.replace(" ", ". ")):
+            is_courtesy(each)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("  a \t b\u00a0c  ", "a b c"),
+        ("a\r\nb\rc\u2028d", "a\nb\nc\nd"),
+        ("one\n \n\n\ntwo", "one\n\ntwo"),
+        ("nul\x00l, bell\x07, \ufeffmark, \ud800half", "null, bell, mark, half"),
+        ("?! -- ...", ""),
+        ("é 痛", "é 痛"),
+    ],
+)
+def test_text_is_normalised(text: str, expected: str) -> None:
+    assert normalise(text) == expected
+
+
+def test_rows_are_kept_or_counted_by_reason() -> None:
+    rows = [
+        Dialogue("Q. Head?", "My head aches.", "Rest."),
+        Dialogue("Q. Again?", " my HEAD\n aches.", "rest."),
+        Dialogue("Q. Head?", "My head aches.", "Drink."),
+        Dialogue("Q. Only a title?", " ", "Yes."),
+        Dialogue("", "Word " * 60, "No."),
+        Dialogue("", ".", "An answer to nothing."),
+        Dialogue("Q. No answer?", "None?", ""),
+        Dialogue("Q. An advertisement?", "One?", "For more queries consult a doctor online -->"),
+    ]
+    faults = Faults()
+    faults.skip(Fault("rows.csv, line 3", "not CSV", "is not CSV"), 20)
+    kept, report = clean(iter(rows), faults)
+    assert [dialogue.doctor for dialogue in kept] == ["Rest.", "Drink.", "Yes.", "No."]
+    assert kept[2].patient == "Q. Only a title?"
+    assert kept[3].title.startswith("Word Word") and len(kept[3].title) <= 120
+    assert (report.read, report.kept) == (9, 4)
+    assert report.dropped == {
+        "duplicate": 1,
+        "empty or missing question": 1,
+        "empty or missing reply": 1,
+        "boilerplate only": 1,
+        "not CSV": 1,
+    }
+    assert str(report).startswith("9 read, 4 kept, dropped: 1 duplicate, ")
