@@ -11,15 +11,16 @@ from typing import Any
 import chainlit as cl
 from chainlit.types import ThreadDict
 
+from agent.chat.models import Models
 from agent.page import chainlit_hooks, choices, columns, compare, resume, sources, welcome
 from agent.page.conversation import SESSIONS, Conversation, end_elsewhere, one_turn
 from agent.page.history import History
-from agent.page.language import speak, spoken
-from agent.page.models import Models
+from agent.page.language import speak
 from agent.page.server import accounts, ending, privacy, routes
 from agent.page.server.startup import quieten, settings_or_exit
 from agent.page.turn import RETRY
 from agent.storage import database
+from agent.templates import spoken
 
 quieten()
 settings, manifest = settings_or_exit()

@@ -116,6 +116,20 @@ class Settings(BaseSettings):
         "page is for one user on this machine.",
     )
 
+    endpoint: bool = Field(
+        False,
+        description="Whether the page's own port serves OpenAI's protocol under /v1, too, as "
+        "medraft serve does.",
+    )
+    rate: int = Field(
+        300, ge=1, description="Requests a minute that the endpoint takes of each client's key."
+    )
+    allow_origins: str = Field(
+        "",
+        description="Websites whose pages may ask the endpoint from a browser, as "
+        "https://chat.example.org; several with spaces between; empty: none.",
+    )
+
     country: str = Field(
         "",
         description="Whose numbers the emergency notice gives, two letters by ISO 3166 (US, ES "

@@ -12,6 +12,11 @@ from agent.settings import ROOT
 Language = Literal["en", "es"]
 
 
+def spoken(tag: str | None) -> Language:
+    """The language for a browser's or a client's tag, such as es-MX: Spanish, or else English."""
+    return "es" if (tag or "").lower().split("-")[0] == "es" else "en"
+
+
 @cache
 def _templates() -> Environment:
     return Environment(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from index_store import manifest as manifests
+from index_store.dataset import Dialogue
 from index_store.errors import StoreError
 from index_store.store import Hit, IndexStore
 
@@ -56,6 +57,10 @@ class LiveIndex:
     def search(self, query_text: str, query_vector: np.ndarray[Any, Any], k: int) -> list[Hit]:
         """IndexStore.search, in the newest index."""
         return self.store.search(query_text, query_vector, k)
+
+    def find(self, id: str) -> Dialogue | None:
+        """IndexStore.find, in the newest index."""
+        return self.store.find(id)
 
     def _stamp(self) -> tuple[int, int]:
         try:

@@ -52,6 +52,10 @@ class DoctorReplyRetriever(BaseRetriever):
         """The same, blind to some dialogues: who measures answers must not find them."""
         return DoctorReplyRetriever(self._store, self._embedding, self._k, self._cut, hidden)
 
+    def reply(self, id: str) -> Dialogue | None:
+        """The dialogue of an id, as nodes have it, if the index holds it. Raises StoreError."""
+        return self._store.find(id)
+
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         text = query_bundle.query_str
         vector = (

@@ -6,6 +6,7 @@ is not what was written. Does not know how the index is built, nor what the hits
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ CANDIDATES = 50  # of each ranking, at least
 # A convex combination of cosine and BM25 (Bruch, Gai, Ingber 2023, "An Analysis of Fusion Functions
 # for Hybrid Retrieval"); `medraft evaluate retrieval` compares it with reciprocal rank fusion.
 BM25_WEIGHT = 0.2
+ID = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,20 @@ class IndexStore:
     def read(self, position: int) -> Dialogue:
         """The dialogue at a position. Raises Damage."""
         return self._replies.read([position])[position]
+
+    def find(self, id: str) -> Dialogue | None:
+        """The dialogue of an id, if there is one. Raises StoreError if it was changed."""
+        import numpy as np
+
+        if not ID.fullmatch(id):
+            return None
+        found = np.flatnonzero(self.ids == np.uint64(int(id, 16)))
+        if not len(found):
+            return None
+        try:
+            return self.read(int(found[0]))
+        except Damage as error:
+            raise manifests.damaged(self._directory, str(error), self.manifest) from error
 
     def rows(self) -> Iterator[Kept]:
         """Every dialogue with the name of its source, by position. Raises Damage."""

@@ -7,7 +7,8 @@ import tomllib
 
 import pytest
 
-from agent.page.language import CATALOGS, number, say, spoken
+from agent.page.language import CATALOGS, number, say
+from agent.templates import spoken
 
 
 def entries(tag: str) -> dict[str, str]:

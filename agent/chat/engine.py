@@ -15,16 +15,20 @@ from llama_index.core.memory import ChatMemoryBuffer
 
 from agent.behaviour import LLMChoice, Retrieval
 from agent.chat.events import Event
+from agent.chat.metrics import counted
 from agent.chat.turn import Choices, Loading, Turn
 from agent.chat.views import ChatEngineViews
+from agent.llms.interface import Sampling
 from agent.settings import Settings
 from agent.templates import Language
 
 
 class PatientChatEngine(ChatEngineViews):
-    """A conversation. `llm`, `retrieval`, and `language` and `country` of the emergency notice may
-    be set between turns; the next one heeds them. Where `watchful` is off, emergencies are not
-    looked for, and the LLM answers them as anything else: for who measures it.
+    """A conversation. `llm`, `retrieval`, `language` and `country` of the emergency notice,
+    `sampling`, `stop` (strings that end the LLM's answer before them) and `instructions` (what the
+    system prompt says besides) may be set between turns; the next one heeds them. Where `watchful`
+    is off, emergencies are not looked for, and the LLM answers them as anything else: for who
+    measures it.
 
     `loading` is awaited by each turn that has a use for what is loaded, and not before.
     """
@@ -37,6 +41,9 @@ class PatientChatEngine(ChatEngineViews):
         self.language: Language = "en"
         self.country = settings.country
         self.watchful = True
+        self.sampling = Sampling(settings.max_tokens, settings.temperature, settings.top_p)
+        self.stop: tuple[str, ...] = ()
+        self.instructions = ""
         self._settings = settings
         self._loading = loading
         # Cutting to the window is the prompt's task, by the model's own tokenizer; this keeps all.
@@ -54,12 +61,12 @@ class PatientChatEngine(ChatEngineViews):
         # Halves of a UTF-16 pair, which browsers send in JSON, are no text to any tokenizer.
         message = message.encode("utf-8", "replace").decode()
         async with self._one_turn_at_a_time, self._remembered(message) as said:
-            choices = Choices(self.llm, self.retrieval, self.language, self.country, self.watchful)
-            history = self.chat_history
-            turn = Turn(self._settings, self._loading, choices, history, message, said)
-            async with aclosing(turn.events()) as events:
-                async for event in events:
-                    yield event
+            turn = Turn(self._loading, self._choices(), self.chat_history, message, said)
+            with counted() as figures:
+                async with aclosing(turn.events()) as events:
+                    async for event in events:
+                        figures.see(event)
+                        yield event
 
     def another(self, history: Sequence[ChatMessage]) -> PatientChatEngine:
         """A conversation of its own with the choices of this one, after `history`."""
@@ -67,7 +74,21 @@ class PatientChatEngine(ChatEngineViews):
         other.llm, other.retrieval = self.llm, self.retrieval
         other.language, other.country = self.language, self.country
         other.watchful = self.watchful
+        other.sampling, other.stop = self.sampling, self.stop
+        other.instructions = self.instructions
         return other
+
+    def _choices(self) -> Choices:
+        return Choices(
+            self.llm,
+            self.retrieval,
+            self.language,
+            self.country,
+            self.watchful,
+            self.sampling,
+            self.stop,
+            self.instructions,
+        )
 
     @asynccontextmanager
     async def _remembered(self, message: str) -> AsyncIterator[list[str]]:

@@ -84,6 +84,7 @@ class Timing:
     first_token_ms: float | None = None
     total_ms: float = 0.0
     tokens: int = 0
+    prompt_tokens: int = 0  # of what the LLM read, none where none was asked
 
 
 @dataclass(frozen=True)

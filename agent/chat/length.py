@@ -1,12 +1,14 @@
 """When an answer is long enough.
 
 Owns the rule by which an answer is ended at a sentence, so that a small model that finds no end is
-not let run on, nor cut off in a word. Knows nothing of who writes it.
+not let run on, nor cut off in a word; and the strings that somebody wants it ended at. Knows
+nothing of who writes it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # The share of its tokens that an answer may use before it ends with its next sentence.
 ENOUGH = 0.75
@@ -25,3 +27,32 @@ def is_enough(answer: str, tokens: int, max_tokens: int) -> bool:
 def _repeats_itself(answer: str) -> bool:
     *before, last = _BETWEEN.split(answer.strip().lower())
     return last in before
+
+
+class StopStrings:
+    """Ends a text that comes in pieces before the first of some strings: `found`, then.
+
+    What may be the beginning of one is `held` until the next piece tells, or the text ends.
+    """
+
+    def __init__(self, strings: Sequence[str]) -> None:
+        self._strings = strings
+        self.held = ""
+        self.found = False
+
+    def before(self, piece: str) -> str:
+        """What can be said of the text so far that has not been."""
+        text, self.held = self.held + piece, ""
+        places = [place for each in self._strings if (place := text.find(each)) >= 0]
+        if places:
+            self.found = True
+            return text[: min(places)]
+        begun = (
+            length
+            for each in self._strings
+            for length in range(1, len(each))
+            if text.endswith(each[:length])
+        )
+        cut = len(text) - max(begun, default=0)
+        self.held = text[cut:]
+        return text[:cut]

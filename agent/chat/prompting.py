@@ -50,8 +50,9 @@ async def prompt(
     message: str,
     sources: Sequence[str],
     max_tokens: int,
+    instructions: str = "",
 ) -> Prompt:
-    """The prompt of a turn.
+    """The prompt of a turn; `instructions` stand below our own system prompt.
 
     What is too long loses its oldest turns first, then its last sources, never the message.
     Raises AgentError if the message alone is longer than the model can read.
@@ -59,7 +60,8 @@ async def prompt(
     history = [ChatMessage(role=m.role, content=harmless(m.content or "")) for m in history]
     message, sources = harmless(message), [harmless(source) for source in sources]
     budget = llm.metadata.context_window - max_tokens
-    system = ChatMessage(role=MessageRole.SYSTEM, content=render("system"))
+    ours = "\n\n".join(part for part in (render("system"), harmless(instructions)) if part)
+    system = ChatMessage(role=MessageRole.SYSTEM, content=ours)
     for used in range(len(sources), -1, -1):
         layout = "rag" if choice == "base" else "raft"
         last = render(layout, message=message, sources=sources[:used]) if used else message

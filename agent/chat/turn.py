@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
 from llama_index.core.schema import NodeWithScore, QueryBundle
@@ -30,10 +30,10 @@ from agent.chat.events import (
     Timing,
     Waiting,
 )
-from agent.chat.length import is_enough
+from agent.chat.length import StopStrings, is_enough
 from agent.chat.prompting import Prompt, prompt
 from agent.chat.support import support
-from agent.llms.interface import ChatLLM, Engine, as_dicts
+from agent.llms.interface import ChatLLM, Engine, Sampling, as_dicts
 from agent.routing.embedding import TurnEmbedding
 from agent.routing.query import query
 from agent.routing.router import Reason, Route, route
@@ -69,6 +69,9 @@ class Choices:
     language: Language
     country: str
     watchful: bool
+    sampling: Sampling
+    stop: tuple[str, ...]
+    instructions: str
 
 
 @dataclass
@@ -78,7 +81,6 @@ class Turn:
     `events` may be run once.
     """
 
-    settings: Settings
     loading: Loading
     choices: Choices
     history: Sequence[ChatMessage]
@@ -115,6 +117,7 @@ class Turn:
         async with aclosing(self._stream(llm, asked)) as events:
             async for event in events:
                 yield event
+        self._timing.prompt_tokens = await llm.count_tokens(asked.messages)
         yield await self._conclude(parts, mode, sources)
 
     async def _triage(self) -> Verdict:
@@ -168,28 +171,32 @@ class Turn:
     async def _prompt(self, llm: ChatLLM, trusted: Sequence[NodeWithScore]) -> Prompt:
         told = without_crises(self.history, self._judged)
         texts = [node.get_content() for node in trusted]
-        longest = self.settings.max_tokens
-        return await prompt(llm, self.choices.llm, told, self.message, texts, longest)
+        chosen = self.choices
+        longest = chosen.sampling.max_tokens
+        return await prompt(
+            llm, chosen.llm, told, self.message, texts, longest, chosen.instructions
+        )
 
     async def _stream(self, llm: ChatLLM, asked: Prompt) -> AsyncGenerator[Event, None]:
         """The LLM's answer, until it ends or is enough; closing this stops the engine."""
-        stream = await llm.astream_chat(
-            asked.messages,
-            max_tokens=self.settings.max_tokens,
-            temperature=self.settings.temperature,
-            top_p=self.settings.top_p,
-        )
+        longest = self.choices.sampling.max_tokens
+        stops = StopStrings(self.choices.stop)
+        stream = await llm.astream_chat(asked.messages, **asdict(self.choices.sampling))
         async with aclosing(stream):
             async for response in stream:
                 if (response.raw or {}).get("cut"):
                     self._ended = False
                     continue
-                yield self._hear(response, asked.opening)
-                if is_enough(self._answer, self._timing.tokens, self.settings.max_tokens):
+                yield self._hear(response, asked.opening, stops)
+                if stops.found:
+                    return
+                if is_enough(self._answer, self._timing.tokens, longest):
                     self._ended = False
                     return
+        if stops.held:
+            yield self._say(stops.held, asked.opening)
 
-    def _hear(self, response: ChatResponse, opening: str) -> Event:
+    def _hear(self, response: ChatResponse, opening: str, stops: StopStrings) -> Event:
         """One piece of the LLM's stream; before the first, the `opening` it was given to go on
         from."""
         raw = response.raw or {}
@@ -199,7 +206,9 @@ class Turn:
             return Notice(raw["notice"])
         self._timing.tokens = raw["tokens"]
         self._timing.first_token_ms = self._timing.first_token_ms or _since(self._start)
-        delta = response.delta or ""
+        return self._say(stops.before(response.delta or ""), opening)
+
+    def _say(self, delta: str, opening: str) -> Delta:
         if not self._answer:
             delta = opening + delta.lstrip()
         self._answer += delta
@@ -210,7 +219,7 @@ class Turn:
         self, parts: Parts, mode: Behaviour, sources: Sequence[NodeWithScore]
     ) -> Finished:
         """The end of an LLM's answer, and which of its sentences a source supports."""
-        self._ended = self._ended and self._timing.tokens < self.settings.max_tokens
+        self._ended = self._ended and self._timing.tokens < self.choices.sampling.max_tokens
         answer = self._answer.strip()
         finished = self._finish(answer, mode if answer else None)
         if sources:

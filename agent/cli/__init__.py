@@ -12,7 +12,7 @@ import sys
 import typer
 
 from agent import settings as settings_module
-from agent.cli import evaluate, finetune, index, people, routing, talk
+from agent.cli import evaluate, finetune, index, people, routing, serve, talk
 from agent.errors import AgentError
 from index_store.errors import StoreError
 
@@ -24,9 +24,11 @@ app = typer.Typer(
 )
 app.add_typer(talk.app)
 app.add_typer(routing.app)
+app.add_typer(serve.app)
 app.add_typer(index.app, name="index")
 app.add_typer(finetune.app, name="finetune")
 app.add_typer(people.accounts, name="accounts")
+app.add_typer(serve.keys, name="keys")
 app.add_typer(people.feedback, name="feedback")
 app.add_typer(evaluate.app, name="evaluate")
 

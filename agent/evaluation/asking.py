@@ -130,11 +130,9 @@ async def ask(agent: Agent, question: Dialogue, approach: Approach) -> Answer:
     chat.watchful = False  # to an emergency all behaviours say the same
     try:
         told = await collect(chat, question.patient)
-        documents = [source["doctor"] for source in told["sources"]]
-        asked = await _prompt(agent.engine, chat.llm, question, documents, agent.settings)
-        prompt_tokens = await agent.engine.llm(chat.llm).count_tokens(asked.messages)
     except AgentError as error:
         raise AgentError(f"Question {question.id} through {approach}: {error}") from None
+    documents = [source["doctor"] for source in told["sources"]]
     return Answer(
         question=question.id,
         approach=approach,
@@ -143,7 +141,7 @@ async def ask(agent: Agent, question: Dialogue, approach: Approach) -> Answer:
         ended=told["ended"],
         documents=documents,
         supported=_share_supported(told["support"]) if documents else None,
-        prompt_tokens=prompt_tokens,
+        prompt_tokens=told["timing"]["prompt_tokens"],
         tokens=told["timing"]["tokens"],
         first_token_ms=told["timing"]["first_token_ms"],
         total_ms=told["timing"]["total_ms"],

@@ -31,6 +31,7 @@ class Sampling:
     top_k: int = 40
     min_p: float = 0.05
     repetition_penalty: float = 1.1
+    seed: int | None = None  # drawn the same way again, as far as an engine can
 
 
 @dataclass(frozen=True)

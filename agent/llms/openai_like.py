@@ -172,6 +172,7 @@ class OpenAILikeLLM(OpenAILike):
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
+            "seed": openai.NOT_GIVEN if sampling.seed is None else sampling.seed,
             # For a server that takes the end of a turn for a text.
             "stop": list(END_TOKENS),
             "extra_body": {

@@ -27,7 +27,7 @@ from index_store.errors import StoreError
 
 if TYPE_CHECKING:
     from agent.chat.engine import PatientChatEngine
-    from agent.page.models import Models
+    from agent.chat.models import Models
     from agent.settings import Settings
 
 log = logging.getLogger("medraft")

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent.errors import AgentError
 from agent.page import chainlit_hooks
-from agent.templates import Language
+from agent.templates import Language, spoken
 from index_store.errors import StoreError
 
 CATALOGS = Path(__file__).with_name("data")
@@ -51,11 +51,6 @@ class Spoken:
 def speak() -> None:
     """Have Chainlit speak our languages."""
     chainlit_hooks.add_middleware(Spoken)
-
-
-def spoken(tag: str | None) -> Language:
-    """The language for a browser's tag, such as es-MX: Spanish, or else English."""
-    return "es" if (tag or "").lower().split("-")[0] == "es" else "en"
 
 
 def language() -> Language:

@@ -123,6 +123,22 @@ def prepare(settings: Settings) -> None:
         engine.dispose()
 
 
+def check(settings: Settings) -> None:
+    """Ask the database whether it is there. Raises AgentError if it does not answer."""
+    address = _address(settings)
+    told = f"The history at {address} does not answer"
+    if address.get_backend_name() == "sqlite" and not os.path.exists(address.database or ""):
+        raise AgentError(f"{told} (its file is gone).")  # connecting would make another
+    engine = connect(settings)
+    try:
+        with engine.begin() as connection:
+            connection.execute(select(versions.c.version)).scalar_one()
+    except SQLAlchemyError as error:
+        raise AgentError(f"{told} ({type(error).__name__}).") from None
+    finally:
+        engine.dispose()
+
+
 @contextmanager
 def reading(settings: Settings) -> Iterator[Connection]:
     """For commands, also while the page is served. Raises AgentError, also if there is none yet."""

@@ -99,6 +99,8 @@ class Model:
         if sampling.temperature > 0:
             drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p}
             drawn |= {"top_k": sampling.top_k, "min_p": sampling.min_p}
+            if sampling.seed is not None:
+                torch.manual_seed(sampling.seed)
         penalty = _RepetitionPenalty(sampling.repetition_penalty)
         stream.next_tokens_are_prompt = True
         try:

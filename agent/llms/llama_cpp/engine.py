@@ -140,6 +140,8 @@ class LlamaCppLLM(OpenAILike):
             # (or once a second): let it say how far it has read.
             "return_progress": True,
         }
+        if sampling.seed is not None:
+            extra["seed"] = sampling.seed
         if self.lora_scale is not None:
             extra["lora"] = [{"id": 0, "scale": self.lora_scale}]
         return {

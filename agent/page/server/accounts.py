@@ -10,10 +10,8 @@ provider is not the `alice` who has a password here.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from collections.abc import Callable, Mapping
-from urllib.parse import urlsplit
 
 import chainlit as cl
 from jwt import InvalidTokenError
@@ -23,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent.errors import AgentError
 from agent.page import chainlit_hooks
+from agent.serving.address import is_loopback, is_this_machine
 from agent.settings import Settings
 from agent.storage.passwords import Passwords
 
@@ -30,12 +29,11 @@ log = logging.getLogger("medraft")
 
 LOCAL = cl.User("local", display_name="medraft", metadata={"provider": "local"})
 StillHolds = Callable[[cl.User, Headers], bool]
-FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
 
 def check(settings: Settings, host: str) -> None:
     """Raises AgentError if everybody who reaches `host` could read and write the one history."""
-    if not (_is_loopback(host) or _ways_in(settings)):
+    if not (is_loopback(host) or _ways_in(settings)):
         raise AgentError(
             f"At {host} the page would be open to everybody who reaches it: add accounts with "
             "medraft accounts add NAME, set MEDRAFT_USER_HEADER or Chainlit's OAUTH_* variables, "
@@ -53,7 +51,7 @@ def open_ways_in(settings: Settings) -> None:
     if chainlit_hooks.oauth_providers():
         cl.oauth_callback(_of_provider)
     if not ways:
-        ways["local"] = lambda _, headers: _is_this_machine(headers)
+        ways["local"] = lambda _, headers: is_this_machine(headers)
         cl.header_auth_callback(_local_user)
     chainlit_hooks.add_middleware(Logins, ways=ways)
 
@@ -144,7 +142,7 @@ async def _of_provider(
 
 
 async def _local_user(headers: Headers) -> cl.User | None:
-    if _is_this_machine(headers):
+    if is_this_machine(headers):
         return LOCAL
     log.warning(
         "A login was refused: this server is for one user on this machine, and the request came "
@@ -156,19 +154,6 @@ async def _local_user(headers: Headers) -> cl.User | None:
 def _unchanged(user: cl.User, passwords: Passwords) -> bool:
     proof = passwords.fingerprint(user.identifier.removeprefix("password:"))
     return proof is not None and proof == user.metadata.get("proof")
-
-
-def _is_this_machine(headers: Headers) -> bool:
-    """Neither through a proxy nor by a name that another website has pointed to this machine."""
-    name = urlsplit(f"//{headers.get('host', '')}").hostname
-    return _is_loopback(name or "") and not any(known in headers for known in FORWARDED)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _with_secure_cookies(send: Send) -> Send:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent.page import chainlit_hooks
+from agent.serving.address import is_foreign
 
 HEADERS = {
     # Chainlit's page needs its inline scripts and styles. It fetches public/elements/Compare.jsx
@@ -66,9 +66,7 @@ class Privacy:
             await self._app(scope, receive, _with_headers(send, scope))
 
     def _foreign(self, headers: Headers) -> bool:
-        origin = headers.get("origin")
-        own = origin is None or urlsplit(origin).netloc == headers.get("host")
-        return not own and origin not in self._origins
+        return is_foreign(headers) and headers.get("origin") not in self._origins
 
 
 def protect() -> None:

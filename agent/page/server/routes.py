@@ -17,7 +17,8 @@ from agent.page import chainlit_hooks
 from agent.page.chainlit_hooks import CurrentUser
 from agent.page.export import file_name, markdown
 from agent.page.history import History
-from agent.page.language import say, spoken
+from agent.page.language import say
+from agent.templates import spoken
 
 router = APIRouter()
 

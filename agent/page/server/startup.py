@@ -7,7 +7,6 @@ loaded behind the page, nor what a conversation is.
 from __future__ import annotations
 
 import logging
-import socket
 import sys
 
 from agent import settings as setting
@@ -15,6 +14,7 @@ from agent.errors import AgentError
 from agent.llms import choice
 from agent.page import chainlit_hooks
 from agent.page.server import accounts, secret
+from agent.serving.address import check_port
 from agent.settings import ROOT, Settings
 from agent.storage import database
 from index_store import manifest
@@ -36,7 +36,7 @@ def settings_or_exit() -> tuple[Settings, Manifest]:
         database.prepare(settings)
         # --watch loads the app again while the server is on its port.
         if not chainlit_hooks.loads_again():
-            _check_port(host, port)
+            check_port(host, port)
     except (AgentError, StoreError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
@@ -57,17 +57,3 @@ def _check_page() -> None:
             f"{chainlit_hooks.CONFIG_FILE} opens this server to every website: run chainlit in "
             f"{ROOT}, where medraft's own file is, or name the websites in its allow_origins."
         )
-
-
-def _check_port(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family) as probe:
-            # As the server itself does: a port that was left a moment ago is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except OSError as error:
-        raise AgentError(
-            f"The page cannot be served at {host}:{port} ({error.strerror}): "
-            "choose another port with --port, or end what runs there."
-        ) from None

@@ -1,7 +1,7 @@
-"""The models of this process, loaded behind the page.
+"""The models of this process, loaded behind what is served.
 
-Owns the one load that all sessions wait for, and that a failed one is tried again. Does not know
-what is loaded, nor who waits.
+Owns the one load that all conversations wait for, and that a failed one is tried again. Does not
+know what is loaded, nor who waits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = logging.getLogger("medraft")
 
 
 class Models:
-    """The models of this process, loaded once, in a thread, while the page is already served."""
+    """The models of this process, loaded once, in a thread, while the server already answers."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -30,8 +30,7 @@ class Models:
     def load(self) -> asyncio.Task[Agent]:
         """Begin to load, if nobody has or it failed; needs a running event loop."""
         # What failed may be mended by now: a server that was away, a file that was missing.
-        done = self._loading is not None and self._loading.done()
-        if self._loading is None or (done and self._loading.exception()):
+        if self._loading is None or self.error:
             self._loading = asyncio.create_task(asyncio.to_thread(_load, self._settings))
             self._loading.add_done_callback(_report)
         return self._loading
@@ -40,6 +39,18 @@ class Models:
     def loaded(self) -> bool:
         """Whether `agent` returns at once, be it with an error."""
         return self.load().done()
+
+    @property
+    def there(self) -> bool:
+        """Whether they are loaded; begins nothing."""
+        return self._loading is not None and self._loading.done() and self.error is None
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why the last load failed, if it did; begins nothing."""
+        if self._loading is None or not self._loading.done():
+            return None
+        return self._loading.exception()
 
     async def agent(self) -> Agent:
         """The loaded agent. Raises AgentError or StoreError if loading failed; then it is tried

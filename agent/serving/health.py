@@ -1,0 +1,82 @@
+"""Whether this process lives, whether it can answer, and its figures.
+
+Owns what must be there for an answer, and how it is told which part is not. Does not know how any
+of it is loaded or mended, nor what is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from agent.chat.metrics import exposition
+from agent.chat.models import Models
+from agent.errors import AgentError
+from agent.serving.access import Access
+from agent.serving.errors import SOON
+from agent.settings import Settings
+from agent.storage import database
+from index_store.errors import StoreError
+
+State = Literal["ready", "loading", "not used"] | str  # or one sentence: what is wrong
+
+
+async def health(request: Request) -> Response:
+    """200: the process lives."""
+    return JSONResponse({"status": "ok"})
+
+
+class Metrics:
+    """`GET /metrics`: the figures of this process, for who may ask it anything else."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def get(self, request: Request) -> Response:
+        """In Prometheus's text format. Raises Refused."""
+        await self._access.check(request)
+        return Response(exposition(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+class Ready:
+    """`GET /ready`: 200 if models, index and database are there; else 503, and which is not.
+
+    `history`: whether a history is kept here, so that its database must answer.
+    """
+
+    def __init__(self, settings: Settings, models: Models, history: bool) -> None:
+        self._settings, self._models, self._history = settings, models, history
+
+    async def get(self, request: Request) -> Response:
+        """Also begins a load that failed anew: what it lacked may be there by now."""
+        models, index = self._loaded()
+        self._models.load()
+        parts = {"models": models, "index": index, "database": await self._database()}
+        ready = all(state in ("ready", "not used") for state in parts.values())
+        headers = {"Cache-Control": "no-store"}
+        if not ready:
+            headers["Retry-After"] = str(SOON)
+        return JSONResponse({"ready": ready, **parts}, 200 if ready else 503, headers)
+
+    def _loaded(self) -> tuple[State, State]:
+        if self._models.there:
+            return "ready", "ready"
+        match error := self._models.error:
+            case StoreError():
+                return "loading", str(error)
+            case AgentError():
+                return str(error), "loading"
+        return "loading", "loading"
+
+    async def _database(self) -> State:
+        if not (self._history or self._settings.database_url):
+            return "not used"
+        try:
+            await asyncio.to_thread(database.check, self._settings)
+        except AgentError as error:
+            return str(error)
+        return "ready"
