@@ -14,23 +14,24 @@ from llama_index.core.base.llms.types import (
     MessageRole,
 )
 
+from agent.llms.embedded import EMBEDDED
 from agent.llms.interface import Loss
 
 
 class ScriptedLLM:
     """Says the words it was given, one a token; an exception among them is raised there."""
 
-    def __init__(self, window: int = 4096) -> None:
+    def __init__(self, window: int = 4096, name: str = EMBEDDED) -> None:
         self.script: list[str | Exception] = ["Rest ", "in ", "the ", "dark."]
         self.prompts: list[list[ChatMessage]] = []
         self.closed = False
         self.hold = asyncio.Event()
         self.hold.set()
-        self._window = window
+        self._window, self._name = window, name
 
     @property
     def metadata(self) -> LLMMetadata:
-        return LLMMetadata(context_window=self._window)
+        return LLMMetadata(context_window=self._window, model_name=self._name)
 
     async def astream_chat(
         self, messages: Sequence[ChatMessage], **sampling: Any

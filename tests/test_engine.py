@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 COMPLAINT = "What helps against my migraine?"
-OPENING = render("opening") + "\n\n"
+OPENING = render("opening.embedded") + "\n\n"
 
 
 Talk = Callable[..., PatientChatEngine]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from agent.errors import AgentError
 from agent.finetuning.export import export
 from agent.finetuning.prepare import Prepared, prepare
 from agent.finetuning.recipe import Recipe, Training
+from agent.finetuning.targets import NONE
 from agent.finetuning.training import check, train
 from agent.llms import embedded, engines, interface
 from agent.llms.choice import SHIPPED_ADAPTER
@@ -61,7 +63,7 @@ def text_of(row: dict[str, Any]) -> str:
 @pytest.fixture(scope="module")
 async def examples(tiny: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("examples")
-    await make(tiny, folder, Recipe(distractors=2))
+    await make(tiny, folder, Recipe(rounds=2, documents=0.8, distractors=2, altered=0))
     return folder
 
 
@@ -96,31 +98,64 @@ def test_no_held_out_patient_is_seen(examples: Path, replies: dict[str, Dialogue
         assert dialogue.doctor not in trained + steered
         assert dialogue.patient not in trained + steered
     for dialogue in validation:
-        assert dialogue.doctor not in trained and dialogue.doctor in steered
+        assert dialogue.doctor not in trained and dialogue.patient in steered
 
 
 def test_the_shares_are_those_of_the_recipe(examples: Path, replies: dict[str, Dialogue]) -> None:
-    patients = {d.patient: d for d in replies.values()}
-    rows = [
-        r
-        for r in read(examples)
-        if r["completion"][0]["content"] in {d.doctor for d in patients.values()}
-    ]
+    trained = [d.patient for d in replies.values() if split(d.patient) == "train"]
+    rows = [r for r in read(examples) if any(p in r["prompt"][-1]["content"] for p in trained)]
     documents = [row for row in rows if row["relevant"] or row["distractors"]]
     oracle = [row for row in documents if row["relevant"]]
-    assert len(rows) == 2 * len({row["completion"][0]["content"] for row in rows})
-    assert 0.4 < len(documents) / len(rows) < 0.8  # 0.6 of about 100
-    assert 0.6 < len(oracle) / len(documents) < 0.95  # 0.8 of about 60
-    assert {len(row["distractors"]) for row in documents} == {2}
+    assert len(rows) == 2 * len(trained)
+    # 0.8 of about 100, less what the search finds and nothing can be quoted of
+    assert 0.2 < len(documents) / len(rows) < 0.8
+    assert 0.4 < len(oracle) / len(documents) < 0.95
+    sizes = [len(row["relevant"]) + len(row["distractors"]) for row in documents]
+    assert set(sizes) == {1, 3} and sizes.count(3) > sizes.count(1)
     assert {len(row["relevant"]) for row in oracle} == {1, 2}
     assert 0.05 < sum(len(row["prompt"]) > 2 for row in rows) / len(rows) < 0.3  # 0.15
-    first = [row["prompt"][-1]["content"] for row in oracle]
     by_place = [
         text.index(replies[row["relevant"][0]].doctor)
         < text.index(replies[row["distractors"][0]].doctor)
-        for text, row in zip(first, oracle, strict=True)
+        for row in oracle
+        if row["distractors"] and (text := row["prompt"][-1]["content"])
     ]
     assert any(by_place) and not all(by_place)  # shuffled
+
+
+def test_what_is_learned_with_documents_is_quoted_from_them_or_says_that_none_fits(
+    examples: Path, replies: dict[str, Dialogue]
+) -> None:
+    cited, refused = 0, 0
+    for row in read(examples):
+        answer, last = row["completion"][0]["content"], row["prompt"][-1]["content"]
+        quoted = re.findall(r"([^.]*[^. ]) \[(\d)\]\.", answer)
+        for sentence, number in quoted:
+            reply = last.split(f"\n[{number}] ")[1].split("\n[")[0]
+            assert sentence.strip().rpartition(". ")[2] in reply
+        if not row["relevant"] + row["distractors"]:
+            assert not quoted
+        elif quoted:
+            cited += 1
+        else:
+            assert not row["relevant"] and answer.startswith(NONE)
+            refused += 1
+    assert cited > 10 and refused > 5
+
+
+async def test_changed_documents_are_changed_in_the_answer_too(
+    tiny: Settings, tmp_path: Path, replies: dict[str, Dialogue]
+) -> None:
+    await make(tiny, tmp_path, Recipe(documents=1, oracle=1, altered=1))
+    whole = {d.doctor for d in replies.values()}
+    changed = 0
+    for row in read(tmp_path):
+        last, answer = row["prompt"][-1]["content"], row["completion"][0]["content"]
+        for sentence, number in re.findall(r"([^.]*[^. ]) \[(\d)\]\.", answer):
+            reply = last.split(f"\n[{number}] ")[1].split("\n[")[0].split("\nNow this")[0]
+            assert sentence.strip().rpartition(". ")[2] in reply
+            changed += reply.strip() not in whole
+    assert changed > 5
 
 
 async def test_an_example_is_the_prompt_that_the_engine_sends(
@@ -132,7 +167,9 @@ async def test_an_example_is_the_prompt_that_the_engine_sends(
         ids = row["relevant"] + row["distractors"]
         last = row["prompt"][-1]["content"]
         found = sorted((replies[i].doctor for i in ids), key=last.index)
-        message = last if not found else last.split("Now this patient writes:\n\n")[1]
+        message = last
+        if found:
+            message = last.split("Now this patient writes:\n\n")[1].split("\n\nAnswer with")[0]
         history = [ChatMessage(**m) for m in row["prompt"][1:-1]]
         served = await prompt(engine.base, "fine-tuned", history, message, found, 240)
         assert interface.as_dicts(served.messages) == row["prompt"]

@@ -3,7 +3,8 @@
 Owns the order in the prompt (system, the history as it was said, the patient's message with
 the retrieved replies last, so that the engine's prefix cache serves all that came before), that
 nobody's text is more than text in it, and what gives way when it is too long. The templates are
-`prompts/*.j2`, one file a prompt.
+`prompts/*.j2`, one file a behaviour, in words for any LLM that follows instructions; what only the
+embedded base LLM needs, which is too small for them, stands in `prompts/*.embedded.j2`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRo
 
 from agent.behaviour import LLMChoice
 from agent.errors import AgentError
+from agent.llms.embedded import EMBEDDED
 from agent.safety.injection import harmless
 from agent.templates import render
 
@@ -25,7 +27,7 @@ BLOCK = 8
 
 
 class Reader(Protocol):
-    """What a prompt must know of an LLM: how much it reads, and how long a prompt is to it."""
+    """What a prompt must know of an LLM: its name, how much it reads, and how long a prompt is."""
 
     @property
     def metadata(self) -> LLMMetadata: ...
@@ -36,7 +38,9 @@ class Reader(Protocol):
 @dataclass(frozen=True)
 class Prompt:
     """What goes to the LLM: the messages, how many sources they hold, and the first words of the
-    answer if the LLM is to go on from them (they are the last message, then)."""
+    answer if the LLM is to go on from them (they are the last message, then).
+
+    The sources are numbered from 1, as an answer cites them, except for the embedded base LLM."""
 
     messages: list[ChatMessage]
     used: int
@@ -62,13 +66,13 @@ async def prompt(
     budget = llm.metadata.context_window - max_tokens
     ours = "\n\n".join(part for part in (render("system"), harmless(instructions)) if part)
     system = ChatMessage(role=MessageRole.SYSTEM, content=ours)
+    small = choice == "base" and llm.metadata.model_name.startswith(EMBEDDED)
+    layout = f"rag{'.embedded' if small else ''}" if choice == "base" else "raft"
     for used in range(len(sources), -1, -1):
-        layout = "rag" if choice == "base" else "raft"
         last = render(layout, message=message, sources=sources[:used]) if used else message
         end = [ChatMessage(role=MessageRole.USER, content=last)]
-        # A small base LLM talks about the task unless it finds itself in mid-answer; a fine-tuned
-        # one has learned how answers begin.
-        opening = f"{render('opening')}\n\n" if used and choice == "base" else ""
+        # So small a base LLM talks about the task unless it finds itself in mid-answer.
+        opening = f"{render('opening.embedded')}\n\n" if used and small else ""
         if opening:
             end.append(ChatMessage(role=MessageRole.ASSISTANT, content=opening))
         for start in range(0, len(history) + BLOCK, BLOCK):

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from agent import settings as settings_module
+from agent.behaviour import LLMChoice
 from agent.cli.options import ColumnNames, Json, print_json
 
 app = typer.Typer(
@@ -89,6 +90,33 @@ def retrieval(
         print_json({title: figures(found) for title, found in told.items()})
     else:
         print("\n\n".join(as_markdown(title, found) for title, found in told.items()))
+
+
+@app.command("grounding")
+def grounding_command(
+    llm: Annotated[LLMChoice, typer.Option(help="base is RAG, fine-tuned is RAFT.")] = "fine-tuned",
+    limit: Annotated[int | None, typer.Option(min=1, help="Patients asked; default: all.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Every answer with its counts, as JSON.", dir_okay=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Held-out patients, shown replies that fit and that do not: claims, citations, refusals."""
+    import asyncio
+    import json
+    from dataclasses import asdict
+
+    from agent.evaluation.parts import grounding
+    from index_store.disk import write_text
+
+    asked = asyncio.run(grounding.ask(settings_module.load(), llm, limit))
+    told = grounding.figures(asked)
+    if output is not None:
+        write_text(output, json.dumps([asdict(each) for each in asked], indent=2) + "\n")
+    if as_json:
+        print_json(asdict(told))
+    else:
+        print(grounding.as_text(told))
 
 
 @app.command("triage")

@@ -29,6 +29,9 @@ def make_examples(
         float, typer.Option(min=0, max=1, help="P: share of those with a relevant document.")
     ] = Recipe.oracle,
     distractors: Annotated[int, typer.Option("--distractors", "-k", min=0)] = Recipe.distractors,
+    altered: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of those with other numbers and medicines.")
+    ] = Recipe.altered,
     multi_turn: Annotated[
         float, typer.Option(min=0, max=1, help="Share that follows an earlier exchange.")
     ] = Recipe.multi_turn,
@@ -53,6 +56,7 @@ def make_examples(
         documents=documents,
         oracle=oracle,
         distractors=distractors,
+        altered=altered,
         multi_turn=multi_turn,
         seed=seed,
     )

@@ -4,9 +4,9 @@ Owns how an example is drawn, by the shares of a `Recipe`. The prompt itself com
 `agent.chat.prompting`, as in a conversation, and what stands in it from the index's own search, so
 that training sees what serving sends. RAFT is Zhang et al. 2024, arXiv 2403.10131: a share P of
 the prompts with documents holds relevant ones beside k distractors, the others distractors
-alone. Two things differ from the paper: a share of the examples has no documents at all, so
-that one adapter serves `fine-tuned` and `RAFT`, and the answer is a doctor's reply to another
-patient than the documents', never a quotation of them.
+alone, and the answer is drawn from the documents (`targets.py`). Two things differ from the
+paper: a share of the examples has no documents at all, so that one adapter serves `fine-tuned` and
+`RAFT`, and some prompts hold one document, as some searches find one.
 
 Knows nothing of training.
 """
@@ -15,18 +15,21 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRole
 
-from agent.chat.prompting import prompt
+from agent.chat.prompting import Prompt, prompt
+from agent.chat.support import Embed
+from agent.finetuning.altered import Altered
 from agent.finetuning.recipe import Recipe
+from agent.finetuning.targets import TargetMaker, without_doses
 from agent.llms.interface import as_dicts
 from agent.routing.embedding import TurnEmbedding
-from agent.routing.query import query
+from agent.routing.query import Query, query
 from agent.routing.router import route
 from index_store.dataset import Dialogue
 from index_store.split import gives_away
@@ -40,7 +43,7 @@ CONVERSATIONS = Path(__file__).parent / "data" / "conversations.jsonl"
 HARD = slice(8, 40)
 HARD_SHARE = 0.5  # the other distractors are drawn from the whole data set
 SPARE = 10
-MOST_RELEVANT = 2  # documents of other patients that one prompt holds at most
+SINGLE = 0.2  # share of the prompts with documents that hold one
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,12 @@ class ExampleMaker:
         store: IndexStore,
         embedding: TurnEmbedding,
         training: Sequence[Dialogue],
+        embed: Embed,
         *,
         min_score: float,
         max_tokens: int,
     ) -> None:
-        """`training` are the dialogues in `store`, more than k."""
+        """`training` are the dialogues in `store`, more than k; `embed` is for sentences."""
         self.recipe = recipe
         self._tokenizer = tokenizer
         self._store = store
@@ -102,6 +106,7 @@ class ExampleMaker:
         self._min_score = min_score
         self._max_tokens = max_tokens
         self._random = random.Random(recipe.seed)
+        self._targets = TargetMaker(embed, self._random)
         self.counts: Counter[str] = Counter()
 
     async def dialogue(self, dialogue: Dialogue, with_documents: bool | None = None) -> Example:
@@ -130,61 +135,84 @@ class ExampleMaker:
     async def _example(
         self, history: list[ChatMessage], message: str, answer: str, with_documents: bool
     ) -> Example:
-        relevant: list[Dialogue] = []
-        distractors: list[Dialogue] = []
-        if with_documents:
-            relevant, distractors = self._documents(history, message, answer)
-        documents = [*relevant, *distractors]
-        self._random.shuffle(documents)
-        texts = [document.doctor for document in documents]
-        made = await prompt(
-            self._tokenizer, "fine-tuned", history, message, texts, self._max_tokens
-        )
-        there = {document.id for document in documents[: made.used]}
-        self.counts["with documents" if made.used else "without documents"] += 1
-        self.counts["of them with a relevant one"] += any(d.id in there for d in relevant)
         self.counts["after an earlier exchange"] += bool(history)
+        example = await self._raft(history, message, answer) if with_documents else None
+        if example is not None:
+            return example
+        self.counts["without documents"] += 1
+        made = await self._prompt(history, message, [])
+        return Example(made.messages, without_doses(answer), [], [])
+
+    async def _raft(self, history: list[ChatMessage], message: str, answer: str) -> Example | None:
+        """An example with documents; None if the search finds what nothing can be quoted of, which
+        is neither a yes nor a no to learn."""
+        said = [*as_dicts(history), {"role": "user", "content": message}]
+        _, searched = route(said)
+        asked = query(searched, self._embedding.matrix(searched))
+        turns = [m["content"] for m in said if m["role"] == "user"]
+        documents, relevant = self._documents(asked, turns, answer)
+        texts = [document.doctor for document in documents]
+        altered: Callable[[str], str] = str
+        if self._random.random() < self.recipe.altered:
+            altered = Altered(texts, self._random)
+        made = await self._prompt(history, message, [altered(text) for text in texts])
+        documents = documents[: made.used]
+        there = [document for document in documents if document in relevant]
+        own = "\n".join(searched)
+        target = self._targets.answer(own, asked.vector, answer, documents, altered)
+        if not documents or (there and not target.cited):
+            return None
+        self.counts["with documents"] += 1
+        self.counts["of them with a relevant one"] += bool(there)
+        self.counts["of them that no reply fits"] += not target.cited
+        self.counts["of them changed"] += altered is not str
         return Example(
             made.messages,
-            answer,
-            [document.id for document in relevant if document.id in there],
-            [document.id for document in distractors if document.id in there],
+            target.text,
+            [document.id for document in there],
+            [document.id for document in documents if document not in there],
+        )
+
+    async def _prompt(
+        self, history: list[ChatMessage], message: str, texts: Sequence[str]
+    ) -> Prompt:
+        return await prompt(
+            self._tokenizer, "fine-tuned", history, message, texts, self._max_tokens
         )
 
     def _documents(
-        self, history: list[ChatMessage], message: str, answer: str
+        self, asked: Query, turns: Sequence[str], answer: str
     ) -> tuple[list[Dialogue], list[Dialogue]]:
-        """Relevant replies of other patients and k distractors, for one prompt."""
-        said = [*as_dicts(history), {"role": "user", "content": message}]
-        turns = [m["content"] for m in said if m["role"] == "user"]
-        _, searched = route(said)
-        asked = query(searched, self._embedding.matrix(searched))
+        """The documents of one prompt, shuffled, and which of them are relevant: what the search
+        finds first beside k distractors, or as many distractors alone."""
 
         def of_another(dialogue: Dialogue) -> bool:
             return not gives_away(dialogue, turns, answer)
 
-        relevant: list[Dialogue] = []
+        near: list[Dialogue] = []
         hard: list[Dialogue] = []
         for hit in self._store.search(asked.text, asked.vector, HARD.stop):
             dialogue = Dialogue(hit.title, hit.patient, hit.doctor)
-            if not of_another(dialogue):
-                continue
-            if hit.score >= self._min_score and len(relevant) < MOST_RELEVANT:
-                relevant.append(dialogue)
-            elif hit.rank > HARD.start:
-                hard.append(dialogue)
-        holds_oracle = self._random.random() < self.recipe.oracle
-        relevant = relevant[: self._random.randint(1, MOST_RELEVANT)] if holds_oracle else []
-
-        spare = min(len(self._training), SPARE + self.recipe.distractors)
+            if of_another(dialogue):
+                if hit.rank > HARD.start:
+                    hard.append(dialogue)
+                elif hit.score >= self._min_score:
+                    near.append(dialogue)
+        size = 1 if self._random.random() < SINGLE else 1 + self.recipe.distractors
+        relevant: list[Dialogue] = []
+        if self._random.random() < self.recipe.oracle:
+            # As often as not a second one stands where a distractor would: so does a search's end.
+            relevant = near[: min(size, self._random.randint(1, 2))]
+        documents = [*relevant]
+        spare = min(len(self._training), SPARE + size)
         easy = [d for d in self._random.sample(self._training, spare) if of_another(d)]
-        distractors: list[Dialogue] = []
-        while len(distractors) < self.recipe.distractors and (hard or easy):
+        while len(documents) < size and (hard or easy):
             pool = hard if hard and (not easy or self._random.random() < HARD_SHARE) else easy
             drawn = pool.pop(self._random.randrange(len(pool)))
-            if drawn not in relevant and drawn not in distractors:
-                distractors.append(drawn)
-        return relevant, distractors
+            if drawn not in near and drawn not in documents:
+                documents.append(drawn)
+        self._random.shuffle(documents)
+        return documents, relevant
 
 
 def _exchange(dialogue: Dialogue) -> list[ChatMessage]:

@@ -23,7 +23,7 @@ from index_store.build import build
 from index_store.cleaning import Cleaning
 from index_store.dataset import Dialogue
 from index_store.disk import write_text
-from index_store.embedding import identity, load_embedding
+from index_store.embedding import embed_texts, identity, load_embedding
 from index_store.errors import first_sentence
 from index_store.split import split
 from index_store.store import IndexStore
@@ -68,14 +68,15 @@ async def prepare(
 
     index = folder / "index"
     build(parts["train"], index, settings.embed_model, source=source, limit=limit)
-    embedding = TurnEmbedding(load_embedding(settings.embed_model))
+    embedding = load_embedding(settings.embed_model)
     with IndexStore.open(index, settings.embed_model) as store:
         maker = ExampleMaker(
             recipe,
             tokenizer,
             store,
-            embedding,
+            TurnEmbedding(embedding),
             parts["train"],
+            lambda texts: embed_texts(embedding, [*texts]),
             min_score=settings.min_score,
             max_tokens=settings.max_tokens,
         )

@@ -17,10 +17,11 @@ MOST_RANK = 16  # vLLM's --max-lora-rank, unless it is told otherwise
 class Recipe:
     """What the examples are made of; docs/finetuning.md argues for the numbers."""
 
-    rounds: int = 2  # examples of each dialogue, its documents drawn anew
-    documents: float = 0.6  # share with documents; the rest trains `fine-tuned`
+    rounds: int = 1  # examples of each dialogue, its documents drawn anew
+    documents: float = 0.7  # share with documents; the rest trains `fine-tuned`
     oracle: float = 0.8  # P: share of those that hold a relevant document
     distractors: int = 1  # k
+    altered: float = 0.2  # share of those with other numbers and medicines
     multi_turn: float = 0.15  # share that follows an earlier exchange
     seed: int = 0
 

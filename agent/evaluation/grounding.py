@@ -1,0 +1,141 @@
+"""Whether an answer stands on the replies that it was shown, sentence by sentence.
+
+Owns the measures, which are those of the field on our own means of comparing texts
+(agent/chat/support.py). A *claim* is a sentence that could be wrong: neither courtesy, nor a
+question, nor the advice to see someone (ASTRID, Chowdhury et al. 2025, arXiv 2501.08208). Citation
+recall is the share of claims that their cited replies support, precision the share of citations
+that support their sentence (ALCE, Gao et al. 2023, arXiv 2305.14627; here a citation is right only
+if it supports alone). A sentence *leaks* if it says what belongs to the patient that the reply was
+written to (agent/finetuning/particulars.py, whose rules training targets were chosen by, so that
+the figure flatters a model that was trained on them). Doses and medicines are *borne* if a shown
+reply or the patient names them.
+
+Knows nothing of how answers come about, nor of means over questions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.chat.support import Embed, sentences, support
+from agent.finetuning.altered import medicines
+from agent.finetuning.particulars import of_another
+from index_store.dataset import Dialogue
+
+_CITATION = re.compile(r"\s*\[(\d{1,2})\]")
+_AFTER = re.compile(r"([.!?])((?:\s*\[\d{1,2}\])+)")  # a citation that follows its full stop
+_COURTESY = re.compile(
+    r"\b(?:thank|thanks|sorry|welcome|i (?:understand|hope|am glad|cannot|can't|would rather)"
+    r"|good that you ask|write again|take care|best wishes|i wish you|your worry"
+    r"|doctors have (?:answered|told)|here is what|replies (?:that i found|went to|were written)"
+    r"|say without a source)\b",
+    re.IGNORECASE,
+)
+_SEE_SOMEONE = re.compile(
+    r"\b(?:see|ask|call|ring|phone|contact|visit|consult|tell|speak (?:to|with)|talk (?:to|with)"
+    r"|check with|go to|make an appointment with|examine[sd]?|seen by)\b[^.;]{0,40}"
+    r"\b(?:doctor|gp|pharmacist|hospital|ambulance|nurse|midwife|clinic|emergency|dentist|someone"
+    r"|specialist)s?\b|\bdoctor who examines you\b",
+    re.IGNORECASE,
+)
+ADVICE_WORDS = 20  # up to which a sentence that sends to someone says nothing else
+_REFUSES = re.compile(
+    r"\b(?:about other problems|none of (?:the|these|them)[^.]{0,30}\b(?:fits?|appl|match|answer)"
+    r"|no reply fits|repl(?:y|ies)[^.]{0,40}\bdo(?:es)? not (?:fit|answer|cover|address|mention"
+    r"|contain|provide)|not (?:covered|mentioned|addressed) in (?:the|these))\b",
+    re.IGNORECASE,
+)
+_DOSE = re.compile(
+    r"\b(\d+(?:[.,]\d+)?)(?:\s*(?:to|-)\s*\d+)?\s*"
+    r"(mg|mcg|micrograms?|\u00b5g|g|grams?|ml|units?|iu|tablets?|capsules?|puffs?|drops)\b"
+    r"|\b((?:once|twice|one|two|three|four|\d+)(?: times)? (?:a|per|each) (?:day|week)"
+    r"|(?:once|twice|(?:\w+ )?times) (?:daily|weekly)|every \w+(?: to \w+)? (?:hours|weeks))\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """Counts of one answer: claims, of them supported by any reply, by the cited ones; citations,
+    of them right; sentences that leak, of all; doses and medicines, of them borne; refusal."""
+
+    claims: int
+    supported: int
+    cited: int
+    citations: int
+    right: int
+    sentences: int
+    leaking: int
+    named: int
+    borne: int
+    refuses: bool
+
+
+def grounding(answer: str, message: str, documents: Sequence[Dialogue], embed: Embed) -> Grounding:
+    """Of an answer to `message` that was shown the replies of `documents`, numbered from 1.
+
+    Embeds sentences: call it off the event loop.
+    """
+    answer = _AFTER.sub(r"\2\1", answer)
+    replies = [document.doctor for document in documents]
+    shown = "\n".join([*replies, message])
+    counts = dict.fromkeys(
+        ("claims", "supported", "cited", "citations", "right", "sentences", "leaking"), 0
+    )
+    said = [answer[start:end] for start, end in sentences(answer)]
+    for sentence in said:
+        numbers = {int(n) for n in _CITATION.findall(sentence)}
+        plain = _CITATION.sub("", sentence)
+        by = {n for n, reply in enumerate(replies, 1) if _supports(plain, reply, embed)}
+        counts["sentences"] += 1
+        counts["citations"] += len(numbers)
+        counts["right"] += len(numbers & by)
+        if is_claim(plain):
+            counts["claims"] += 1
+            counts["supported"] += bool(by)
+            counts["cited"] += bool(numbers & by)
+        asked = "\n".join(f"{d.title}\n{d.patient}" for d in documents)
+        counts["leaking"] += not is_courtesy(plain) and of_another(plain, asked, message)
+    things = named("\n".join(map(_uncited, said)))
+    return Grounding(
+        **counts,
+        named=len(things),
+        borne=len(things & named(shown)),
+        refuses=refuses(answer),
+    )
+
+
+def is_courtesy(sentence: str) -> bool:
+    """Whether it says nothing of the matter."""
+    return _COURTESY.search(sentence) is not None or sentence.rstrip(" \"')").endswith("?")
+
+
+def is_claim(sentence: str) -> bool:
+    """Whether a sentence without its citations could be wrong."""
+    sends = _SEE_SOMEONE.search(sentence) is not None and len(sentence.split()) <= ADVICE_WORDS
+    return not is_courtesy(sentence) and not sends and len(sentence.split()) > 2
+
+
+def refuses(answer: str) -> bool:
+    """Whether an answer says that no reply fits."""
+    return _REFUSES.search(answer) is not None
+
+
+def named(text: str) -> set[str]:
+    """The doses and medicines that a text names, in one way of writing."""
+    doses = {
+        f"{number.replace(',', '.')} {unit.lower().rstrip('s')}" if number else often.lower()
+        for number, unit, often in _DOSE.findall(text)
+    }
+    return doses | medicines(text)
+
+
+def _supports(sentence: str, reply: str, embed: Embed) -> bool:
+    found = support(sentence, [reply], embed)
+    return bool(found) and all(part.source is not None for part in found)
+
+
+def _uncited(sentence: str) -> str:
+    return _CITATION.sub("", sentence)

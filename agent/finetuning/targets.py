@@ -1,0 +1,165 @@
+"""The answer that an example teaches: drawn from the replies that stand in its own prompt.
+
+Owns how it is drawn, for any data set and without another LLM. It is made of the replies' sentences
+that answer this question best, each with the number of its reply, between a doctor's opening and
+close; or, where none answers it, of the plain words that the replies are about other problems, safe
+advice and a question back. So the one thing that helps in learning it is to read the documents
+(RAFT, Zhang et al. 2024, arXiv 2403.10131, whose targets quote them).
+
+How well a sentence answers is measured against the question and against the doctor's true reply
+to it: the mean of its cosine to the question and to the nearest sentence of that reply. What
+belongs to the other patient is left out (`particulars.py`).
+
+An answer without documents keeps the doctor's own words, and names no dose: nothing bears one.
+
+Knows nothing of how documents are found, nor of prompts.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from agent.chat.support import Embed, sentences
+from agent.finetuning.particulars import of_another, stands_alone
+from index_store.dataset import Dialogue
+
+FIT = 0.38  # from which score on a sentence answers the question
+FEWEST, MOST = 2, 4  # sentences of an answer
+WORDS = range(5, 41)  # of a sentence that can be quoted
+NONE = "The replies that I found are about other problems"
+
+OPENINGS = (
+    "Thank you for writing.",
+    "Thank you for your question.",
+    "I am sorry that this troubles you.",
+    "I understand your worry.",
+    "It is good that you ask.",
+    "Here is what doctors have told others with a similar problem.",
+    "Doctors have answered similar questions.",
+)
+CLOSES = (
+    "If it does not settle or gets worse, please see a doctor.",
+    "A doctor who examines you can say more.",
+    "Please see your doctor if this does not improve.",
+    "These replies went to others: your own doctor can say what holds for you.",
+    "I hope this helps; write again if anything changes.",
+)
+NONE_GOES_ON = (
+    ", so I cannot answer from them.",
+    ", and I would rather not guess.",
+    ", and none of them fits what you describe.",
+)
+NONE_ADVICE = (
+    "Please see a doctor if it lasts or gets worse, and at once if you feel very ill.",
+    "A doctor who examines you can tell what it is; do not wait if it gets worse quickly.",
+    "Please ask your doctor or a pharmacist, and sooner if it gets worse.",
+)
+NONE_QUESTIONS = (
+    "Can you tell me more: since when, how bad it is, and what else you have noticed?",
+    "How long have you had it, and does anything make it better or worse?",
+    "How old are you, when did it begin, and do you take any medicines?",
+)
+NO_DOSE = (
+    "Which medicine and how much of it, I cannot say without a source: please ask a pharmacist or "
+    "your doctor."
+)
+_DOSE = re.compile(
+    r"\d\s*(?:mg|mcg|micrograms?|\u00b5g|g|grams?|ml|units?|iu|%|percent)\b"
+    r"|\b(?:once|twice|one|two|three|four|\d+)(?: times)?(?:,? \w+)? (?:a|per|each) day\b"
+    r"|\b(?:once|twice|times) daily\b|\bevery \w+(?: to \w+)? hours\b"
+    r"|\b(?:tablets?|capsules?|puffs?|drops|pessar\w+) (?:a|each|every|once|twice|at)\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """An answer, and which documents it cites, from 1; none where it says that nothing fits."""
+
+    text: str
+    cited: tuple[int, ...]
+
+
+class TargetMaker:
+    """Draws answers from documents; `embed` is asked once for each text."""
+
+    def __init__(self, embed: Embed, draw: random.Random) -> None:
+        self._embed, self._draw = embed, draw
+        self._known: dict[str, tuple[list[str], np.ndarray]] = {}
+
+    def answer(
+        self,
+        message: str,
+        question: np.ndarray,
+        reply: str,
+        documents: Sequence[Dialogue],
+        altered: Callable[[str], str] = str,
+    ) -> Target:
+        """The target of a prompt that holds `documents` in this order.
+
+        `question` is the unit vector of `message`, shape (d,); `reply` the doctor's own to it;
+        `altered` changes a sentence as the prompt's documents were changed.
+        """
+        _, near = self._sentences(reply)
+        found: list[tuple[float, int, int, str]] = []
+        for number, document in enumerate(documents, start=1):
+            said, vectors = self._sentences(document.doctor)
+            if not said or not len(near):
+                continue
+            scores = (vectors @ question + (vectors @ near.T).max(axis=1)) / 2
+            asked = f"{document.title}\n{document.patient}"
+            found += [
+                (float(score), number, place, sentence)
+                for place, (sentence, score) in enumerate(zip(said, scores, strict=True))
+                if score >= FIT and _can_be_said(sentence, asked, message)
+            ]
+        best = sorted(found, reverse=True)[: self._draw.randint(FEWEST + 1, MOST)]
+        if len(best) < FEWEST:
+            return self.none()
+        first = best[0][1]
+        best.sort(key=lambda each: (each[1] != first, each[1], each[2]))
+        quoted = [f"{altered(sentence)[:-1]} [{number}]." for _, number, _, sentence in best]
+        text = " ".join([self._draw.choice(OPENINGS), *quoted, self._draw.choice(CLOSES)])
+        return Target(text, tuple(sorted({number for _, number, _, _ in best})))
+
+    def none(self) -> Target:
+        """That no document fits, with advice that is always safe and a question back."""
+        pick = self._draw.choice
+        said = f"{NONE}{pick(NONE_GOES_ON)} {pick(NONE_ADVICE)} {pick(NONE_QUESTIONS)}"
+        return Target(said, ())
+
+    def _sentences(self, text: str) -> tuple[list[str], np.ndarray]:
+        if text not in self._known:
+            said = [text[start:end] for start, end in sentences(text)]
+            self._known[text] = said, self._embed(said) if said else np.empty((0, 0))
+        return self._known[text]
+
+
+def without_doses(reply: str) -> str:
+    """A reply with NO_DOSE once in the place of its sentences that name a dose."""
+    paragraphs = []
+    told = False
+    for paragraph in reply.split("\n\n"):
+        kept = []
+        for start, end in sentences(paragraph):
+            sentence = paragraph[start:end]
+            if _DOSE.search(sentence) is None:
+                kept.append(sentence)
+            elif not told:
+                kept.append(NO_DOSE)
+                told = True
+        paragraphs.append(" ".join(kept))
+    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
+
+
+def _can_be_said(sentence: str, asked: str, message: str) -> bool:
+    return (
+        len(sentence.split()) in WORDS
+        and stands_alone(sentence)
+        and not of_another(sentence, asked, message)
+    )

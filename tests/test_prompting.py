@@ -1,0 +1,52 @@
+"""The prompt of a turn: plain for any LLM, with the one exception by name."""
+
+from __future__ import annotations
+
+from llama_index.core.base.llms.types import MessageRole
+
+from agent.behaviour import LLMChoice
+from agent.chat.prompting import prompt
+from agent.llms.embedded import EMBEDDED
+from agent.templates import render
+
+from scripted import ScriptedLLM
+
+SOURCES = ["Raise the head of the bed.", "Eat early in the evening."]
+MESSAGE = "I wake with acid in my throat."
+LARGE = "Meta-Llama-3-8B-Instruct"
+
+
+async def last(name: str, choice: LLMChoice, sources: list[str] = SOURCES) -> tuple[str, str]:
+    """The patient's message as an LLM of that name gets it, and the opening."""
+    made = await prompt(ScriptedLLM(name=name), choice, [], MESSAGE, sources, 200)
+    user = [m.content or "" for m in made.messages if m.role == MessageRole.USER]
+    assert made.messages[0].content == render("system")
+    return user[-1], made.opening
+
+
+async def test_sources_are_numbered_and_to_be_cited_by_any_llm() -> None:
+    for choice in ("base", "fine-tuned"):
+        text, opening = await last(LARGE, choice)
+        assert opening == ""
+        assert "\n[1] Raise the head" in text and "\n[2] Eat early" in text
+        assert text.index("[2]") < text.index(MESSAGE) < text.index("cite")
+        for asked in ("no medicine or dose", "missing") if choice == "base" else ("no dose",):
+            assert asked in text
+        assert "Rewrite" not in text
+
+
+async def test_only_the_embedded_base_llm_has_a_prompt_of_its_own() -> None:
+    for name in (EMBEDDED, f"{EMBEDDED}.Q8_0"):
+        text, opening = await last(name, "base")
+        assert opening and "Rewrite" in text and "[1]" not in text
+        assert await last(name, "fine-tuned") == await last(LARGE, "fine-tuned")
+
+
+async def test_without_sources_the_message_stands_alone() -> None:
+    for name in (EMBEDDED, LARGE):
+        for choice in ("base", "fine-tuned"):
+            assert await last(name, choice, []) == (MESSAGE, "")
+
+
+def test_no_dose_is_to_be_given_from_memory() -> None:
+    assert "no dose of a medicine from memory" in render("system")
