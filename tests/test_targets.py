@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from agent.finetuning.altered import Altered, kinds, medicines
+from agent.finetuning.grounded import grounded
 from agent.finetuning.particulars import of_another, stands_alone
 from agent.finetuning.targets import (
     CLOSES,
@@ -21,6 +22,7 @@ from agent.finetuning.targets import (
     without_doses,
 )
 from index_store.dataset import Dialogue
+from index_store.split import split
 
 ASKED = (
     "Q. How do I stop burning in my chest after late meals on the road?\n"
@@ -178,3 +180,17 @@ def test_an_answer_without_documents_names_no_dose() -> None:
     )
     assert without_doses(reply) == f"This sounds like reflux. {NO_DOSE}\n\nRaise the bed."
     assert without_doses("Rest, and drink plenty.") == "Rest, and drink plenty."
+
+
+def test_answers_by_hand_cite_what_their_prompt_holds() -> None:
+    answers = grounded()
+    assert len(answers) > 500
+    refusals = 0
+    for each in answers:
+        cited = {int(n) for n in re.findall(r"\[(\d+)\]", each.answer)}
+        assert cited <= set(range(1, len(each.replies) + 1)), each.answer
+        assert each.patient not in each.replies
+        assert split(each.patient.patient) != "test"
+        refusals += NONE in each.answer
+        assert (NONE in each.answer) != bool(cited), each.answer
+    assert 0.2 <= refusals / len(answers) <= 0.4

@@ -25,6 +25,7 @@ from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRo
 from agent.chat.prompting import Prompt, prompt
 from agent.chat.support import Embed
 from agent.finetuning.altered import Altered
+from agent.finetuning.grounded import Grounded
 from agent.finetuning.recipe import Recipe
 from agent.finetuning.targets import TargetMaker, without_doses
 from agent.llms.interface import as_dicts
@@ -131,6 +132,19 @@ class ExampleMaker:
             asked, answer = (m.content or "" for m in said[end : end + 2])
             examples.append(await self._example(said[:end], asked, answer, with_documents))
         return examples
+
+    async def grounded(self, written: Grounded) -> Example | None:
+        """An example of an answer by hand; None if its replies are longer than the model reads."""
+        texts = [reply.doctor for reply in written.replies]
+        made = await self._prompt([], written.patient.patient, texts)
+        if made.used < len(texts):
+            return None
+        self.counts["written by hand"] += 1
+        cited = [
+            reply.id for n, reply in enumerate(written.replies, 1) if f"[{n}]" in written.answer
+        ]
+        others = [reply.id for reply in written.replies if reply.id not in cited]
+        return Example(made.messages, written.answer, cited, others)
 
     async def _example(
         self, history: list[ChatMessage], message: str, answer: str, with_documents: bool

@@ -15,6 +15,7 @@ from typing import Any
 
 from agent.errors import AgentError
 from agent.finetuning.examples import CONVERSATIONS, ExampleMaker, Tokenizer
+from agent.finetuning.grounded import grounded
 from agent.finetuning.recipe import Recipe
 from agent.llms.choice import decide
 from agent.routing.embedding import TurnEmbedding
@@ -94,6 +95,9 @@ async def prepare(
             messages = json.loads(line)["messages"]
             part = validation if split(messages[0]["content"]) == "validation" else train
             part.extend(await maker.conversation(messages))
+        for written in grounded():
+            part = validation if split(written.patient.patient) == "validation" else train
+            part.extend(filter(None, [await maker.grounded(written)]))
 
     _write(folder / TRAIN, (example.row() for example in train))
     _write(folder / VALIDATION, (example.row() for example in validation))
