@@ -77,7 +77,7 @@ def test_an_encoder_is_trained_written_and_read_again(
     letter = {"length": "letter", "topic": "health"}
     some += [{"text": f"my itchy toe {n}. " * 9, **thanks | letter} for n in range(6)]
     monkeypatch.setattr(training, "examples", lambda: some)
-    how = training.Training(epochs=8, rank=4, tokens=256, learning_rate=2e-3, easy=1.0)
+    how = training.Training(epochs=8, rank=4, tokens=256, learning_rate=2e-3)
     told: list[str] = []
     training.train(how, tmp_path / "encoder", told.append)
     encoder = load(tmp_path / "encoder")

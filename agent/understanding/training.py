@@ -50,9 +50,7 @@ class Training:
     learning_rate: float = 5e-4
     head_learning_rate: float = 2e-3
     tokens: int = 1536
-    spanish: int = 3  # times an epoch sees a Spanish message: MiniLM knows English
-    easy: float = 0.3  # share of the router's short messages that an epoch sees
-    turns: float = 0.5  # and of its turns of which no reply is known
+    spanish: int = 2  # times an epoch sees a Spanish message: MiniLM knows English
     seed: int = 0
 
 
@@ -73,7 +71,7 @@ def said(row: Row) -> Said:
 def epoch(rows: Sequence[Row], how: Training, chance: random.Random) -> list[Row]:
     """The rows of one pass, and what is made of them: two messages as one, an emergency within a
     letter about something else, slips of the keyboard."""
-    seen = [row for row in rows if chance.random() < _share(row, how)]
+    seen = [*rows]
     seen += [row for row in rows if row["language"] == "es"] * (how.spanish - 1)
     for language in ("en", "es"):
         single = [
@@ -148,13 +146,6 @@ def fit(
         if after is not None:
             after(network, tokenizer, number)
     return network, tokenizer
-
-
-def _share(row: Row, how: Training) -> float:
-    """The share of the epochs that see a short message: all, if it is an emergency or a twin."""
-    if "before" in row:
-        return how.turns if row["author"] in OLD else 1.0
-    return 1.0 if row["author"] not in ("router", "router_dev") else how.easy
 
 
 def _joined(parts: list[Row], chance: random.Random) -> Row:
