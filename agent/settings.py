@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -46,13 +46,14 @@ class Settings(BaseSettings):
 
     engine: Literal["auto", "llama_cpp", "huggingface", "openai_like"] = Field(
         "auto",
-        description="The inference engine: auto (huggingface on CUDA, llama_cpp elsewhere), "
-        "llama_cpp, huggingface, or openai_like (a server that speaks OpenAI's protocol, as vLLM "
-        "does).",
+        description="The inference engine: auto (huggingface on CUDA, llama_cpp elsewhere and for "
+        "a .gguf file), llama_cpp, huggingface, or openai_like (a server that speaks OpenAI's "
+        "protocol, as vLLM does).",
     )
     model: str = Field(
         "auto",
-        description="The LLM: auto (Llama 3 8B Instruct on CUDA, embedded elsewhere), embedded, a "
+        description="The LLM: auto (on CUDA Llama 3 8B Instruct, for whom the Hub gives it; "
+        "otherwise embedded), embedded, a "
         ".gguf file or on the Hub OWNER/REPOSITORY[/FILE.gguf] (llama_cpp), a checkpoint's "
         "directory or a name on the Hub (huggingface), the server's name for it (openai_like).",
     )
@@ -73,14 +74,18 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(
         None, description="openai_like: the server's key, if it wants one."
     )
-    quantize: Literal["none", "8bit", "4bit"] = Field(
-        "none",
+    quantize: Literal["auto", "none", "8bit", "4bit"] = Field(
+        "auto",
         description="huggingface on CUDA: the weights in none (16 bits), 8bit or 4bit "
-        "(bitsandbytes).",
+        "(bitsandbytes); auto: 16 bits if the GPU has room, else 4.",
     )
     context_window: int = Field(4096, ge=512, description="Tokens of prompt and answer together.")
     threads: int = Field(
         0, ge=0, description="llama_cpp: CPU threads; 0 is one for each physical core."
+    )
+    gpu_layers: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        "auto",
+        description="llama_cpp with a build for CUDA: layers on the GPU; auto: as many as fit.",
     )
     slots: int = Field(4, ge=1, le=64, description="llama_cpp: chats that are answered at once.")
 

@@ -145,7 +145,7 @@ def bare(agent: Agent) -> Bare:
 
     weights = decide(agent.settings).base
     name, source = weights.checkpoint(agent.settings.home / "models")
-    plain = Checkpoint(name, source, weights.setting, agent.settings.quantize)
+    plain = Checkpoint(name, source, weights.setting, quantize="none")
     return partial(bare_huggingface, plain.load(), plain.tokenizer)
 
 

@@ -5,6 +5,7 @@ No GPU was at hand: nvidia-smi is a script here, and torch is told what to see.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from agent import settings
 from agent.errors import AgentError
 from agent.finetuning.recipe import Training
 from agent.finetuning.training import check
-from agent.llms import choice, gpu
+from agent.llms import auto, choice, engines, gpu
 from agent.llms.embedded import EMBEDDED
+from agent.llms.huggingface import checkpoint
+from agent.llms.sizes import LLAMA_3_8B, shape_of
 from index_store import embedding
 from index_store.device import device, without_code
 
@@ -27,10 +30,11 @@ Sees = Callable[..., None]
 @pytest.fixture(autouse=True)
 def asked_anew() -> Iterator[None]:
     """What a process asks once is asked in each test."""
-    for once in (gpu.card, choice._tell):
+    asked = (gpu.card, gpu.free, auto.tell, auto._why_not_to_be_had)
+    for once in asked:
         once.cache_clear()
     yield
-    for once in (gpu.card, choice._tell):
+    for once in asked:
         once.cache_clear()
 
 
@@ -100,8 +104,6 @@ def test_a_card_that_torch_cannot_use_is_said_with_both_versions(
     assert all(word in said for word in ("Tesla T4", *words))
     # Whoever asks for what needs the GPU is not given another model.
     for wanted in ({"model": "owner/llama"}, {"engine": "huggingface"}):
-        from agent.llms import engines
-
         with pytest.raises(AgentError) as told:
             engines.load(settings.load(**wanted))
         assert all(word in str(told.value) for word in words)
@@ -154,3 +156,142 @@ def test_texts_are_embedded_on_the_cpu_where_torch_has_no_code_for_the_card(
     )
     embedding.load_embedding(embedding.EMBEDDED)
     assert given["device"] == "cpu"
+
+
+GIB = 2**30
+SHIPPED = choice.SHIPPED_ADAPTER
+Has = Callable[..., None]
+
+
+@pytest.fixture
+def has(smi: None, sees: Sees, monkeypatch: pytest.MonkeyPatch) -> Has:
+    """A card with so many GiB free; whether the Hub gives the gated model; what else is there."""
+
+    def tell(
+        free: float, *, granted: bool = True, bitsandbytes: bool = True, gguf: bool = False
+    ) -> None:
+        for once in (gpu.free, auto.tell, auto._why_not_to_be_had):
+            once.cache_clear()
+        sees("13.0", BUILT, (8, 9))
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda n: (int(free * GIB), 0))
+        found = importlib.util.find_spec
+        monkeypatch.setattr(
+            importlib.util,
+            "find_spec",
+            lambda name: bitsandbytes or None if name == "bitsandbytes" else found(name),
+        )
+        monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_token" if granted else None)
+        monkeypatch.setattr("huggingface_hub.HfApi.auth_check", lambda self, name: None)
+        monkeypatch.setattr(auto, "_gguf_is_here", lambda: gguf)
+
+    return tell
+
+
+@pytest.mark.parametrize(
+    ("free", "quantize", "words"),
+    [
+        (79.0, "none", ()),
+        (16.6, "none", ()),
+        (16.4, "4bit", ("16.5 GiB", "16.4 GiB are free", "MEDRAFT_QUANTIZE=none")),
+        (7.0, "4bit", ("7.0 GiB are free",)),
+    ],
+)
+def test_what_the_card_has_free_decides_before_any_download(
+    has: Has, caplog: pytest.LogCaptureFixture, free: float, quantize: str, words: tuple[str, ...]
+) -> None:
+    has(free)
+    made = choice.decide(settings.load())
+    assert (made.engine, made.base.name) == ("huggingface", auto.CUDA_MODEL)
+    assert (made.quantize, made.adapter) == (quantize, None)
+    choice.decide(settings.load(llm="base"))
+    assert len(caplog.messages) == bool(words)  # one line, once
+    assert all(word in caplog.text for word in words)
+
+
+def test_16_bits_are_taken_by_who_insists(has: Has, caplog: pytest.LogCaptureFixture) -> None:
+    has(14.6)
+    for insisted in ("none", "8bit"):
+        made = choice.decide(settings.load(quantize=insisted))
+        assert (made.base.name, made.quantize) == (auto.CUDA_MODEL, insisted)
+    assert not caplog.messages
+
+
+def test_two_full_models_that_fit_together_in_4_bits_need_not_take_turns(has: Has) -> None:
+    has(23.0)
+    tuned = {"fine_tuned_model": "owner/doctor"}
+    assert choice.decide(settings.load()).quantize == "none"
+    assert choice.decide(settings.load(**tuned)).quantize == "4bit"
+    has(7.5)
+    assert choice.decide(settings.load(**tuned)).quantize == "4bit"  # by turns
+
+
+@pytest.mark.parametrize(
+    ("free", "more", "engine", "model", "words"),
+    [
+        (6.0, {"gguf": True}, "llama_cpp", "/".join(auto.CUDA_GGUF), "in llama.cpp"),
+        (6.0, {}, "llama_cpp", EMBEDDED, "needs 6.9 GiB of the GPU in 4 bits, and 6.0 GiB are"),
+        (14.6, {"bitsandbytes": False}, "llama_cpp", EMBEDDED, "extra `gpu`"),
+        (79.0, {"granted": False}, "llama_cpp", EMBEDDED, "hf auth login"),
+    ],
+    ids=["a GGUF", "too small", "no bitsandbytes", "no account"],
+)
+def test_a_card_without_room_or_an_account_without_access_still_gets_answers(
+    has: Has,
+    caplog: pytest.LogCaptureFixture,
+    free: float,
+    more: dict[str, bool],
+    engine: str,
+    model: str,
+    words: str,
+) -> None:
+    has(free, **more)
+    made = choice.decide(settings.load())
+    assert (made.engine, made.base.name) == (engine, model)
+    assert made.adapter == (SHIPPED if model == EMBEDDED else None)
+    (said,) = caplog.messages
+    assert words in said and "\n" not in said
+    # Whoever has named what belongs to Llama is told, and given nothing else.
+    with pytest.raises(AgentError):
+        choice.decide(settings.load(adapter="llama-doctor"))
+    # On the engine that somebody has named, the embedded model runs as well.
+    assert choice.decide(settings.load(engine="huggingface")).base.name == EMBEDDED
+
+
+def test_a_hub_that_refuses_or_is_away_is_one_sentence(
+    has: Has, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(self: object, name: str) -> None:
+        raise ConnectionError("Name or service not known\nat some length")
+
+    has(79)
+    monkeypatch.setattr("huggingface_hub.HfApi.auth_check", away)
+    assert choice.decide(settings.load()).base.name == EMBEDDED
+    (said,) = caplog.messages
+    assert "cannot be reached (Name or service not known)" in said
+
+
+def test_a_named_checkpoint_is_measured_by_its_shape_before_its_weights(
+    has: Has, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = shape_of(str(tiny_checkpoint))
+    assert whole.matrices == 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 128)
+    assert whole.bytes_per_token == 2 * 2 * 2 * 2 * 16
+    wanted = settings.load(engine="huggingface", model=str(tiny_checkpoint))
+    made = choice.decide(wanted)
+    assert made.quantize == "auto"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    needs = {bits: whole.needs(bits, 4096) / GIB for bits in ("none", "4bit")}
+    for free, bits in ((needs["none"], "none"), (needs["none"] - 1e-6, "4bit")):
+        has(free + 1e-8)
+        assert checkpoint.precision([str(tiny_checkpoint)], made, wanted) == bits
+    has(needs["4bit"] / 2)
+    with pytest.raises(AgentError, match=r"needs 0.6 GiB .* 0.3 GiB are free"):
+        checkpoint.precision([str(tiny_checkpoint)], made, wanted)
+
+
+def test_the_shape_of_llama_3_8b() -> None:
+    whole = LLAMA_3_8B.weights("none")
+    assert whole == 2 * 8_030_261_248  # as the Hub tells its parameters
+    assert [round(LLAMA_3_8B.needs(b, 4096) / GIB, 1) for b in ("none", "8bit", "4bit")] == [
+        *(16.5, 10.0, 6.9)
+    ]

@@ -25,7 +25,7 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from agent import settings
 from agent.errors import AgentError
-from agent.llms import engines, gpu
+from agent.llms import engines, gpu, sizes
 from agent.llms.huggingface import checkpoint, failures, generation
 from agent.llms.huggingface.checkpoint import Checkpoint
 from agent.llms.huggingface.generation import Model
@@ -398,7 +398,7 @@ async def test_two_checkpoints_take_turns_if_both_do_not_fit(
     models_home: Path, tiny_checkpoint: Path, room: Room, models: int
 ) -> None:
     room(models)
-    wanted = {"engine": "huggingface", "model": "embedded", "home": models_home}
+    wanted = {"engine": "huggingface", "model": "embedded", "home": models_home, "llm": "base"}
     both = engines.load(settings.load(**wanted, fine_tuned_model=str(tiny_checkpoint)))
     prompt = said("You are a doctor.", COMPLAINTS[0])
     # What fits is counted by what is alive: a model that was let go but is held on to is no room.
@@ -419,7 +419,7 @@ async def test_two_checkpoints_take_turns_if_both_do_not_fit(
 async def test_a_checkpoint_that_does_not_fit_alone_is_one_sentence(
     models_home: Path, tiny_checkpoint: Path, room: Room
 ) -> None:
-    wanted = {"engine": "huggingface", "model": "embedded", "home": models_home}
+    wanted = {"engine": "huggingface", "model": "embedded", "home": models_home, "llm": "base"}
     room(1)
     both = engines.load(settings.load(**wanted, fine_tuned_model=str(tiny_checkpoint)))
     prompt = said("You are a doctor.", COMPLAINTS[0])
@@ -430,6 +430,51 @@ async def test_a_checkpoint_that_does_not_fit_alone_is_one_sentence(
         engines.load(settings.load(**wanted))
     room(1)
     assert await answer(both.base, prompt)
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the checkpoints whose weights were loaded, in order."""
+    load, names = Checkpoint.load, []
+
+    def told(self: Checkpoint) -> Any:
+        names.append(self.name)
+        return load(self)
+
+    monkeypatch.setattr(Checkpoint, "load", told)
+    return names
+
+
+async def test_the_start_loads_what_answers_first_and_a_switch_loads_once(
+    tiny_checkpoint: Path, tmp_path: Path, loads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = Path(shutil.copytree(tiny_checkpoint, tmp_path / "tuned"))
+    wanted = {"model": str(tiny_checkpoint), "fine_tuned_model": str(tuned)}
+    both = engines.load(settings.load(engine="huggingface", **wanted))
+    base = tiny_checkpoint.name
+    assert loads == ["tuned"]
+    # A load that is bound to fail fills the machine's own memory first.
+    monkeypatch.setattr(Checkpoint, "has_room", lambda self: False)
+    prompt = said("You are a doctor.", COMPLAINTS[0])
+    for choice in ("base", "fine-tuned", "fine-tuned", "base"):
+        await answer(both.llm(choice), prompt)
+    assert loads == ["tuned", base, "tuned", base]
+    loads.clear()
+    engines.load(settings.load(engine="huggingface", llm="base", **wanted))
+    assert loads == [base]
+
+
+def test_the_gpu_is_asked_for_room_before_weights_load(
+    tiny_checkpoint: Path, cuda: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = Checkpoint("tiny", str(tiny_checkpoint), "MEDRAFT_MODEL", "none")
+    whole = sizes.shape_of(str(tiny_checkpoint)).weights("none") + sizes.BESIDE
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda n: 100)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda n: 0)
+    for free, there in ((whole // 2, True), (whole // 2 - 150, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda n, free=free: (free, 0))
+        assert tiny.has_room() == there
 
 
 @pytest.fixture
@@ -505,7 +550,7 @@ LOAD_ALL = """
 import json, sys
 from agent import settings
 from agent.errors import AgentError
-from agent.llms import engines, gpu
+from agent.llms import engines, gpu, sizes
 for name in sys.argv[1:]:
     try:
         engines.load(settings.load(engine="huggingface", model=name))

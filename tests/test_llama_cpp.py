@@ -9,7 +9,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,16 +19,17 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import xllamacpp
 from huggingface_hub import constants
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from agent import settings
 from agent.errors import AgentError
-from agent.llms import engines
+from agent.llms import engines, gpu
 from agent.llms.embedded import embedded_gguf
 from agent.llms.interface import ChatLLM, Engine
-from agent.llms.llama_cpp import gguf_file
-from agent.llms.llama_cpp.server import Server, fit, threads
+from agent.llms.llama_cpp import gguf_file, server
+from agent.llms.llama_cpp.server import BATCH, Server, fit, threads
 from agent.llms.llama_cpp.slots import Slots
 from agent.settings import Settings
 
@@ -212,6 +213,69 @@ def test_slots_are_no_more_than_memory_holds(
     with_memory(monkeypatch, 0.5)
     with pytest.raises(AgentError, match="MEDRAFT_CONTEXT_WINDOW"):
         fit(embedded_gguf(), wanted)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Callable[[Settings], Any]:
+    """The parameters that a server would be started with."""
+
+    def with_settings(wanted: Settings) -> Any:
+        given = []
+
+        def native(params: Any) -> None:
+            given.append(params)
+            raise RuntimeError
+
+        with monkeypatch.context() as patch:
+            patch.setattr("xllamacpp.Server", native)
+            with pytest.raises(AgentError):
+                Server(embedded_gguf(), None, wanted)
+        return given[0]
+
+    return with_settings
+
+
+def with_gpu(monkeypatch: pytest.MonkeyPatch, gib: float) -> None:
+    """As a build for CUDA tells of a card."""
+    kinds = xllamacpp.ggml_backend_dev_type
+    cpu = {"type": kinds.GGML_BACKEND_DEVICE_TYPE_CPU, "memory_free": 2**34}
+    card = {"type": kinds.GGML_BACKEND_DEVICE_TYPE_GPU, "memory_free": int(gib * 2**30)}
+    monkeypatch.setattr(xllamacpp, "get_device_info", lambda: [card, cpu])
+
+
+def test_layers_go_to_the_gpu_as_many_as_fit_or_as_are_set(
+    started: Callable[[Settings], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert started(Settings()).n_batch == BATCH  # the wheel of PyPI has no GPU
+    with_gpu(monkeypatch, 8)
+    params = started(Settings())
+    assert (params.n_gpu_layers, params.fit_params) == (-1, True)  # llama.cpp measures what fits
+    assert (params.n_batch, params.n_ubatch) == (512, 512)
+    assert started(Settings(gpu_layers=20)).n_gpu_layers == 20
+    params = started(Settings(gpu_layers=0))
+    assert (params.n_gpu_layers, params.n_batch) == (0, BATCH)
+
+
+def test_the_gpus_memory_holds_chats_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted: dict[str, Any] = {"context_window": 8192, "slots": 4}
+    with_memory(monkeypatch, 0.5)
+    with_gpu(monkeypatch, 4)
+    assert fit(embedded_gguf(), Settings(**wanted)) == (8192, 4)
+    with pytest.raises(AgentError, match="no memory"):
+        fit(embedded_gguf(), Settings(**wanted, gpu_layers=0))
+
+
+def test_a_llama_cpp_for_cpus_beside_a_gpu_is_told_with_a_large_model(
+    started: Callable[[Settings], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(gpu, "card", lambda: gpu.Card("NVIDIA L4", "580.1"))
+    started(Settings())
+    assert not caplog.records
+    monkeypatch.setattr(server, "SMALL", 0)
+    started(Settings())
+    assert "docs/engines.md" in caplog.text
 
 
 @needs("os.sched_setaffinity", hasattr(os, "sched_setaffinity"))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 # What is not here changes neither answers nor times.
 SETTINGS = {
-    *("model", "adapter", "fine_tuned_model", "base_url", "quantize", "context_window"),
+    *("model", "adapter", "fine_tuned_model", "base_url", "context_window"),
     *("threads", "slots", "sources", "min_score", "max_tokens", "temperature", "top_p"),
     "embed_model",
 }
@@ -77,6 +77,8 @@ def about_run(settings: Settings, questions: Questions) -> dict[str, Any]:
     return {
         "questions": questions.source,
         "engine": choice.engine,
+        "weights": choice.base.name,
+        "quantize": choice.quantize,
         **settings.model_dump(mode="json", include=SETTINGS),
         "index": index.generation,
         "prompts": _digest(prompts),

@@ -164,7 +164,8 @@ def _trainer(checkpoint: str, training: Training, examples: Path, checkpoints: P
     )
     trainer.remove_callback(PrinterCallback)
     # TRL casts the adapter of a quantized model to bf16, which a card without bf16 does not train.
-    for parameter in trainer.model.parameters():
+    adapted: Any = trainer.model
+    for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     ends = {tokenizer.convert_tokens_to_ids(token) for token in END_TOKENS}

@@ -6,24 +6,20 @@ nothing, and asks torch for a GPU only where the answer matters: importing it ta
 
 from __future__ import annotations
 
-import functools
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from agent.behaviour import LLMChoice
 from agent.errors import AgentError
-from agent.llms import gpu
+from agent.llms import auto, gpu
 from agent.llms.embedded import EMBEDDED, transformers_directory
+from agent.llms.sizes import Quantize
 from agent.settings import ROOT, Settings
 from index_store.device import device
 
-CUDA_MODEL = "meta-llama/Meta-Llama-3-8B-Instruct"
 SHIPPED_ADAPTER = ROOT / "agent" / "adapters" / "smollm2-135m-doctor"
 MODEL, FINE_TUNED_MODEL = "MEDRAFT_MODEL", "MEDRAFT_FINE_TUNED_MODEL"
-
-log = logging.getLogger("medraft")
 
 EngineName = Literal["llama_cpp", "huggingface", "openai_like"]
 
@@ -71,6 +67,7 @@ class Choice:
     """What an engine loads, and which LLM a new conversation starts with.
 
     The fine-tuned LLM is `fine_tuned`, or `base` with `adapter`; without both there is none.
+    `quantize` is the precision on CUDA, and "auto" where the model must be looked at first.
     """
 
     engine: EngineName
@@ -78,6 +75,7 @@ class Choice:
     fine_tuned: Weights | None
     adapter: Path | None
     first: LLMChoice
+    quantize: Quantize | Literal["auto"] = "none"
 
     def check(self) -> None:
         """Refuse at once what no engine could load. Raises AgentError."""
@@ -101,8 +99,15 @@ class Choice:
 
 def decide(settings: Settings, engine: EngineName | None = None) -> Choice:
     """What `settings` mean on this machine; what they would mean on `engine`, if that is given."""
-    engine = engine or _engine(settings)
-    base = _weights(settings.model, MODEL, engine)
+    asked, engine = engine, engine or _engine(settings)
+    model, quantize = settings.model, settings.quantize
+    if engine == "huggingface" and model == "auto" and device() == "cuda":
+        taken = auto.on_cuda(settings)
+        model, quantize = taken.model, taken.quantize
+        # What runs without the GPU runs where it was tested.
+        if taken.model != auto.CUDA_MODEL and asked is None and settings.engine == "auto":
+            engine = "llama_cpp"
+    base = _weights(model, MODEL, engine)
     fine_tuned = None
     if settings.fine_tuned_model is not None:
         fine_tuned = _weights(settings.fine_tuned_model, FINE_TUNED_MODEL, engine)
@@ -110,7 +115,7 @@ def decide(settings: Settings, engine: EngineName | None = None) -> Choice:
     # The fine-tuned LLM answers better (docs/evaluation.md).
     there = fine_tuned is not None or adapter is not None
     first = settings.llm or ("fine-tuned" if there else "base")
-    return Choice(engine, base, fine_tuned, adapter, first)
+    return Choice(engine, base, fine_tuned, adapter, first, quantize)
 
 
 def with_first_llm(settings: Settings) -> Settings:
@@ -135,24 +140,16 @@ def _engine(settings: Settings) -> EngineName:
         return "huggingface" if device() == "cuda" else "llama_cpp"
     if settings.model not in ("auto", "embedded"):
         raise AgentError(trouble)
-    _tell(f"{trouble} Until then the embedded model answers, on the CPU.")
+    auto.tell(f"{trouble} Until then the embedded model answers, on the CPU.")
     return "llama_cpp"
 
 
-@functools.cache
-def _tell(sentence: str) -> None:
-    """Say it once, however often the decision is asked for."""
-    log.warning("%s", sentence)
-
-
 def _weights(named: str, setting: str, engine: EngineName) -> Weights:
-    auto = named == "auto"
+    unnamed = named == "auto"
     if engine == "openai_like":
-        return Weights(named, setting, auto=auto)
-    if auto and engine == "huggingface" and device() == "cuda":
-        return Weights(CUDA_MODEL, setting, auto=True)
-    if auto or named == "embedded":
-        return Weights(EMBEDDED, setting, embedded=True, auto=auto)
+        return Weights(named, setting, auto=unnamed)
+    if unnamed or named == "embedded":
+        return Weights(EMBEDDED, setting, embedded=True, auto=unnamed)
     return Weights(named, setting)
 
 

@@ -77,6 +77,22 @@ def trouble() -> str | None:
     return None
 
 
+@functools.cache
+def free() -> int:
+    """Bytes that all cards together had free when this process first asked, before its models."""
+    import torch
+
+    return sum(torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count()))
+
+
+def free_to_llama_cpp() -> int:
+    """Bytes free on the GPUs that llama.cpp computes on; 0 for the build that PyPI has."""
+    import xllamacpp
+
+    devices = xllamacpp.get_device_info()
+    return sum(each["memory_free"] for each in devices if each["type"].name.endswith("_TYPE_GPU"))
+
+
 def is_full(error: BaseException) -> bool:
     """Whether the GPU had no memory for what raised this."""
     import torch

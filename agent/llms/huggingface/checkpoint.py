@@ -7,7 +7,7 @@ checkpoint loads. Knows nothing of adapters, nor of who answers with it.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,8 +16,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from agent.errors import AgentError
-from agent.llms import gpu
-from agent.llms.choice import Weights
+from agent.llms import auto, gpu
+from agent.llms.choice import Choice, Weights
+from agent.llms.sizes import BESIDE, Quantize, shape_of
+from agent.settings import Settings
 from index_store.errors import first_sentence
 
 
@@ -28,7 +30,7 @@ class Checkpoint:
     name: str
     source: str
     setting: str
-    quantize: str
+    quantize: Quantize
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -41,13 +43,13 @@ class Checkpoint:
     def load(self) -> Any:
         """The model, ready to answer: seconds on a CPU, a minute for 8B on a GPU.
 
-        Raises AgentError if it is not to be had, torch.cuda.OutOfMemoryError if it does not fit.
+        Raises AgentError if it is not to be had, what `gpu.is_full` knows if it does not fit.
         """
         try:
             model = AutoModelForCausalLM.from_pretrained(self.source, **_placement(self.quantize))
-        except torch.cuda.OutOfMemoryError:
-            raise
         except Exception as error:
+            if gpu.is_full(error):
+                raise
             if "dispatched on the CPU or the disk" in str(error):  # what bitsandbytes refuses
                 raise torch.cuda.OutOfMemoryError from None
             raise AgentError(self._why(error)) from None
@@ -57,6 +59,15 @@ class Checkpoint:
         if torch.cuda.is_available() and not all(on_gpu):
             raise torch.cuda.OutOfMemoryError
         return model.eval()
+
+    def has_room(self) -> bool:
+        """Whether the GPU has room for its weights now, asked before they load."""
+        if not torch.cuda.is_available():
+            return True
+        cuda, free = torch.cuda, 0
+        for n in range(cuda.device_count()):  # what torch holds in reserve is free as well
+            free += cuda.mem_get_info(n)[0] + cuda.memory_reserved(n) - cuda.memory_allocated(n)
+        return shape_of(self.source).weights(self.quantize) + BESIDE <= free
 
     def _why(self, error: Exception) -> str:
         """A sentence from what transformers raised, which wraps what the Hub client raised."""
@@ -97,6 +108,22 @@ class Checkpoint:
         return f"transformers cannot load {self.name}: {said} Correct {self.setting}."
 
 
+def precision(sources: Sequence[str], choice: Choice, settings: Settings) -> Quantize:
+    """That of the weights: the choice's, or what fits of checkpoints whose shape is known now.
+
+    Raises AgentError if nothing fits, before the weights are downloaded.
+    """
+    if choice.quantize != "auto":
+        return choice.quantize
+    if not torch.cuda.is_available():
+        return "none"
+    shapes = [shape_of(source) for source in sources]
+    taken = auto.taken_precision(choice.base.name, shapes, settings)
+    if taken is None:
+        raise AgentError(f"{auto.too_large(choice.base.name, shapes[0], settings)}.")
+    return taken
+
+
 def check(base: Weights, quantize: str) -> None:
     """Refuse at once what this machine cannot do. Raises AgentError."""
     # The embedded model runs on a CPU as well; whoever asks for it by name may have it so.
@@ -104,13 +131,13 @@ def check(base: Weights, quantize: str) -> None:
     if trouble and (base.auto or not base.embedded or torch.cuda.is_available()):
         raise AgentError(trouble)
     if torch.cuda.is_available():
-        if quantize != "none" and importlib.util.find_spec("bitsandbytes") is None:
+        if quantize in ("8bit", "4bit") and importlib.util.find_spec("bitsandbytes") is None:
             raise AgentError(
                 f"MEDRAFT_QUANTIZE={quantize} needs bitsandbytes, which is not installed: run "
                 '`pip install -e ".[gpu]"`, or unset it.'
             )
         return
-    if quantize != "none":
+    if quantize in ("8bit", "4bit"):
         raise AgentError(
             f"MEDRAFT_QUANTIZE={quantize} needs a CUDA GPU, and there is none here: unset it."
         )

@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from llama_index.core.base.llms.types import ChatMessage, ChatResponseAsyncGen, LLMMetadata
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.llms.huggingface import HuggingFaceLLM
 
+from agent.behaviour import LLMChoice
 from agent.errors import AgentError
-from agent.llms import peft_adapter
-from agent.llms.choice import Choice, Weights
+from agent.llms import gpu, peft_adapter
+from agent.llms.choice import Choice
 from agent.llms.huggingface import checkpoint
 from agent.llms.huggingface.checkpoint import Checkpoint
 from agent.llms.huggingface.failures import answer_error, free_memory
@@ -84,13 +84,13 @@ class Residents:
     def model(self, wanted: Checkpoint, say: Say) -> Model:
         """Load `wanted` unless it is there; if another one must go, `raw["notice"]` says so.
 
-        Raises AgentError, and torch.cuda.OutOfMemoryError if it does not fit alone.
+        Raises AgentError, and what `gpu.is_full` knows if it does not fit alone.
         """
-        if wanted not in self._loaded:
+        if wanted not in self._loaded and (not self._loaded or wanted.has_room()):
             try:
                 self._load(wanted)
-            except torch.cuda.OutOfMemoryError:
-                if not self._loaded:
+            except RuntimeError as error:
+                if not gpu.is_full(error) or not self._loaded:
                     raise
         if wanted not in self._loaded:  # out of reach of the traceback, which holds tensors
             idle = next(iter(self._loaded)).name
@@ -150,18 +150,18 @@ class FullCheckpointLLM:
 
 def load(settings: Settings, choice: Choice) -> Engine:
     """Load checkpoint and adapter. Raises AgentError if either is missing or does not fit."""
-    checkpoint.check(choice.base, settings.quantize)
-
-    def of(weights: Weights) -> Checkpoint:
-        name, source = weights.checkpoint(settings.home / "models")
-        return Checkpoint(name, source, weights.setting, settings.quantize)
-
-    base = of(choice.base)
+    checkpoint.check(choice.base, choice.quantize)
+    weights = [choice.base] if choice.fine_tuned is None else [choice.base, choice.fine_tuned]
+    named = [(*each.checkpoint(settings.home / "models"), each.setting) for each in weights]
+    quantize = checkpoint.precision([source for _, source, _ in named], choice, settings)
+    base, *full = [Checkpoint(*each, quantize) for each in named]
     try:
-        if choice.fine_tuned is None:
+        if not full:
             return _with_adapter(settings, base, choice.adapter)
-        return _two_checkpoints(settings, base, of(choice.fine_tuned))
-    except torch.cuda.OutOfMemoryError as error:
+        return _two_checkpoints(settings, base, full[0], choice.first)
+    except RuntimeError as error:
+        if not gpu.is_full(error):
+            raise
         raise answer_error(error) from None
 
 
@@ -192,9 +192,11 @@ def _with_adapter(settings: Settings, base: Checkpoint, folder: Path | None) -> 
     return Engine("huggingface", base.name, base=llm(with_adapter=False), fine_tuned=tuned_llm)
 
 
-def _two_checkpoints(settings: Settings, base: Checkpoint, tuned: Checkpoint) -> Engine:
+def _two_checkpoints(
+    settings: Settings, base: Checkpoint, tuned: Checkpoint, first: LLMChoice
+) -> Engine:
     residents, queue = Residents(), Queue()
-    residents.model(base, say=lambda delta, **raw: None)
+    residents.model(tuned if first == "fine-tuned" else base, say=lambda delta, **raw: None)
 
     def llm(wanted: Checkpoint) -> FullCheckpointLLM:
         return FullCheckpointLLM(wanted, residents, queue, settings.context_window)

@@ -20,6 +20,7 @@ import psutil
 from openai import AsyncOpenAI
 
 from agent.errors import AgentError
+from agent.llms import gpu
 from agent.llms.llama_cpp.gguf_file import header
 from agent.llms.llama_cpp.slots import Slots
 from agent.settings import Settings
@@ -27,9 +28,12 @@ from agent.settings import Settings
 # A batch of the prompt cannot be interrupted: smaller ones hear Stop sooner, larger ones read
 # faster (`python -m benchmarks.turn` shows both).
 BATCH = 64
+BATCH_ON_GPU = 512  # which a GPU reads in a few hundredths of a second
 HOST_CACHE_MIB = 1024
+AUTO_LAYERS = -1  # llama.cpp measures and leaves 1 GiB of the GPU free; a build for CPUs has none
 # Seconds of silence. Where others keep the cores busy, one batch has taken two minutes.
 PATIENCE = 600.0
+SMALL = 2**30  # bytes of a model that a CPU answers with as fast as people read
 SPARE = 512 * 2**20  # bytes of memory that are left to everything else
 
 log = logging.getLogger("medraft")
@@ -54,6 +58,13 @@ class Server:
         self.window, self.slots = fit(model, settings)
         self._model, self._adapter = model, adapter
         self._threads = threads(settings)
+        self._gpu_layers = AUTO_LAYERS if settings.gpu_layers == "auto" else settings.gpu_layers
+        self._batch = BATCH_ON_GPU if _on_gpu(settings) else BATCH
+        if model.stat().st_size > SMALL and gpu.card() and not gpu.free_to_llama_cpp():
+            log.warning(
+                "This machine has a GPU, and the llama.cpp that is installed is built for CPUs: "
+                "docs/engines.md says how to get the one for CUDA."
+            )
         self._one_restart_at_a_time = threading.Lock()
         self.running = self._start()
 
@@ -102,10 +113,11 @@ class Server:
         params.endpoint_metrics = True  # how much of its prompts it had to read
         params.n_ctx = self.window * self.slots
         params.n_parallel = self.slots
-        params.n_batch = params.n_ubatch = BATCH
+        params.n_batch = params.n_ubatch = self._batch
         # The server restores what it kept here without asking which adapter computed it.
         params.cache_ram_mib = HOST_CACHE_MIB if self._adapter is None else 0
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = self._threads
+        params.n_gpu_layers = self._gpu_layers
         params.verbosity = 0  # its log holds prompts
         try:
             native = xllamacpp.Server(params)
@@ -154,13 +166,13 @@ def fit(model: Path, settings: Settings) -> tuple[int, int]:
     chat = about.bytes_per_token * window
     if not chat:
         return window, settings.slots
-    free = psutil.virtual_memory().available - model.stat().st_size - SPARE
+    free = _memory(settings) - model.stat().st_size - SPARE
     slots = min(settings.slots, free // chat)
     if slots < 1:
         raise AgentError(
             f"There is no memory for a chat with {model.stem}: its file takes "
             f"{_gib(model.stat().st_size)}, {window} tokens of context {_gib(chat)}, and "
-            f"{_gib(psutil.virtual_memory().available)} are free. Lower MEDRAFT_CONTEXT_WINDOW "
+            f"{_gib(_memory(settings))} are free. Lower MEDRAFT_CONTEXT_WINDOW "
             "or choose a smaller MEDRAFT_MODEL."
         )
     if slots < settings.slots:
@@ -172,6 +184,16 @@ def fit(model: Path, settings: Settings) -> tuple[int, int]:
             window,
         )
     return window, slots
+
+
+def _memory(settings: Settings) -> int:
+    """Bytes that are free to weights and chats: of the machine and, if it is used, of its GPUs."""
+    return int(psutil.virtual_memory().available) + _on_gpu(settings)
+
+
+def _on_gpu(settings: Settings) -> int:
+    """Bytes that are free on the GPUs that llama.cpp is to use; 0 if it is to use none."""
+    return 0 if settings.gpu_layers == 0 else gpu.free_to_llama_cpp()
 
 
 def _answers(running: Running) -> bool:

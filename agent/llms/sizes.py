@@ -1,0 +1,68 @@
+"""How much of a GPU's memory a model takes, told from its shape: before it is downloaded or loaded.
+
+Owns the arithmetic and Llama 3 8B's shape. Knows no setting, and no card.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from agent.errors import AgentError
+from index_store.errors import first_sentence
+
+Quantize = Literal["none", "8bit", "4bit"]
+
+# Bytes of a parameter: bitsandbytes keeps a scale for each row, and in NF4 with double quantization
+# 0.127 bits for each parameter (Dettmers et al. 2023, "QLoRA", section 3).
+BYTES: dict[Quantize, float] = {"none": 2.0, "8bit": 1.0, "4bit": 0.5 + 0.127 / 8}
+# What loading and computing take beside weights and caches: cuBLAS's workspace, a chunk's
+# activations, the logits, and memory that lies in pieces.
+BESIDE = 600 * 2**20
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Parameters of the matrices that are quantized and of all else (embedding, head, norms), and
+    the bytes of a token in a 16-bit key-value cache."""
+
+    matrices: int
+    rest: int
+    bytes_per_token: int
+
+    def weights(self, quantize: Quantize) -> int:
+        """Bytes of the weights."""
+        return int(self.matrices * BYTES[quantize]) + 2 * self.rest
+
+    def needs(self, quantize: Quantize, window: int) -> int:
+        """Bytes to answer with, of `window` tokens each the answer under way and what is kept."""
+        return self.weights(quantize) + 2 * window * self.bytes_per_token + BESIDE
+
+
+LLAMA_3_8B = Shape(6_979_321_856, 1_050_939_392, 131_072)
+
+
+def shape_of(checkpoint: str) -> Shape:
+    """The shape of a transformers checkpoint, a directory or a Hub name, by its config.json alone.
+
+    Raises AgentError if that is not to be had.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(checkpoint)
+    except (OSError, ValueError) as error:
+        raise AgentError(
+            f"transformers cannot load {checkpoint}: {first_sentence(error)} Correct MEDRAFT_MODEL."
+        ) from None
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    head = model.get_output_embeddings()
+    linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    matrices = sum(module.weight.numel() for module in linear)
+    rest = sum(parameter.numel() for parameter in model.parameters()) - matrices
+    text = config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return Shape(matrices, rest, 2 * 2 * text.num_hidden_layers * heads * width)
