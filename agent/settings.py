@@ -21,13 +21,20 @@ from agent.errors import AgentError
 
 PREFIX = "MEDRAFT_"
 ROOT = Path(__file__).resolve().parent.parent
+ENCODING = "utf-8-sig"  # of `.env`: editors on Windows put a mark before it
+ROOM = 256  # tokens that a prompt needs at the least, beside the answer
 
 
 class Settings(BaseSettings):
     """What a run needs to know. Field `x` is read from MEDRAFT_X."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_file_encoding=ENCODING,
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
     )
 
     home: Path = Field(
@@ -142,6 +149,28 @@ class Settings(BaseSettings):
         'emergency number".',
     )
 
+    @field_validator("home", "index_dir", "embed_model", "model", "adapter", "fine_tuned_model")
+    @classmethod
+    def _at_home(cls, given: Path | str | None) -> Path | str | None:
+        if given is None or not str(given).startswith("~"):
+            return given
+        try:
+            return type(given)(Path(given).expanduser())
+        except RuntimeError:
+            raise ValueError("there is no such user's home: write the whole path") from None
+
+    @field_validator("api_key")
+    @classmethod
+    def _fits_a_header(cls, given: SecretStr | None) -> SecretStr | None:
+        if given is None:
+            return None
+        key = given.get_secret_value().strip()
+        if not (key.isascii() and key.isprintable() and " " not in key):
+            raise ValueError(
+                "a key has plain letters, digits and signs, without spaces, line ends or accents"
+            )
+        return SecretStr(key)
+
     @field_validator("country")
     @classmethod
     def _two_letters(cls, given: str) -> str:
@@ -151,20 +180,50 @@ class Settings(BaseSettings):
 
 
 def load(**overrides: Any) -> Settings:
-    """Read the settings. Raises AgentError for an unknown name or a value out of range."""
+    """Read the settings. Raises AgentError for an unknown name, a value out of range, values that
+    exclude each other, and a `.env` that is no text."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    given = [name.upper() for name in (*os.environ, *dotenv_values(".env"))]
+    given = [name.upper() for name in (*os.environ, *_named_in_file())]
     for name in given:
         if name.startswith(PREFIX) and name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else "`.env.example` lists them all."
             raise AgentError(f"Unknown setting {name}: {hint}")
     try:
-        return Settings(**overrides)
+        settings = Settings(**overrides)
     except ValidationError as error:
         first = error.errors()[0]
-        name = PREFIX + str(first["loc"][0]).upper()
+        field = str(first["loc"][0])
+        secret = "SecretStr" in str(Settings.model_fields[field].annotation)
+        value = "the value that it has" if secret else repr(first["input"])
         raise AgentError(
-            f"Setting {name} does not take {first['input']!r}: "
+            f"Setting {PREFIX}{field.upper()} does not take {value}: "
             f"{first['msg'].removeprefix('Value error, ').lower()}."
         ) from None
+    check_room(settings, settings.context_window, "MEDRAFT_CONTEXT_WINDOW is")
+    return settings
+
+
+def check_room(settings: Settings, window: int, whose: str) -> None:
+    """Raise AgentError if the longest answer leaves a prompt no room in a window of so many
+    tokens."""
+    if window <= ROOM:
+        raise AgentError(f"{whose} {window} tokens, which is too few for a question and an answer.")
+    if settings.max_tokens > window - ROOM:
+        raise AgentError(
+            f"MEDRAFT_MAX_TOKENS={settings.max_tokens} leaves no room for a question: {whose} "
+            f"{window} tokens for prompt and answer together, so set it to {window - ROOM} or less."
+        )
+
+
+def _named_in_file() -> list[str]:
+    """The names in `.env`. Raises AgentError if it is no text."""
+    try:
+        names = list(dotenv_values(".env", encoding=ENCODING))
+        if not any("\0" in name for name in names):  # UTF-16 without its mark
+            return names
+    except UnicodeDecodeError:
+        pass
+    except OSError as error:
+        raise AgentError(f".env cannot be read: {error.strerror}.") from None
+    raise AgentError(".env is not UTF-8: save it as UTF-8.")

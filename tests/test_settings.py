@@ -38,6 +38,54 @@ def test_a_value_out_of_range_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         settings.load()
 
 
+def test_an_answer_that_leaves_no_room_for_a_question_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MEDRAFT_MAX_TOKENS", "5000")
+    with pytest.raises(AgentError, match=r"MEDRAFT_MAX_TOKENS=5000 .* set it to 3840 or less"):
+        settings.load()
+    assert settings.load(context_window=8192).max_tokens == 5000
+    with pytest.raises(AgentError, match="doctor reads 5100 tokens"):
+        settings.check_room(settings.load(context_window=8192), 5100, "doctor reads")
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = ("HOME", "INDEX_DIR", "EMBED_MODEL", "MODEL", "ADAPTER", "FINE_TUNED_MODEL")
+    (tmp_path / ".env").write_text("".join(f"MEDRAFT_{name}=~/{name}\n" for name in names))
+    loaded = settings.load()
+    assert [loaded.home, loaded.index_dir] == [tmp_path / "HOME", tmp_path / "INDEX_DIR"]
+    told = [loaded.embed_model, loaded.model, loaded.adapter, loaded.fine_tuned_model]
+    assert told == [str(tmp_path / name) for name in names[2:]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_a_file_that_is_not_utf8_is_one_sentence(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / ".env").write_text("# \u00e9\nMEDRAFT_SOURCES=3\n", encoding=encoding)
+    with pytest.raises(AgentError, match=r"^\.env is not UTF-8: save it as UTF-8\.$"):
+        settings.load()
+
+
+def test_a_mark_before_the_file_is_no_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("MEDRAFT_SOURCES=3\n", encoding="utf-8-sig")
+    assert settings.load().sources == 3
+
+
+@pytest.mark.parametrize("key", ["sk-a\nb", "sk-\u00e9", "sk a", "sk\x7f"])
+def test_a_key_that_fits_no_header_is_named_but_not_shown(
+    monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("MEDRAFT_API_KEY", key)
+    with pytest.raises(AgentError, match="MEDRAFT_API_KEY does not take") as caught:
+        settings.load()
+    assert key not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_line_end_behind_a_key_is_no_part_of_it() -> None:
+    key = settings.load(api_key="sk-1\r\n").api_key
+    assert key is not None and key.get_secret_value() == "sk-1"
+
+
 def test_the_four_behaviours() -> None:
     assert [
         behaviour("base", False),

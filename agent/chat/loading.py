@@ -13,7 +13,7 @@ from agent.chat.engine import PatientChatEngine
 from agent.chat.turn import Parts
 from agent.llms import engines
 from agent.routing.embedding import TurnEmbedding
-from agent.settings import Settings
+from agent.settings import Settings, check_room
 from agent.understanding.encoder import shipped
 from index_store.embedding import load_embedding
 from index_store.live import LiveIndex
@@ -36,6 +36,7 @@ def load(settings: Settings) -> Agent:
     shipped()  # first: an emergency is answered while the rest still loads
     store = LiveIndex(settings.index_dir, settings.embed_model, settings.search_on)
     engine = engines.load(settings)
+    check_room(settings, engine.base.metadata.context_window, f"{engine.model} reads")
     embedding = load_embedding(settings.embed_model)
     retriever = DoctorReplyRetriever(store, embedding, settings.sources, settings.min_score)
     return Agent(settings, engine, TurnEmbedding(embedding), retriever)
