@@ -52,6 +52,24 @@ def json_value(text: str) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def json_line(line: bytes) -> Any:
+    """The JSON value of a line. Raises ValueError for what is none, and says why."""
+    if line.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        raise ValueError("begins with a byte order mark: write plain UTF-8, without one")
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8") from None
+    try:
+        value = json_value(text)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half a character (a lone surrogate)") from None
+    except ValueError as error:
+        raise ValueError(f"is not JSON ({reason(error)})") from None
+    return value
+
+
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):

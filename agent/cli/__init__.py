@@ -53,9 +53,19 @@ def setup() -> None:
 def main() -> None:
     """Run a command; a known error is one sentence on standard error and exit code 2."""
     try:
+        _check_arguments()
         app()
     except (AgentError, StoreError) as error:
         print(f"medraft: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _check_arguments() -> None:
+    """Raise AgentError for one that is no text: what it was meant to be, nobody can tell."""
+    for place, argument in enumerate(sys.argv[1:], start=1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise AgentError(f"Argument {place} is not UTF-8.") from None

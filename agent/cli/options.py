@@ -38,14 +38,28 @@ Dir = Annotated[Path | None, typer.Option("--dir", help="The index; default: MED
 
 
 def lines() -> Iterator[tuple[int, Any]]:
-    """The JSON values of standard input with their line numbers; empty lines are passed over."""
-    for number, line in enumerate(sys.stdin, start=1):
+    """The JSON values of standard input with their line numbers; empty lines are passed over.
+    Raises AgentError."""
+    from index_store.lines import json_line
+
+    for number, line in enumerate(sys.stdin.buffer, start=1):
         if not line.strip():
             continue
         try:
-            yield number, json.loads(line)
-        except json.JSONDecodeError as error:
-            raise AgentError(f"Line {number} of standard input is not JSON: {error.msg}.") from None
+            yield number, json_line(line)
+        except ValueError as error:
+            raise AgentError(f"Line {number} of standard input {error}.") from None
+
+
+def text_lines() -> Iterator[str]:
+    """The lines of standard input as they are; empty ones are passed over. Raises AgentError."""
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError:
+            raise AgentError(f"Line {number} of standard input is not UTF-8.") from None
+        if text:
+            yield text
 
 
 def print_json(value: object) -> None:

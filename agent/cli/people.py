@@ -29,7 +29,10 @@ def add(name: Name) -> None:
     if sys.stdin.isatty():
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     else:
-        password = sys.stdin.readline().rstrip("\r\n")
+        try:
+            password = sys.stdin.buffer.readline().decode().rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise AgentError("The password on standard input is not UTF-8.") from None
     first = not passwords.names()
     done = "added" if passwords.put(name, password) else "has a new password"
     print(f"{name} {done}. -> {passwords.path}")

@@ -56,21 +56,34 @@ def train_encoder(
 
 
 def _messages(number: int, line: Any) -> list[dict[str, str]]:
-    """The messages of a line. Raises AgentError."""
-    try:
-        messages = [{"role": str(m["role"]), "content": m["content"]} for m in line["messages"]]
-    except (KeyError, TypeError):
-        messages = []
-    if not all(isinstance(message["content"], str) for message in messages) or not messages:
+    """The messages of a line, to the last of a user. Raises AgentError."""
+    messages = line.get("messages") if isinstance(line, dict) else None
+    read = [_message(each) for each in messages] if isinstance(messages, list) else []
+    found = [message for message in read if message is not None]
+    if not found or len(found) < len(read):
         raise AgentError(
-            f"Line {number} of standard input has no messages: each line must be "
-            '{"messages": [{"role": "user", "content": "..."}]}.'
+            f"Line {number} of standard input has no messages, or one without a role or a text: "
+            'each line must be {"messages": [{"role": "user", "content": "..."}]}.'
         )
-    if not any(message["role"] == "user" for message in messages):
+    if not any(message["role"] == "user" for message in found):
         raise AgentError(f"Line {number} of standard input has no message of a user.")
-    while messages[-1]["role"] != "user":
-        messages.pop()
-    return messages
+    while found[-1]["role"] != "user":
+        found.pop()
+    return found
+
+
+def _message(given: Any) -> dict[str, str] | None:
+    """A message as OpenAI means it: its content may be a list of parts, of which those that are
+    text are read, and null in what is not the user's."""
+    if not isinstance(given, dict) or not isinstance(given.get("role"), str):
+        return None
+    role, content = given["role"], given.get("content")
+    if content is None and role != "user":
+        content = ""
+    if isinstance(content, list):
+        texts = [p.get("text") for p in content if isinstance(p, dict) and p.get("type") == "text"]
+        content = "\n".join(text for text in texts if isinstance(text, str)) or None
+    return {"role": role, "content": content} if isinstance(content, str) else None
 
 
 def _texts() -> Iterator[str]:

@@ -78,6 +78,9 @@ def converse(engine: PatientChatEngine) -> None:
             except (EOFError, KeyboardInterrupt):
                 print()
                 return
+            except UnicodeDecodeError:
+                print("That was not UTF-8: please write it again.", file=sys.stderr)
+                continue
             if not question:
                 continue
             try:
