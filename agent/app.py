@@ -16,7 +16,7 @@ from agent.page import chainlit_hooks, choices, columns, compare, resume, source
 from agent.page.conversation import SESSIONS, Conversation, end_elsewhere, one_turn
 from agent.page.history import History
 from agent.page.language import speak
-from agent.page.server import accounts, ending, privacy, routes
+from agent.page.server import accounts, ending, endpoint, privacy, routes
 from agent.page.server.startup import quieten, settings_or_exit
 from agent.page.turn import RETRY
 from agent.storage import database
@@ -29,6 +29,7 @@ privacy.protect()
 speak()
 accounts.open_ways_in(settings)
 routes.add()
+endpoint.serve(settings, models)
 resume.show_again_after_a_lost_connection()
 
 

@@ -7,6 +7,7 @@ of it is loaded or mended, nor what is counted.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Literal
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
@@ -22,7 +23,10 @@ from agent.settings import Settings
 from agent.storage import database
 from index_store.errors import StoreError
 
-State = Literal["ready", "loading", "not used"] | str  # or one sentence: what is wrong
+log = logging.getLogger("medraft")
+
+# No more than that: everybody may ask, and a sentence names files and addresses.
+State = Literal["ready", "loading", "failed", "not used"]
 
 
 async def health(request: Request) -> Response:
@@ -63,14 +67,15 @@ class Ready:
         return JSONResponse({"ready": ready, **parts}, 200 if ready else 503, headers)
 
     def _loaded(self) -> tuple[State, State]:
+        """Of models and index; what is wrong with them is in the log."""
         if self._models.there:
             return "ready", "ready"
-        match error := self._models.error:
+        match self._models.error:
+            case None:
+                return "loading", "loading"
             case StoreError():
-                return "loading", str(error)
-            case AgentError():
-                return str(error), "loading"
-        return "loading", "loading"
+                return "loading", "failed"
+        return "failed", "loading"
 
     async def _database(self) -> State:
         if not (self._history or self._settings.database_url):
@@ -78,5 +83,6 @@ class Ready:
         try:
             await asyncio.to_thread(database.check, self._settings)
         except AgentError as error:
-            return str(error)
+            log.warning("%s", error)
+            return "failed"
         return "ready"

@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 
 import uvicorn
 from starlette.applications import Starlette
@@ -17,7 +18,6 @@ from starlette.applications import Starlette
 from agent.chat.models import Models
 from agent.llms import choice
 from agent.serving import access
-from agent.serving import beginning as beginning  # heavy, and an emergency must not wait for it
 from agent.serving.address import check_port
 from agent.serving.app import app
 from agent.settings import Settings
@@ -33,6 +33,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
     manifest.read(settings.index_dir, identity(settings.embed_model))
     access.check(settings, host)
     check_port(host, port)
+    import_module("agent.serving.beginning")  # heavy: no emergency must wait for it
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("medraft").setLevel(logging.INFO)
     models = Models(settings)

@@ -64,5 +64,6 @@ class Sources:
             raise Refused("There is no such source.", 404, "not_found")
         told = {"id": id, "title": found.title, "patient": found.patient, "doctor": found.doctor}
         if "text/html" in request.headers.get("accept", ""):
-            return PlainTextResponse(TEXT.format(**told))
+            nosniff = {"X-Content-Type-Options": "nosniff"}
+            return PlainTextResponse(TEXT.format(**told), headers=nosniff)
         return JSONResponse(told)

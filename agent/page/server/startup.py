@@ -14,6 +14,7 @@ from agent.errors import AgentError
 from agent.llms import choice
 from agent.page import chainlit_hooks
 from agent.page.server import accounts, secret
+from agent.serving import access
 from agent.serving.address import check_port
 from agent.settings import ROOT, Settings
 from agent.storage import database
@@ -32,6 +33,8 @@ def settings_or_exit() -> tuple[Settings, Manifest]:
         found = manifest.read(settings.index_dir, identity(settings.embed_model))
         host, port = chainlit_hooks.serves_at()
         accounts.check(settings, host)
+        if settings.endpoint:
+            access.check(settings, host)
         secret.provide(settings)
         database.prepare(settings)
         # --watch loads the app again while the server is on its port.

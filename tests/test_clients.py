@@ -1,0 +1,289 @@
+"""Others' clients against `medraft serve` on the embedded model: two turns with sources, a Stop."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from browsing import Server, free_port, refused
+from outside import AI_SDK, CURL, NODE, needs_ai_sdk, needs_curl
+
+FIRST, SECOND = "What helps against migraine?", "And for my daughter, who is ten?"
+SERVE = [sys.executable, "-c", "from agent.cli import main; main()", "serve"]
+# Two cores are shared by two of pytest's processes: llama.cpp's threads would wait for each other.
+SHORT = {"MEDRAFT_MAX_TOKENS": "40", "MEDRAFT_SOURCES": "1"}
+
+
+@pytest.fixture(scope="module")
+def endpoint(
+    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A server of the endpoint alone, which is ready."""
+    folder = tmp_path_factory.mktemp("endpoint")
+    port, log = free_port(), folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*SERVE, "--port", str(port)],
+            cwd=folder,
+            env=environment | SHORT,
+            stdout=output,
+            stderr=output,
+        )
+    server = Server(f"http://127.0.0.1:{port}", log, process)
+    try:
+        until(lambda: ready(server))
+        yield server
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Return when it holds; the test's own timeout is the only one."""
+    for _ in itertools.count():
+        if condition():
+            return
+        time.sleep(0.05)
+
+
+def ready(server: Server) -> bool:
+    assert server.process.poll() is None, server.log.read_text(encoding="utf-8")
+    try:
+        return httpx.get(f"{server.url}/ready", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def figure(server: Server, name: str) -> float:
+    """The sum of a figure over its labels."""
+    text = httpx.get(f"{server.url}/metrics", trust_env=False).text
+    return sum(float(value) for value in re.findall(rf"^{name}.* (\S+)$", text, re.MULTILINE))
+
+
+STOPPED = r'medraft_turns_total\{[^}]*outcome="stopped"'
+
+
+def stops(server: Server, stop: Callable[[], None]) -> None:
+    """Assert that `stop`, which begins an answer and leaves it, ends the turn."""
+    before = figure(server, STOPPED)
+    stop()
+    until(lambda: figure(server, STOPPED) == before + 1)
+    assert figure(server, "medraft_turns_running") == 0
+
+
+def check_sources(server: Server, content: str) -> None:
+    """Assert that it has a list of sources whose links open."""
+    answer, _, listed = content.partition("\n\nSources:\n")
+    assert answer.strip() and listed
+    for link in re.findall(r"http\S+", listed):
+        assert httpx.get(link, trust_env=False).json()["doctor"]
+
+
+def test_openais_own_client(endpoint: Server) -> None:
+    client = openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key="none", max_retries=0)
+    assert [model.id for model in client.models.list()][:2] == ["base", "RAG"]
+    messages: list[Any] = [{"role": "user", "content": FIRST}]
+    whole = client.chat.completions.create(model="RAG", messages=messages)
+    answer = whole.choices[0].message
+    check_sources(endpoint, answer.content or "")
+    for mark in answer.annotations or []:
+        about = mark.url_citation
+        assert (answer.content or "")[about.start_index : about.end_index].startswith("[")
+    assert whole.usage is not None and whole.usage.completion_tokens > 0
+    assert whole.model_extra is not None and whole.model_extra["medraft"]["behaviour"] == "RAG"
+    messages += [answer, {"role": "user", "content": SECOND}]
+    chunks = list(
+        client.chat.completions.create(
+            model="RAG", messages=messages, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    content = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    check_sources(endpoint, content)
+    usage = chunks[-1].usage
+    # It read the first turn, too.
+    assert usage is not None and usage.prompt_tokens > whole.usage.prompt_tokens
+
+    def stop() -> None:
+        with client.chat.completions.create(model="base", messages=messages, stream=True) as said:
+            for chunk in said:
+                if chunk.choices[0].delta.content:
+                    return
+
+    stops(endpoint, stop)
+    with pytest.raises(openai.NotFoundError, match="no model"):
+        client.chat.completions.create(model="gpt-4o", messages=messages)
+    with pytest.raises(openai.BadRequestError, match="n asks for"):
+        client.chat.completions.create(model="base", messages=messages, n=2)
+
+
+@needs_curl
+def test_curl(endpoint: Server, tmp_path: Path) -> None:
+    address = f"{endpoint.url}/v1/chat/completions"
+
+    def curl(body: dict[str, Any]) -> subprocess.Popen[str]:
+        given = ["-d", json.dumps(body), "-H", "Content-Type: application/json"]
+        return subprocess.Popen(
+            [str(CURL), "-sN", address, *given], stdout=subprocess.PIPE, text=True
+        )
+
+    messages = [{"role": "user", "content": FIRST}]
+    for question in (SECOND, None):
+        out, _ = curl({"model": "RAG", "stream": True, "messages": messages}).communicate()
+        *lines, done = [line.removeprefix("data: ") for line in out.splitlines() if line]
+        assert done == "[DONE]"
+        choices = [json.loads(line)["choices"][0] for line in lines if line[0] == "{"]
+        content = "".join(choice["delta"].get("content", "") for choice in choices)
+        check_sources(endpoint, content)
+        messages += [{"role": "assistant", "content": content}]
+        messages += [{"role": "user", "content": question or FIRST}]
+
+    def stop() -> None:
+        running = curl({"model": "base", "stream": True, "messages": messages})
+        assert running.stdout is not None
+        assert running.stdout.readline().startswith("data: ")
+        running.terminate()
+        running.communicate()
+
+    stops(endpoint, stop)
+
+
+def test_llama_indexs_openai_like(endpoint: Server) -> None:
+    from llama_index.core.base.llms.types import ChatMessage
+    from llama_index.llms.openai_like import OpenAILike
+
+    llm = OpenAILike(
+        model="RAG",
+        api_base=f"{endpoint.url}/v1",
+        api_key="none",
+        is_chat_model=True,
+        max_retries=0,
+        timeout=600,
+    )
+    said = [ChatMessage(role="user", content=FIRST)]
+    answer = llm.chat(said).message
+    check_sources(endpoint, answer.content or "")
+    said += [answer, ChatMessage(role="user", content=SECOND)]
+    pieces = list(llm.stream_chat(said))
+    check_sources(endpoint, pieces[-1].message.content or "")
+
+    def stop() -> None:
+        stream = llm.stream_chat(said)
+        next(piece for piece in stream if piece.delta)
+        stream.close()  # type: ignore[attr-defined]
+
+    stops(endpoint, stop)
+
+
+def test_langchains_chat_openai(endpoint: Server) -> None:
+    from langchain_core.messages import BaseMessage, HumanMessage
+    from langchain_openai import ChatOpenAI
+
+    chat: Any = ChatOpenAI(
+        model="RAG", base_url=f"{endpoint.url}/v1", api_key="none", max_retries=0, timeout=600
+    )
+    said: list[BaseMessage] = [HumanMessage(FIRST)]
+    answer = chat.invoke(said)
+    check_sources(endpoint, answer.content)
+    assert answer.usage_metadata["output_tokens"] > 0
+    said += [answer, HumanMessage(SECOND)]
+    check_sources(endpoint, "".join(piece.content for piece in chat.stream(said)))
+
+    def stop() -> None:
+        stream = chat.stream(said)
+        next(piece for piece in stream if piece.content)
+        stream.close()
+
+    stops(endpoint, stop)
+
+
+@needs_ai_sdk
+def test_vercels_ai_sdk(endpoint: Server) -> None:
+    script = AI_SDK.parent.parent / "conversation.mjs"
+    arguments = [f"{endpoint.url}/v1", "none", FIRST, SECOND]
+    told: dict[str, Any] = {}
+
+    def converse() -> None:
+        run = subprocess.run(
+            [str(NODE), str(script), *arguments], capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stderr
+        told.update(json.loads(run.stdout))
+
+    stops(endpoint, converse)
+    for answer in told["answers"]:
+        check_sources(endpoint, answer["text"])
+        assert answer["pieces"] > 5
+    first, second = (answer["usage"]["inputTokens"] for answer in told["answers"])
+    assert second > first > 0 and told["heard"]
+
+
+def test_eight_clients_at_once_one_of_which_hangs_up(endpoint: Server) -> None:
+    client = openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key="none", max_retries=0)
+
+    def ask(number: int) -> str:
+        content = f"I am {20 + number}. My knee hurts."
+        said = ""
+        with client.chat.completions.create(
+            model="base", messages=[{"role": "user", "content": content}], stream=True
+        ) as stream:
+            for chunk in stream:
+                said += chunk.choices[0].delta.content or ""
+                if number == 3 and said:
+                    break
+        return said
+
+    def together() -> None:
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(ask, range(8)))
+        assert all(answers)
+
+    stops(endpoint, together)
+
+
+def test_a_seed_repeats_an_answer(endpoint: Server) -> None:
+    client = openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key="none", max_retries=0)
+
+    def ask(seed: int) -> str:
+        whole = client.chat.completions.create(
+            model="base",
+            messages=[{"role": "user", "content": "Hello there"}],
+            temperature=1.5,
+            seed=seed,
+            max_tokens=12,
+        )
+        return whole.choices[0].message.content or ""
+
+    ask(1)  # so that the prompt is in the engine's cache each time
+    assert ask(1) == ask(1)
+    assert len({ask(seed) for seed in range(2, 6)}) > 1
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--host", "0.0.0.0"], "medraft keys add"),
+        (["--port", "{taken}"], "cannot be served at 127.0.0.1"),
+    ],
+)
+def test_a_server_that_cannot_be_is_refused_in_one_sentence(
+    endpoint: Server,
+    environment: dict[str, str],
+    tmp_path: Path,
+    arguments: list[str],
+    said: str,
+) -> None:
+    taken = endpoint.url.rpartition(":")[2]
+    given = [argument.format(taken=taken) for argument in arguments]
+    refused([*SERVE, *given], tmp_path, environment, said)
