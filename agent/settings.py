@@ -45,7 +45,8 @@ class Settings(BaseSettings):
     index_dir: Path = Field(ROOT / "index_store" / "persisted", description="The persisted index.")
     embed_model: str = Field(
         "embedded",
-        description="The embedding model: embedded (MiniLM-L6), a directory, or a name on the Hub.",
+        description="The embedding model: embedded, all-MiniLM-L6-v2 (below it), a directory of a "
+        "model or of a LoRA (medraft finetune retriever), or a name on the Hub.",
     )
     search_on: Literal["cpu", "gpu"] = Field(
         "cpu", description="Where vectors are searched: cpu, or gpu (with the extra gpu-search)."
@@ -105,8 +106,11 @@ class Settings(BaseSettings):
         "auto", description="Which retrieval a new conversation starts with: auto, always or never."
     )
     sources: int = Field(2, ge=1, le=20, description="Doctors' replies in a prompt, at the most.")
-    min_score: float = Field(
-        0.4, ge=-1, le=1, description="The cosine below which a reply is not close enough for one."
+    min_relevance: float = Field(
+        0.4,
+        ge=0,
+        le=1,
+        description="How likely a reply must concern the patient's problem to be in one, 0 to 1.",
     )
     max_tokens: int = Field(240, ge=1, description="The longest answer, in tokens.")
     temperature: float = Field(

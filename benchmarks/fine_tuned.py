@@ -56,7 +56,7 @@ def find_documents(settings: Settings, folder: Path) -> list[Case]:
     turns = TurnEmbedding(embedding)
     cases = []
     with IndexStore.open(folder, settings.embed_model) as store:
-        retriever = DoctorReplyRetriever(store, embedding, settings.sources, settings.min_score)
+        retriever = DoctorReplyRetriever(store, embedding, settings.sources, settings.min_relevance)
         for dialogue in dialogues:
             if split(dialogue.patient) == "test":
                 vector = turns.matrix([dialogue.patient])[0]

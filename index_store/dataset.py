@@ -22,6 +22,17 @@ from index_store.lines import Row
 JUDGED = 1_000  # rows by which it is known which columns there are
 
 
+class MissingColumns(StoreError):
+    """A source lacks columns; `there` are those that it has."""
+
+    def __init__(self, source: str, missing: list[str], there: list[str]) -> None:
+        super().__init__(
+            f"{source} has no column {', '.join(missing)}; it has {', '.join(there) or 'none'}: "
+            f"name the ones to use, as in {HELP}."
+        )
+        self.there = there
+
+
 @dataclass(frozen=True)
 class Dialogue:
     """One patient's question, its title in one line, and the doctor's reply."""
@@ -101,10 +112,7 @@ def _dialogues(
     if not seen:
         raise StoreError(f"{source} has no rows: there is nothing to build an index from.")
     if names and (missing := columns.missing(names)):
-        raise StoreError(
-            f"{source} has no column {', '.join(missing)}; it has {', '.join(map(str, names))}: "
-            f"name the ones to use, as in {HELP}."
-        )
+        raise MissingColumns(source, missing, [*map(str, names)])
     good = 0
     for found in _read(chain(seen, rows), columns):
         if not isinstance(found, Fault):

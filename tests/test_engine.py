@@ -55,7 +55,7 @@ def talk(base: ScriptedLLM, embedding: HuggingFaceEmbedding, sample_index: Path)
 
     def start(**values: Any) -> PatientChatEngine:
         chosen = settings.load(**{"max_tokens": 100} | values)
-        retriever = DoctorReplyRetriever(store, embedding, chosen.sources, chosen.min_score)
+        retriever = DoctorReplyRetriever(store, embedding, chosen.sources, chosen.min_relevance)
         engine = Engine("scripted", "scripted", base=base, fine_tuned=None)
         return Agent(chosen, engine, TurnEmbedding(embedding), retriever).conversation()
 
@@ -106,7 +106,7 @@ async def test_thanks_are_not_retrieved(talk: Talk, base: ScriptedLLM) -> None:
 
 
 async def test_a_follow_up_searches_with_the_turn_before(talk: Talk) -> None:
-    engine = talk(sources=1, min_score=0.2)
+    engine = talk(sources=1, min_relevance=0.2)
     await events_of(engine, "I get migraine twice a month and light hurts my eyes.")
     events = await events_of(engine, "It gets worse when I look at a screen. What should I take?")
     sources = next(event.sources for event in events if isinstance(event, Retrieved))
@@ -129,7 +129,7 @@ async def test_never_and_always_are_obeyed(talk: Talk) -> None:
 async def test_nothing_close_enough_is_answered_without_sources(
     talk: Talk, base: ScriptedLLM
 ) -> None:
-    events = await events_of(talk(min_score=0.99), COMPLAINT)
+    events = await events_of(talk(min_relevance=0.99), COMPLAINT)
     assert next(e for e in events if isinstance(e, Retrieved)).sources == []
     assert base.prompts[0][-1].content == COMPLAINT
 
@@ -244,9 +244,9 @@ async def test_an_emergency_is_looked_up_by_its_own_words(talk: Talk) -> None:
         (found,) = [event.sources for event in events if isinstance(event, Retrieved)]
         return [source.get_content() for source in found]
 
-    engine = talk(min_score=-1.0)
+    engine = talk(min_relevance=0)
     await events_of(engine, COMPLAINT)
-    assert await sources(engine) == await sources(talk(min_score=-1.0))
+    assert await sources(engine) == await sources(talk(min_relevance=0))
 
 
 async def test_stop_remembers_what_was_seen_and_closes_the_engine(

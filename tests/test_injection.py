@@ -140,7 +140,7 @@ def agent(
             index_dir=directory,
             threads=1,
             sources=20,
-            min_score=-1,
+            min_relevance=0,
             temperature=0,
             max_tokens=40,
         )

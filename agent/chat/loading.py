@@ -38,5 +38,5 @@ def load(settings: Settings) -> Agent:
     engine = engines.load(settings)
     check_room(settings, engine.base.metadata.context_window, f"{engine.model} reads")
     embedding = load_embedding(settings.embed_model)
-    retriever = DoctorReplyRetriever(store, embedding, settings.sources, settings.min_score)
+    retriever = DoctorReplyRetriever(store, embedding, settings.sources, settings.min_relevance)
     return Agent(settings, engine, TurnEmbedding(embedding), retriever)

@@ -82,14 +82,21 @@ def retrieval(
     as_json: Json = False,
 ) -> None:
     """Hit rate, MRR and nDCG of the index in use, searched in several ways."""
-    from agent.evaluation.parts.retrieval import as_json as figures
-    from agent.evaluation.parts.retrieval import as_markdown, run
+    from dataclasses import asdict
 
-    told = run(settings_module.load(), qrels, known)
+    from agent.evaluation.parts import relevance
+    from agent.evaluation.parts import retrieval as parts
+
+    told, decided = parts.run(settings_module.load(), qrels, known)
     if as_json:
-        print_json({title: figures(found) for title, found in told.items()})
-    else:
-        print("\n\n".join(as_markdown(title, found) for title, found in told.items()))
+        figures = {title: parts.as_json(found) for title, found in told.items()}
+        shown = {"shown": [asdict(each) for each in decided]} if decided else {}
+        print_json(figures | shown)
+        return
+    tables = [parts.as_markdown(title, found) for title, found in told.items()]
+    if decided:
+        tables.append(relevance.as_markdown("Shown", told[parts.SAME].cases, decided))
+    print("\n\n".join(tables))
 
 
 @app.command("grounding")

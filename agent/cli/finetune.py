@@ -1,7 +1,8 @@
-"""`medraft finetune`: examples, train, export."""
+"""`medraft finetune`: examples, train, export, retriever."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,10 +10,11 @@ import typer
 
 from agent import settings as settings_module
 from agent.cli.options import ColumnNames, Limit, Source
-from agent.finetuning.recipe import Recipe, Training
+from agent.finetuning.recipe import Recipe, RetrieverRecipe, Training
 
 app = typer.Typer(
-    no_args_is_help=True, help="A fine-tuned LLM: examples, a LoRA adapter, other formats."
+    no_args_is_help=True,
+    help="A fine-tuned LLM: examples, a LoRA adapter, other formats; and a fine-tuned retriever.",
 )
 
 
@@ -127,6 +129,80 @@ def export_adapter(
 
     export(settings_module.load(), adapter, form, output)
     print(f"-> {output}")
+
+
+@app.command("retriever")
+def train_retriever(
+    output: Annotated[Path, typer.Option(help="The model's folder; again, to go on.")],
+    source: Source = "sample",
+    limit: Limit = None,
+    columns: ColumnNames = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="A column that says which replies answer the same problem: condition."),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Times that pairs are drawn of each dialogue.")
+    ] = RetrieverRecipe.rounds,
+    rank: Annotated[
+        int, typer.Option(min=0, help="Of the LoRA; 0 trains all weights.")
+    ] = RetrieverRecipe.rank,
+    learning_rate: Annotated[float, typer.Option(min=0)] = RetrieverRecipe.learning_rate,
+    batch_size: Annotated[int, typer.Option(help="Pairs of one step.")] = (
+        RetrieverRecipe.batch_size
+    ),
+    tokens: Annotated[
+        int, typer.Option(min=16, help="Of a text while training.")
+    ] = RetrieverRecipe.tokens,
+    negatives: Annotated[
+        bool, typer.Option(help="Mine a negative for each pair, too.")
+    ] = RetrieverRecipe.negatives,
+    kept: Annotated[
+        float, typer.Option(min=0, help="Weight of the distance to the old vectors.")
+    ] = RetrieverRecipe.kept,
+    scale: Annotated[
+        float, typer.Option(help="Share of what was learned that is kept in the weights.")
+    ] = RetrieverRecipe.scale,
+    seed: int = RetrieverRecipe.seed,
+) -> None:
+    """Train MEDRAFT_EMBED_MODEL on questions and replies; a run that was killed goes on.
+
+    Before and after are measured on held-out patients; the commands that use it are printed.
+    """
+    from agent.finetuning.retriever import folder, pairs, training
+    from index_store.columns import Columns
+
+    settings = settings_module.load()
+    recipe = RetrieverRecipe(
+        rounds=rounds,
+        rank=rank,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        tokens=tokens,
+        negatives=negatives,
+        kept=kept,
+        scale=scale,
+        seed=seed,
+    )
+    base = training.base_of(settings.embed_model)
+    names = Columns.parse(columns) if columns else Columns()
+    parts = pairs.read(source, names, limit, label)
+    told = {"source": source, "limit": limit, "label": label}
+    record = training.train(base, parts, recipe, output, told=told)
+
+    from agent.evaluation.parts import embedding, relevance, retrieval
+
+    print(f"Held-out nDCG@10 {record['best_ndcg']:.3f} at step {record['best_step']}; measuring.")
+    found, decided = embedding.compare(parts, base, str(output))
+    tables = [retrieval.as_markdown(title, each) for title, each in found.items()]
+    if decided:
+        cases = found[embedding.SAME].cases
+        tables.append(relevance.as_markdown("Shown, held-out patients", cases, decided))
+    folder.write_card(output, record, "\n\n".join(tables))
+    print("\n\n".join([*tables, embedding.in_words(found)]))
+    use = f"MEDRAFT_EMBED_MODEL={shlex.quote(str(output))}"
+    build = shlex.join(["medraft", "index", "build", "--source", source])
+    print(f"{record['minutes']} minutes. To use it:\n    export {use}\n    {build}")
 
 
 def _counts(counts: dict[str, int]) -> str:

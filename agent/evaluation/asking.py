@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 # What is not here changes neither answers nor times.
 SETTINGS = {
     *("model", "adapter", "fine_tuned_model", "base_url", "context_window"),
-    *("threads", "slots", "sources", "min_score", "max_tokens", "temperature", "top_p"),
+    *("threads", "slots", "sources", "min_relevance", "max_tokens", "temperature", "top_p"),
     "embed_model",
 }
 

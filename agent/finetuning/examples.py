@@ -95,7 +95,7 @@ class ExampleMaker:
         training: Sequence[Dialogue],
         embed: Embed,
         *,
-        min_score: float,
+        min_relevance: float,
         max_tokens: int,
     ) -> None:
         """`training` are the dialogues in `store`, more than k; `embed` is for sentences."""
@@ -104,7 +104,7 @@ class ExampleMaker:
         self._store = store
         self._embedding = embedding
         self._training = training
-        self._min_score = min_score
+        self._min_relevance = min_relevance
         self._max_tokens = max_tokens
         self._random = random.Random(recipe.seed)
         self._targets = TargetMaker(embed, self._random)
@@ -210,7 +210,7 @@ class ExampleMaker:
             if of_another(dialogue):
                 if hit.rank > HARD.start:
                     hard.append(dialogue)
-                elif hit.score >= self._min_score:
+                elif hit.relevance >= self._min_relevance:
                     near.append(dialogue)
         size = 1 if self._random.random() < SINGLE else 1 + self.recipe.distractors
         relevant: list[Dialogue] = []

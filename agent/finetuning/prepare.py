@@ -78,7 +78,7 @@ async def prepare(
             TurnEmbedding(embedding),
             parts["train"],
             lambda texts: embed_texts(embedding, [*texts]),
-            min_score=settings.min_score,
+            min_relevance=settings.min_relevance,
             max_tokens=settings.max_tokens,
         )
         train = [
@@ -113,7 +113,7 @@ async def prepare(
         "model": name,
         "embed_model": identity(settings.embed_model),
         "max_tokens": settings.max_tokens,
-        "min_score": settings.min_score,
+        "min_relevance": settings.min_relevance,
         "recipe": asdict(recipe),
         **asdict(prepared),
     }

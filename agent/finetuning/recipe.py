@@ -51,3 +51,27 @@ class Training:
             raise AgentError(
                 f"--batch-size {self.batch_size} is no multiple of --at-once {self.at_once}."
             )
+
+
+@dataclass(frozen=True)
+class RetrieverRecipe:
+    """How a retriever is trained; docs/finetuning.md argues for the numbers."""
+
+    rounds: int = 4  # times that pairs are drawn of each dialogue
+    rank: int = 16  # of the LoRA; 0 trains all weights
+    learning_rate: float = 8e-4
+    batch_size: int = 32  # pairs, each other's negatives
+    tokens: int = 96  # of a text while training
+    negatives: bool = False  # whether each pair gets a mined negative, too
+    kept: float = 0.0  # weight of the distance to the old vectors in the loss
+    scale: float = 0.5  # of what was learned, in the weights that are kept (WiSE-FT)
+    evaluations: int = 4
+    patience: int = 2
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise AgentError for numbers that do not go together."""
+        if self.batch_size < 2:
+            raise AgentError("--batch-size must be at least 2: pairs are each other's negatives.")
+        if not 0 < self.scale <= 1:
+            raise AgentError(f"--scale {self.scale} is out of range: more than 0, at most 1.")

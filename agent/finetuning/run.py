@@ -65,7 +65,7 @@ def points(history: list[dict[str, Any]]) -> list[dict[str, float]]:
 def finish(output: Path, model: Any, base: str, record: dict[str, Any]) -> None:
     """Write adapter, curve and record, the checkpoints being of no use any more."""
     _save(model, base, output)
-    _draw(record["history"], output / CURVE)
+    draw(record["history"], output / CURVE, "loss of the answers' tokens (nats)")
     write_text(output / RECORD, json.dumps(record, indent=2) + "\n")
     shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
 
@@ -92,17 +92,15 @@ def _save(model: Any, base: str, output: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _draw(history: list[dict[str, float]], path: Path) -> None:
-    """The loss curve as a picture."""
+def draw(history: list[dict[str, float]], path: Path, what: str) -> None:
+    """The curve as a picture: of each point all but its step; `what` is on the axis."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot(
-        xlabel="step", ylabel="loss of the answers' tokens (nats)", title="Training"
-    )
-    for name in ("loss", "validation_loss"):
+    axes = figure.add_subplot(xlabel="step", ylabel=what, title="Training")
+    for name in dict.fromkeys(key for entry in history for key in entry if key != "step"):
         points = [(entry["step"], entry[name]) for entry in history if name in entry]
-        label = "training" if name == "loss" else "validation"
+        label = "training" if name == "loss" else name.replace("_", " ")
         axes.plot(*zip(*points, strict=True), label=label, marker="." if name != "loss" else None)
     axes.legend()
     axes.grid(alpha=0.3)

@@ -89,7 +89,7 @@ def train(settings: Settings, training: Training, examples: Path, output: Path) 
         ) from None
 
     record |= {
-        "precision": _precision(),
+        "precision": precision(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         "steps": trainer.state.global_step,
@@ -110,12 +110,13 @@ def _trainer(checkpoint: str, training: Training, examples: Path, checkpoints: P
     from transformers import EarlyStoppingCallback, PrinterCallback
     from trl.trainer.sft_config import SFTConfig
 
-    from agent.finetuning.trainer import AnswerTrainer, Progress
+    from agent.finetuning.progress import Progress
+    from agent.finetuning.trainer import AnswerTrainer
 
     rows = {name: _rows(examples / name) for name in (TRAIN, VALIDATION)}
     steps = max(1, round(len(rows[TRAIN]) / training.batch_size * training.epochs))
     every = max(1, steps // training.evaluations)
-    precision = _precision()
+    numbers = precision()
     on_cuda = torch.cuda.is_available()
     arguments = SFTConfig(
         output_dir=str(checkpoints),
@@ -129,8 +130,8 @@ def _trainer(checkpoint: str, training: Training, examples: Path, checkpoints: P
         train_sampling_strategy="group_by_length",
         max_length=None,  # an example cut short would be one that never ends
         completion_only_loss=True,
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
+        bf16=numbers == "bf16",
+        fp16=numbers == "fp16",
         use_cpu=not on_cuda,
         gradient_checkpointing=on_cuda,
         eval_strategy="steps",
@@ -146,7 +147,7 @@ def _trainer(checkpoint: str, training: Training, examples: Path, checkpoints: P
         seed=training.seed,
         dataloader_pin_memory=on_cuda,
     )
-    model, tokenizer = _model(checkpoint, precision, training.four_bit)
+    model, tokenizer = _model(checkpoint, numbers, training.four_bit)
     trainer = AnswerTrainer(
         model=model,
         args=arguments,
@@ -215,7 +216,7 @@ def _padding(tokenizer: Any) -> str:
     raise AgentError("This model's tokenizer has no token to pad with besides its end of turn.")
 
 
-def _precision() -> Precision:
+def precision() -> Precision:
     """The fastest that this machine multiplies natively and that training bears."""
     import torch
 

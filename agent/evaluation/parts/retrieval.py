@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from agent.errors import AgentError
+from agent.evaluation.parts import relevance
 from agent.evaluation.parts.cases import Case, halves, judged, known_items, labelled, labels
+from agent.evaluation.parts.relevance import Decided
 from agent.evaluation.parts.ways import SHIPPED, SHIPPED_OF_TURNS, Search, Ways, of_turns
 from agent.evaluation.statistics import Difference, Estimate, differences, estimate
 from agent.routing.embedding import TurnEmbedding
@@ -25,6 +27,7 @@ from index_store.embedding import load_embedding
 from index_store.store import IndexStore
 
 DEPTH = 10
+SAME = "Same condition, held-out patients"
 MEASURES = ("Success@1", "Success@3", "Success@10", "RR@10", "nDCG@10")
 
 
@@ -139,11 +142,15 @@ def as_json(found: Found) -> dict[str, Any]:
     }
 
 
-def run(settings: Settings, judgements: Path | None, many: int) -> dict[str, Found]:
-    """Everything that can be measured of the index in use, and of a file of judgements."""
+def run(
+    settings: Settings, judgements: Path | None, many: int
+) -> tuple[dict[str, Found], list[Decided]]:
+    """Everything that can be measured of the index in use, and of a file of judgements; of the
+    sample, whose labels are known, also which replies are shown."""
     model = load_embedding(settings.embed_model)
     embedding = TurnEmbedding(model)
     told: dict[str, Found] = {}
+    decided: list[Decided] = []
 
     def compare(store: IndexStore, cases: Sequence[Case]) -> Found:
         ways = Ways(store, model, embedding).all()
@@ -152,7 +159,8 @@ def run(settings: Settings, judgements: Path | None, many: int) -> dict[str, Fou
     with IndexStore.open(settings.index_dir, settings.embed_model) as store:
         if store.manifest.is_sample:
             cases = labelled(store, labels("sample", "condition"))
-            told["Same condition, held-out patients"] = compare(store, cases)
+            told[SAME] = compare(store, cases)
+            decided = relevance.measure(store, cases, embedding)
             turns = of_turns(store, embedding)
             told["The same patients in two turns"] = measure(
                 store, halves(cases), turns, SHIPPED_OF_TURNS, embedding
@@ -161,4 +169,4 @@ def run(settings: Settings, judgements: Path | None, many: int) -> dict[str, Fou
     if judgements is not None:
         with judged(judgements, settings.embed_model) as (store, cases):
             told[f"Graded judgements of {judgements.name}"] = compare(store, cases)
-    return told
+    return told, decided

@@ -1,0 +1,88 @@
+"""How a retriever does on held-out patients while it is trained.
+
+Owns the two searches that it is judged by: a question for the texts of other patients with its
+label, and a question for its own reply. Knows nothing of the training.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+import torch
+from sentence_transformers.base.evaluation import SequentialEvaluator
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+
+from agent.finetuning.retriever.pairs import Row
+from agent.finetuning.training import precision
+
+METRIC = "sequential_score"  # sentence-transformers' name for the mean below
+MOST = 500  # patients that search
+AMONG = 4000  # texts that are searched
+
+
+class HeldOut(SequentialEvaluator):
+    """The mean nDCG@10 of both searches, or of the one that there is; texts are read as long as a
+    search will read them, whatever they are cut to in training."""
+
+    def __init__(
+        self, learned: Sequence[Row], held_out: Sequence[Row], tokens: int, seed: int
+    ) -> None:
+        chance = random.Random(seed)
+        asking = chance.sample(held_out, min(MOST, len(held_out)))
+        among = chance.sample(learned, min(AMONG, len(learned)))
+        searches = [
+            _search("same_label", *_by_label(among, asking)),
+            _search("own_reply", *_by_reply(among, asking)),
+        ]
+        super().__init__([each for each in searches if each.queries], main_score_function=fmean)
+        self._tokens = tokens
+
+    def __call__(self, model: Any, *told: Any, **more: Any) -> dict[str, float]:
+        """sentence-transformers' measures by name, and their mean as METRIC."""
+        cut, model.max_seq_length = model.max_seq_length, self._tokens
+        fast = precision() != "fp32"
+        try:
+            with torch.autocast(model.device.type, enabled=fast):
+                return super().__call__(model, *told, **more)
+        finally:
+            model.max_seq_length = cut
+
+
+Sought = tuple[dict[str, str], dict[str, str], dict[str, set[str]]]  # queries, corpus, relevant
+
+
+def _by_label(among: Sequence[Row], asking: Sequence[Row]) -> Sought:
+    alike: dict[str, set[str]] = defaultdict(set)
+    for row in among:
+        alike[row.label].add(row.dialogue.id)
+    relevant = {row.dialogue.id: alike[row.label] for row in asking if row.label in alike}
+    queries = {row.dialogue.id: row.dialogue.patient for row in asking}
+    return queries, {row.dialogue.id: row.text for row in among}, relevant
+
+
+def _by_reply(among: Sequence[Row], asking: Sequence[Row]) -> Sought:
+    rows = [*asking, *among]
+    queries = {row.dialogue.id: row.dialogue.patient for row in asking}
+    corpus = {row.dialogue.id: row.dialogue.doctor for row in rows}
+    return queries, corpus, {id_: {id_} for id_ in queries}
+
+
+def _search(
+    name: str,
+    queries: dict[str, str],
+    corpus: dict[str, str],
+    relevant: dict[str, set[str]],
+) -> InformationRetrievalEvaluator:
+    return InformationRetrievalEvaluator(
+        queries,
+        corpus,
+        relevant,
+        name=name,
+        write_csv=False,
+        query_prompt_name="query",
+        corpus_prompt_name="text",
+    )

@@ -1,0 +1,100 @@
+"""Fitting the probability that a reply concerns a question's problem, to labelled rows.
+
+Owns which pairs it is fitted to. Knows nothing of the measure itself (`index_store.relevance`), nor
+of what is done with a reply that is unlikely.
+
+Each question is asked twice: of all rows but its own, and of those without its label, as a patient
+asks whose problem the index does not have; there, nothing that is found is right.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.finetuning.retriever.pairs import Row
+from index_store.disk import write_text
+from index_store.embedding import embed_queries, embed_texts, load_embedding
+from index_store.relevance import FILE, SAMPLE, Background, Relevance
+from index_store.split import Split
+
+DEPTH = 10  # replies that a question finds
+LEAST = 20  # patients with a label, without whom nothing is fitted
+
+Values = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What questions find: cosine, standing, and whether the label is theirs, (questions, DEPTH)
+    each."""
+
+    cosines: Values
+    standing: Values
+    right: Values
+
+
+def write(output: Path, parts: dict[Split, list[Row]]) -> None:
+    """Fit it for the finished model in `output` and lay it there, if enough held-out patients have
+    a label: those by whom training was stopped, for those that it learned from say nothing."""
+    asking = [row for row in parts["validation"] if row.named]
+    if len(asking) < LEAST:
+        return
+    rows = [*parts["train"], *parts["validation"]]
+    fitted = fit(search(load_embedding(str(output)), asking, rows))
+    write_text(output / FILE, json.dumps(asdict(fitted), indent=2) + "\n")
+
+
+def search(embedding: Any, asking: Sequence[Row], rows: Sequence[Row]) -> tuple[Found, Found]:
+    """What the nearest of `rows` are for each patient's question: with their label and without."""
+    texts = embed_texts(embedding, [row.text for row in rows])
+    queries = embed_queries(embedding, [row.dialogue.patient for row in asking])
+    labels = np.array([row.label for row in rows])
+    ids = np.array([row.dialogue.id for row in rows])
+    with_label, without = [], []
+    for row, query in zip(asking, queries, strict=True):
+        others = np.flatnonzero(ids != row.dialogue.id)
+        with_label.append(_nearest(texts[others], labels[others], row, query))
+        outside = others[labels[others] != row.label]
+        without.append(_nearest(texts[outside], labels[outside], row, query))
+    return _stacked(with_label), _stacked(without)
+
+
+def _nearest(texts: Values, labels: Values, row: Row, query: Values) -> tuple[Values, ...]:
+    cosines = texts @ query
+    best = np.argsort(-cosines)[:DEPTH]
+    some = np.unique(np.linspace(0, len(texts) - 1, min(SAMPLE, len(texts))).astype(int))
+    standing = Background(texts[some]).standing(query, cosines[best])
+    return cosines[best], standing, labels[best] == row.label
+
+
+def _stacked(found: Sequence[tuple[Values, ...]]) -> Found:
+    return Found(*(np.stack(parts) for parts in zip(*found, strict=True)))
+
+
+def fit(both: Sequence[Found]) -> Relevance:
+    """A logistic regression on cosine and standing, over all that was found."""
+    from sklearn.linear_model import LogisticRegression
+
+    features = np.stack(
+        [
+            np.concatenate([found.cosines.ravel() for found in both]),
+            np.concatenate([found.standing.ravel() for found in both]),
+        ],
+        axis=1,
+    )
+    right = np.concatenate([found.right.ravel() for found in both])
+    # Scaled, so that the penalty weighs both alike, and scaled back.
+    mean, spread = features.mean(0), features.std(0)
+    fitted = LogisticRegression().fit((features - mean) / spread, right)
+    weights = fitted.coef_[0] / spread
+    return Relevance(
+        round(float(weights[0]), 4),
+        round(float(weights[1]), 4),
+        round(float(fitted.intercept_[0] - weights @ mean), 4),
+    )

@@ -1,0 +1,86 @@
+"""How likely a reply concerns a question: the measure, its fit, and what is shown by it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agent.evaluation.parts import relevance as measured
+from agent.evaluation.parts.cases import Case
+from agent.finetuning.retriever import relevance as fitting
+from agent.finetuning.retriever.relevance import Found
+from agent.routing.embedding import TurnEmbedding
+from index_store.embedding import EMBEDDED, embed_queries
+from index_store.errors import StoreError
+from index_store.relevance import FILE, UNFITTED, Background, Relevance
+from index_store.store import IndexStore
+
+
+def test_a_reply_stands_out_by_the_spread_of_its_questions_cosines() -> None:
+    generator = np.random.default_rng(0)
+    usual = generator.normal(0.2, 0.1, 2000)
+    query = np.array([1.0, 0.0])
+    background = Background(np.stack([usual, usual], axis=1))
+    assert background.standing(query, np.array([0.2, 0.5])) == pytest.approx([0, 3], abs=0.2)
+    one = Background(np.array([[0.3, 0.0]])).standing(query, np.array([0.3]))
+    assert one == pytest.approx([0])  # an index of one reply
+
+
+def test_the_probability_is_the_logistic_function_of_both() -> None:
+    fitted = Relevance(cosine=2.0, standing=0.5, constant=-1.0)
+    (likely,) = fitted.probability(np.array([0.5]), np.array([3.0]))
+    assert likely == pytest.approx(1 / (1 + math.exp(-1.5)))
+    assert fitted.probability(np.array([1e6]), np.array([0.0])) == [pytest.approx(1)]
+
+
+def test_without_a_fit_the_default_asks_for_a_cosine(tmp_path: Path) -> None:
+    from agent.settings import Settings
+
+    default = Settings.model_fields["min_relevance"].default
+    below, above = UNFITTED.probability(np.array([0.399, 0.401]), np.array([9.0, 0.0]))
+    assert below < default < above
+    assert Relevance.of(str(tmp_path)) is UNFITTED and Relevance.of("owner/name") is UNFITTED
+
+
+def test_what_was_fitted_lies_beside_its_model(tmp_path: Path) -> None:
+    weights = {"cosine": 1.0, "standing": 2.0, "constant": -3.0}
+    (tmp_path / FILE).write_text(json.dumps(weights))
+    assert Relevance.of(str(tmp_path)) == Relevance(1.0, 2.0, -3.0)
+    (tmp_path / FILE).write_text('{"cosine": 1}')
+    with pytest.raises(StoreError, match=r"relevance.json is damaged.*finetune retriever"):
+        Relevance.of(str(tmp_path))
+
+
+def test_a_fit_finds_what_makes_pairs_right() -> None:
+    generator = np.random.default_rng(0)
+    cosines = generator.uniform(0, 1, (200, 10))
+    standing = generator.normal(0, 1, (200, 10))
+    right = generator.uniform(size=(200, 10)) < 1 / (1 + np.exp(-(12 * cosines - 6)))
+    fitted = fitting.fit([Found(cosines, standing, right)])
+    assert fitted.cosine == pytest.approx(12, rel=0.2) and abs(fitted.standing) < 0.3
+    likely = np.array(fitted.probability(cosines.ravel(), standing.ravel()))
+    assert likely.mean() == pytest.approx(right.mean(), abs=0.01)  # calibrated as a whole
+
+
+def test_what_is_hidden_counts_as_outside_the_index(sample_index: Path) -> None:
+    from index_store.embedding import load_embedding
+
+    embedding = load_embedding(EMBEDDED)
+    with IndexStore.open(sample_index, EMBEDDED) as store:
+        rows = [row for _, row in store.rows()]
+        cases = [Case([row.title], {row.id: 1}) for row in rows[:4]]
+        never, always = measured.measure(store, cases, TurnEmbedding(embedding), at=(1.0, 0.0))
+        question = embed_queries(embedding, [rows[0].patient])[0]
+        hits = store.search(rows[0].patient, question, 12)
+    assert never.recall == 0 and never.answered == never.answered_outside == 0
+    assert always.recall == 1 and always.precision == pytest.approx(0.1)
+    assert always.answered == always.answered_outside == 1
+    likely = [hit.relevance for hit in hits]
+    assert all(0 < each < 1 for each in likely)
+    by_cosine = sorted(hits, key=lambda hit: hit.score)
+    assert [hit.relevance for hit in by_cosine] == sorted(likely)
+    assert "| 1.0 |" in measured.as_markdown("Shown", 4, [never, always])

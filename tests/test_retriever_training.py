@@ -1,0 +1,255 @@
+"""`medraft finetune retriever`: pairs, batches, a killed run, the sentences for bad data."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agent.errors import AgentError
+from agent.evaluation.parts import embedding as compared
+from agent.evaluation.parts import relevance
+from agent.finetuning.recipe import RetrieverRecipe
+from agent.finetuning.retriever import pairs, training
+from agent.finetuning.retriever.pairs import Row
+from index_store.dataset import Columns, Dialogue, read_rows
+from index_store.embedding import (
+    EMBEDDED,
+    MINILM,
+    embed_queries,
+    identity,
+    load_embedding,
+    transformer,
+)
+from index_store.errors import StoreError
+from index_store.split import split
+
+MEDRAFT = str(Path(sys.executable).with_name("medraft"))
+SMALL = ("--rounds", "1", "--batch-size", "4", "--tokens", "16", "--rank", "2")
+
+
+def row(label: str, number: int) -> Row:
+    said = f"Case {number} of {label}. It came {number} days ago. For {number} weeks it stays."
+    reply = f"Number {number} of the replies about {label}."
+    return Row(Dialogue(f"Q. {label} {number}", said, reply), label, named=True)
+
+
+ROWS = [row(label, number) for label in ("gout", "acne", "asthma") for number in range(4)]
+
+
+def write(path: Path, rows: list[Mapping[str, str]]) -> Path:
+    path.write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
+    return path
+
+
+def finetune(*options: str, settings: Mapping[str, str] | None = None) -> dict[str, Any]:
+    import os
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(settings or {})}
+    return {
+        "args": [MEDRAFT, "finetune", "retriever", *options],
+        "env": environment,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+
+
+def test_a_pair_is_of_one_label_and_never_a_row_with_itself() -> None:
+    drawn = pairs.draw(ROWS, RetrieverRecipe(rounds=3), {})
+    of = {each.text: each for each in ROWS}
+    for pair in drawn:
+        assert pair.negative is None
+        if found := of.get(pair.positive):
+            assert found.label == pair.label
+            assert pair.anchor not in found.dialogue.patient
+    assert any(pair.positive == pair.label for pair in drawn)
+    own = {(each.dialogue.title, each.dialogue.doctor) for each in ROWS}
+    assert own & {(pair.anchor, pair.positive) for pair in drawn}
+    assert drawn == pairs.draw(ROWS, RetrieverRecipe(rounds=3), {})
+
+
+def test_a_row_without_a_label_has_its_own_reply_only() -> None:
+    alone = [Row(each.dialogue, each.dialogue.id, named=False) for each in ROWS]
+    replies = {each.dialogue.doctor for each in alone}
+    assert {pair.positive for pair in pairs.draw(alone, RetrieverRecipe(), {})} == replies
+
+
+def test_no_label_comes_twice_in_a_batch_be_it_of_a_negative() -> None:
+    from agent.finetuning.retriever.loss import one_of_a_label
+
+    negatives = {each.dialogue.id: [n for n in ROWS if n.label != each.label] for each in ROWS}
+    drawn = pairs.draw(ROWS, RetrieverRecipe(rounds=4), negatives)
+    data = training._dataset(drawn)
+    batches = list(one_of_a_label(data, batch_size=3, drop_last=False))
+    assert sorted({place for batch in batches for place in batch}) == list(range(len(drawn)))
+    for batch in batches:
+        labels = [label for place in batch for label in data[place]["label"]]
+        assert len(labels) == len(set(labels))
+
+
+def test_the_distance_to_the_old_vectors_is_nothing_before_the_first_step() -> None:
+    from agent.finetuning.retriever.loss import RankedAndKept
+
+    model = load_embedding(MINILM)._model
+    features = [model.preprocess([f"{word} {n}" for n in range(3)]) for word in ("gout", "acne")]
+    nothing = RankedAndKept(model, model, 0.0)(features, None)  # type: ignore[arg-type]
+    assert RankedAndKept(model, model, 5.0)(features, None).item() == pytest.approx(  # type: ignore[arg-type]
+        nothing.item(), abs=1e-5
+    )
+
+
+def test_labels_come_from_a_column_and_the_split_is_the_projects() -> None:
+    parts = pairs.read("sample", Columns(), None, "condition")
+    assert sum(len(rows) for rows in parts.values()) == len(list(read_rows("sample")))
+    for part, rows in parts.items():
+        assert {split(each.dialogue.patient) for each in rows} == {part}
+        assert all(each.named and each.label for each in rows)
+    assert len({each.label for rows in parts.values() for each in rows}) == 133
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "says"),
+    [
+        ([{"Description": f"Q {n}", "Patient": f"I hurt {n}", "Doctor": f"Rest {n} days"}
+          for n in range(10)], (), r"too few dialogues.*10 read, 10 kept.*give a larger"),
+        ([{"Description": "", "Patient": "", "Doctor": f"Rest {n} days"} for n in range(10)],
+         (), r"too few dialogues.*10 empty or missing question"),
+        ([{"Doctor": "Rest."}], (), r"has no column Description, Patient; it has Doctor"),
+        ([{"Description": "Q", "Patient": "I hurt", "Doctor": "Rest."}], ("--label", "illness"),
+         r"has no column illness to be the --label; it has Description, Patient, Doctor"),
+        ([{"Description": f"Q {n}", "Patient": f"I hurt {n}", "Doctor": f"Rest {n} days",
+           "kind": f"{n % 2}"} for n in range(200)], ("--label", "kind"),
+         r"--label has 2 different values, and a batch of 32 pairs needs 32"),
+    ],
+)  # fmt: skip
+def test_bad_data_is_one_sentence(
+    tmp_path: Path, rows: list[Mapping[str, str]], options: tuple[str, ...], says: str
+) -> None:
+    import re
+
+    source = write(tmp_path / "rows.jsonl", rows)
+    done = subprocess.run(
+        **finetune("--source", str(source), "--output", str(tmp_path / "out"), *options)
+    )
+    assert done.returncode == 2 and re.search(says, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_was_killed_goes_on_and_ends_with_a_model(tmp_path: Path) -> None:
+    rows = [
+        {"Description": each.title, "Patient": each.patient[:160], "Doctor": each.doctor[:160]}
+        for each in list(read_rows("sample"))[:160]
+    ]
+    source, output = write(tmp_path / "rows.jsonl", rows), tmp_path / "mine"
+    given = ("--source", str(source), "--output", str(output), *SMALL)
+    with subprocess.Popen(**finetune(*given)) as first:
+        while not list(output.glob("checkpoints/checkpoint-*/trainer_state.json")):
+            assert first.poll() is None
+            time.sleep(0.05)
+        first.send_signal(signal.SIGKILL)
+    assert not (output / "adapter_config.json").exists()
+
+    other = subprocess.run(**finetune(*given, "--learning-rate", "0.01"))
+    assert other.returncode == 2 and "other settings" in other.stderr
+
+    second = subprocess.run(**finetune(*given))
+    assert second.returncode == 0, second.stderr
+    assert "step 0: held-out nDCG@10" not in second.stderr
+    assert "A question finds its own reply: " in second.stdout
+    assert f"medraft index build --source {source}" in second.stdout
+    record = json.loads((output / "training.json").read_text("utf-8"))
+    assert record["resumed_from_step"] >= 1 and record["model"] == MINILM
+    assert "same_label" not in str(record["history"])
+    assert {path.name for path in output.iterdir()} == {
+        *("README.md", "adapter_config.json", "adapter_model.safetensors", "loss.png"),
+        "training.json",
+    }
+    assert "Before and after" in (output / "README.md").read_text("utf-8")
+
+    again = subprocess.run(**finetune(*given))
+    assert again.returncode == 2 and "holds an adapter already" in again.stderr
+    upon = subprocess.run(
+        **finetune(
+            *given[:3], str(tmp_path / "next"), settings={"MEDRAFT_EMBED_MODEL": str(output)}
+        )
+    )
+    assert upon.returncode == 2 and "none is trained upon another" in upon.stderr
+
+    name = identity(str(output))
+    assert name.startswith("mine-") and name != identity(EMBEDDED)
+    new, old = load_embedding(str(output)), load_embedding(MINILM)
+    assert not np.allclose(embed_queries(new, ["gout"]), embed_queries(old, ["gout"]), atol=1e-4)
+
+
+def test_a_merged_adapter_says_what_peft_says_of_it(tmp_path: Path) -> None:
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    torch.manual_seed(0)
+    base = load_embedding(MINILM)
+    made = get_peft_model(
+        transformer(base),
+        LoraConfig(r=2, lora_alpha=4, target_modules=["query", "dense"], init_lora_weights=False),
+    )
+    made.peft_config["default"].base_model_name_or_path = MINILM
+    made.save_pretrained(str(tmp_path))
+    wanted: Any = load_embedding(MINILM)
+    merged = PeftModel.from_pretrained(transformer(wanted), str(tmp_path)).merge_and_unload()
+    assert merged is transformer(wanted)
+    found = embed_queries(load_embedding(str(tmp_path)), ["my head throbs"])
+    assert found == pytest.approx(embed_queries(wanted, ["my head throbs"]), abs=1e-5)
+
+    before = identity(str(tmp_path))
+    (tmp_path / "training.json").write_text("{}")
+    assert identity(str(tmp_path)) != before
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"no")
+    with pytest.raises(StoreError, match=r"is damaged.*finetune retriever"):
+        load_embedding(str(tmp_path))
+
+
+def test_an_adapter_of_another_model_is_one_sentence(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    config = {"base_model_name_or_path": MINILM, "r": 2, "lora_alpha": 4}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    parts = {"A": torch.zeros(2, 7), "B": torch.zeros(7, 2)}
+    name = "base_model.model.encoder.layer.0.attention.self.query.lora_{}.weight"
+    save_file(
+        {name.format(part): tensor for part, tensor in parts.items()},
+        tmp_path / "adapter_model.safetensors",
+    )
+    with pytest.raises(StoreError, match=r"was not made for all-MiniLM-L6-v2"):
+        load_embedding(str(tmp_path))
+
+
+def test_before_and_after_of_one_model_is_no_difference() -> None:
+    rows = {
+        "train": ROWS[2:],
+        "validation": ROWS[:1],
+        "test": [row("gout", 9), row("acne", 9), row("asthma", 9)],
+    }
+    told, shown = compared.compare(rows, MINILM, MINILM)  # type: ignore[arg-type]
+    assert [each.at for each in shown] == list(relevance.AT)
+    assert list(told) == [compared.SAME, compared.OWN]
+    said = compared.in_words(told)
+    assert said.count("no difference beyond noise") == 2 and "3 patients" in said
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [(RetrieverRecipe(batch_size=1), "--batch-size"), (RetrieverRecipe(scale=1.5), "--scale 1.5")],
+)
+def test_settings_out_of_range(recipe: RetrieverRecipe, said: str) -> None:
+    with pytest.raises(AgentError, match=said):
+        recipe.check()
