@@ -49,7 +49,7 @@ class Network(nn.Module):
         for name, query in self.queries.items():
             weights = query(states).squeeze(-1).masked_fill(~mask, -1e4).softmax(-1)
             seen = (weights.unsqueeze(-1) * states).sum(1)
-            logits[name] = self.heads[name](torch.cat([seen, mean], dim=-1))
+            logits[name] = self.heads[name](torch.cat([seen, mean], dim=-1)).float()
         return logits
 
 

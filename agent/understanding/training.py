@@ -211,8 +211,10 @@ def _loss(logits: dict[str, torch.Tensor], rows: Sequence[Row]) -> torch.Tensor:
             )
     unhealthy = [i for i, row in enumerate(rows) if row.get("topic") == "unhealthy"]
     if unhealthy:
-        health = logits["topic"][unhealthy].log_softmax(-1)[:, HEADS["topic"].index("health")]
-        total = total - torch.log1p(-health.exp().clamp(max=1 - 1e-6)).sum() / len(rows)
+        topics = logits["topic"][unhealthy]
+        others = [i for i, label in enumerate(HEADS["topic"]) if label != "health"]
+        told = topics.logsumexp(-1) - topics[:, others].logsumexp(-1)
+        total = total + told.sum() / len(rows)
     return total
 
 
