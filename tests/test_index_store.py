@@ -15,6 +15,7 @@ from typing import Any
 import bm25s
 import numpy as np
 import pytest
+import torch
 from llama_index.core.schema import MetadataMode, QueryBundle
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
@@ -302,6 +303,31 @@ def test_an_embedding_model_that_is_not_there(
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(StoreError, match=r"cannot be loaded"):
         load_embedding(str(tmp_path))
+
+
+def test_on_cuda_texts_are_embedded_in_16_bits_and_large_batches(
+    embedding: HuggingFaceEmbedding, dialogues: list[Dialogue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [searched_text(dialogue) for dialogue in dialogues]
+    monkeypatch.setattr("index_store.embedding.device", lambda: "cuda")  # it computes on the CPU
+    half = load_embedding(EMBEDDED)
+    assert half.embed_batch_size == 256 > embedding.embed_batch_size
+    assert next(half._model.parameters()).dtype == torch.float16
+    found, true = embed_texts(half, texts), embed_texts(embedding, texts)
+    assert found.dtype == np.float32
+    assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-6)
+    assert (found * true).sum(axis=1) == pytest.approx(1, abs=1e-3)
+
+    forward = half._model.forward
+
+    def overflow(*args: Any, **named: Any) -> Any:
+        output = forward(*args, **named)
+        if next(half._model.parameters()).dtype == torch.float16:
+            output["sentence_embedding"] = output["sentence_embedding"] * float("inf")
+        return output
+
+    monkeypatch.setattr(half._model, "forward", overflow)
+    assert (embed_texts(half, texts) * true).sum(axis=1) == pytest.approx(1, abs=1e-3)
 
 
 def test_a_directory_is_known_by_its_name_and_configuration(
