@@ -115,7 +115,7 @@ DIALOGUES = [
 ]
 
 
-MODELS = {"embedding", "build_index", "models_home"}
+MODELS = {"embedding", "encoder", "build_index", "models_home"}
 SERVERS = {"playwright", "app_root"}
 
 

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -19,13 +20,24 @@ from llama_index.core.base.llms.types import (
 
 from agent import settings
 from agent.chat.engine import PatientChatEngine
-from agent.chat.events import Delta, Emergency, Event, Finished, Notice, Retrieved, Routed, Waiting
+from agent.chat.events import (
+    Advice,
+    Delta,
+    Emergency,
+    Event,
+    Finished,
+    Notice,
+    Retrieved,
+    Routed,
+    Waiting,
+)
 from agent.chat.loading import Agent, load
 from agent.cli.terminal import show
 from agent.errors import AgentError
 from agent.llms.interface import Engine
 from agent.routing.embedding import TurnEmbedding
-from agent.templates import render
+from agent.safety.triage import CALM, Verdict
+from agent.templates import Language, render
 from index_store.embedding import EMBEDDED
 from index_store.errors import StoreError
 from index_store.retriever import DoctorReplyRetriever
@@ -234,6 +246,75 @@ async def test_talk_of_suicide_is_answered_by_no_model_nor_told_to_it_later(
 
     await events_of(engine, COMPLAINT)
     assert not any("kill" in (message.content or "") for message in base.prompts[0])
+
+
+def judged(monkeypatch: pytest.MonkeyPatch, **by_text: Verdict) -> None:
+    """Triage finds what a message's first word says."""
+
+    def told(texts: list[str]) -> list[Verdict]:
+        return [by_text.get(text.split()[0], CALM) for text in texts]
+
+    monkeypatch.setattr("agent.chat.turn.verdicts", told)
+
+
+@pytest.mark.parametrize("language", ["en", "es"])
+async def test_what_someone_should_see_soon_has_a_line_above_its_answer(
+    language: Language, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged(monkeypatch, jaundice=Verdict("soon", "abdomen"))
+    engine = talk()
+    engine.language, engine.country = language, "ES"
+    advice, *rest, finished = await events_of(engine, "jaundice since Monday")
+    assert isinstance(advice, Advice) and "112" in advice.text
+    assert isinstance(finished, Finished) and finished.answer.endswith("Rest in the dark.")
+    assert not any(isinstance(event, Emergency) for event in rest)
+    assert history(engine)[1][1] == f"{advice.text}\n\n{finished.answer}"
+    whole = await talk().achat("jaundice since Monday")
+    assert whole.metadata is not None and whole.metadata["advice"] in whole.response
+    stream = await talk().astream_chat("jaundice since Monday")
+    pieces = [piece async for piece in stream.async_response_gen()]
+    assert pieces[0].startswith(whole.metadata["advice"])
+
+
+async def test_after_talk_of_suicide_no_model_answers_an_emergency(
+    talk: Talk, base: ScriptedLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged(monkeypatch, goodbye=Verdict("soon", "suicide"), pills=Verdict("now", "overdose"))
+    engine = talk()
+    await events_of(engine, "goodbye all")
+    for _ in range(2):
+        emergency, words, _ = await events_of(engine, "pills are gone")
+        assert isinstance(emergency, Emergency) and emergency.kind == "overdose"
+        assert isinstance(words, Delta) and "a person rather than a program" in words.text
+    assert base.prompts == []
+
+
+async def test_a_follow_up_is_not_searched_with_talk_of_suicide(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged(monkeypatch, goodbye=Verdict("now", "suicide"))
+    searched: list[str] = []
+
+    async def turns(_: object, texts: list[str]) -> Any:
+        searched.extend(texts)
+        return np.eye(len(texts), 384, dtype=np.float32)
+
+    monkeypatch.setattr(TurnEmbedding, "turns", turns)
+    engine = talk()
+    await events_of(engine, "goodbye all, I have the pills here and my head hurts")
+    await events_of(engine, "and my head still hurts so much, what can I take?")
+    assert searched and not any("goodbye" in text for text in searched)
+
+
+async def test_who_asks_again_is_answered_whatever_kind_is_read(
+    talk: Talk, base: ScriptedLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged(monkeypatch, chest=Verdict("now", "cardiac"), breath=Verdict("now", "breathing"))
+    engine = talk()
+    await events_of(engine, "chest pain")
+    emergency, *_ = await events_of(engine, "breath was short last year, a doctor saw it")
+    assert isinstance(emergency, Emergency) and emergency.answered
+    assert base.prompts
 
 
 async def test_an_emergency_is_looked_up_by_its_own_words(talk: Talk) -> None:

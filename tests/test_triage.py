@@ -4,19 +4,23 @@ and what may not change a verdict."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
 
 from agent.cli import app
+from agent.errors import AgentError
+from agent.evaluation.parts import router
 from agent.evaluation.parts import triage as evaluation
 from agent.safety import phrases
 from agent.safety.triage import Verdict, judge, triage, verdicts
 from agent.settings import ROOT
-from agent.understanding.encoder import Reading
+from agent.understanding.encoder import Encoder, Reading, shipped
 from agent.understanding.labels import Kind
 from agent.understanding.training import examples
+from index_store.split import split
 
 KINDS = get_args(Kind)
 
@@ -24,7 +28,7 @@ KINDS = get_args(Kind)
 def reading(now: float, soon: float = 0.0, kind: str = "cardiac") -> Reading:
     degree = {"none": 1 - now - soon, "soon": soon, "now": now}
     kinds = {name: 0.9 if name == kind else 0.1 / 15 for name in KINDS}
-    return Reading(degree, kinds, {"health": 1.0}, {"opens": 1.0})
+    return Reading(degree, kinds, {"health": 1.0}, {"opens": 1.0}, (now + soon) * kinds["suicide"])
 
 
 def test_the_degrees() -> None:
@@ -38,22 +42,51 @@ def test_the_degrees() -> None:
 def test_a_crisis_of_suicide_is_an_emergency_whether_now_or_not() -> None:
     wish = judge("...", reading(0.2, 0.7, "suicide"))
     assert wish == Verdict("soon", "suicide") and wish.emergency
+    # Whatever else is likelier in the same message.
+    both = replace(reading(0.9, kind="overdose"), crisis=0.6)
+    assert judge("...", both) == Verdict("now", "suicide")
+    # And where it is not likely enough, it is not half a crisis.
+    faint = replace(reading(0.1, 0.5, "suicide"), crisis=0.3)
+    assert not judge("...", faint).emergency
 
 
 def test_a_phrase_raises_the_odds_and_does_not_overrule_an_encoder_that_is_sure() -> None:
-    text = "The baby, she CAN\u2019T breathe!"
-    assert phrases.unmistakable(text) == "breathing"
+    text = "Doctor, I CAN\u2019T breathe!"
+    assert phrases.unmistakable(text) == ["breathing"]
     assert judge(text, reading(0.3, kind="infant")).degree == "now"
-    assert judge(text, reading(0.005)) == Verdict("none", None)
-    assert judge("She can breathe.", reading(0.3)) == Verdict("none", None)
+    assert judge(text, reading(0.05)) == Verdict("none", None)
+    assert judge("I can breathe.", reading(0.3)) == Verdict("none", None)
+
+
+def test_a_crisis_is_not_hidden_by_another_phrase() -> None:
+    text = "I can't breathe, I cry all night and I want to kill myself"
+    assert phrases.unmistakable(text) == ["breathing", "suicide"]
+    torn = replace(reading(0.5, kind="breathing"), crisis=0.2)
+    assert judge(text, torn) == Verdict("now", "suicide")
+
+
+def test_without_the_encoder_the_phrases_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Encoder:
+        raise AgentError("The encoder cannot be loaded.")
+
+    monkeypatch.setattr("agent.safety.triage.shipped", broken)
+    assert verdicts(["my knee hurts", "I can't breathe"])[1] == Verdict("now", "breathing")
+    assert triage("I can't breathe and I want to die") == Verdict("now", "suicide")
+    with pytest.raises(AgentError, match="cannot be loaded"):
+        triage("my knee hurts")
 
 
 def test_phrases_are_found_as_people_type_them() -> None:
-    assert phrases.unmistakable("me QUIERO matar") == "suicide"
-    assert phrases.unmistakable("Se le ha torcido la c\u00e1ra") == "stroke"
-    assert phrases.unmistakable("i want to\nkill\n  myself") == "suicide"
-    assert phrases.unmistakable("I cannot breathalyse him") is None
-    assert phrases.unmistakable("") is None
+    assert phrases.unmistakable("me QUIERO matar") == ["suicide"]
+    assert phrases.unmistakable("Se le ha torcido la c\u00e1ra") == ["stroke"]
+    assert phrases.unmistakable("i want to\nkill\n  myself") == ["suicide"]
+    assert phrases.unmistakable("I cannot breathalyse him") == []
+    assert phrases.unmistakable("") == []
+
+
+def test_phrases_stand_in_few_messages_that_are_none() -> None:
+    calm = [row["text"] for row in examples() if row.get("degree") == "none"]
+    assert sum(bool(phrases.unmistakable(text)) for text in calm) <= len(calm) / 1000
 
 
 def test_the_table_of_phrases_is_one_page() -> None:
@@ -68,10 +101,13 @@ def test_what_is_held_out_was_not_learned() -> None:
 
     learned = {bare(row["text"]) for row in examples()}
     authors = {row["author"] for row in examples()}
-    for path in (evaluation.LETTERS, evaluation.SHORT):
+    for path in (evaluation.LETTERS, evaluation.SHORT, evaluation.ORDINARY, router.TURNS):
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        assert [row["text"] for row in rows if bare(row["text"]) in learned] == []
+        texts = [row.get("text") or row["messages"][-1]["content"] for row in rows]
+        assert [text for text in texts if bare(text) in learned] == []
         assert authors.isdisjoint({row["author"] for row in rows if "author" in row})
+    held_out = [row for row in examples() if row["author"] == "sample"]
+    assert held_out and all(split(row["text"]) == "train" for row in held_out)
 
 
 # What was measured, less a case or two: another processor rounds otherwise.
@@ -118,7 +154,9 @@ def test_what_surrounds_an_emergency_does_not_hide_it_nor_length_make_one() -> N
 def test_any_text_has_a_verdict_and_company_changes_none() -> None:
     texts = ["", " ", "\ud800?".encode("utf-8", "replace").decode(), "a" * 20_000, "???", "\n" * 50]
     texts += ["i want to\nkill\nmyself", "thank you doctor"]
-    assert verdicts(texts) == [triage(text) for text in texts]
+    together = verdicts(texts)
+    shipped().forget()
+    assert together == [triage(text) for text in texts]
     assert verdicts(texts)[-2] == Verdict("now", "suicide")
     assert verdicts(texts)[-1] == Verdict("none", None)
 

@@ -29,6 +29,7 @@ def test_the_messages_are_labelled_by_the_heads_and_by_many_authors() -> None:
             assert row.get(name, HEADS[name][0]) in HEADS[name]
         assert row.get("topic", "health") in (*HEADS["topic"], "unhealthy")
         assert ("kind" in row) <= (row.get("degree") in ("now", "soon"))
+        assert (row.get("degree") == "now") <= ("kind" in row)
     letters = [row for row in ROWS if len(row["text"].split()) >= 40]
     assert len(letters) >= 1200 and len({row["author"] for row in letters}) >= 10
     assert {row.get("kind") for row in letters} >= {*get_args(Kind)}
@@ -49,21 +50,23 @@ def test_a_long_message_is_read_whole_in_windows(embedding: HuggingFaceEmbedding
     assert sum(len(ids) - 2 for ids, _ in long) - OVERLAP * (len(long) - 1) == 1000
     assert max(len(ids) for ids, _ in long) == WINDOW + 2
     (follows,) = windows(tokenizer, Said("yes", "pain " * 100, "Since Monday? " * 100))
-    assert follows[1].count(0) == 2 * BEFORE + 3
+    assert follows[1].count(1) == 2 * BEFORE + 2
     ids, types = batch([*short, follows])
     assert ids.shape == types.shape == (2, len(follows[0]))
 
 
 def test_a_letter_is_not_more_urgent_for_being_long() -> None:
-    def window(now: float) -> dict[str, torch.Tensor]:
+    def window(now: float, soon: float = -9.0) -> dict[str, torch.Tensor]:
         logits = {name: torch.zeros(len(labels)) for name, labels in HEADS.items()}
-        return logits | {"degree": torch.tensor([0.0, -9.0, now])}
+        return logits | {"degree": torch.tensor([0.0, soon, now])}
 
     one = _reading([window(0.0)]).degree["now"]
     assert one == pytest.approx(0.5, abs=0.01)
     many = _reading([window(-3.0)] * 9 + [window(0.0)]).degree["now"]
     assert many == pytest.approx(1 / 11, abs=0.01)
     assert _reading([window(-3.0)] * 9 + [window(9.0)]).degree["now"] > 0.99
+    # A window that says "soon" hides none that says "now".
+    assert _reading([window(-9.0, soon=9.0), window(3.0)]).degree["now"] > 0.9
 
 
 @pytest.mark.usefixtures("embedding")
@@ -84,7 +87,9 @@ def test_an_encoder_is_trained_written_and_read_again(
     urgent, calm = encoder.read([Said("my chest is crushed"), Said("thank you so much")])
     assert urgent.degree["now"] > 0.5 > calm.degree["now"]
     assert max(urgent.kind, key=lambda name: urgent.kind[name]) == "cardiac"
-    assert encoder.read([Said("thank you so much")]) == [calm]
+    encoder.forget()
+    (again,) = encoder.read([Said("thank you so much")])
+    assert again.degree["now"] == pytest.approx(calm.degree["now"], abs=1e-4)
     assert len(told) >= 8 and "held-out loss" in told[-1]
 
     (tmp_path / "encoder" / "heads.safetensors").write_bytes(b"half")

@@ -20,8 +20,8 @@ Speaker = Behaviour | Literal["medraft"]
 
 @dataclass(frozen=True)
 class Emergency:
-    """A red flag in the message: its kind, the notice for the patient (Markdown), and whether what
-    follows is an LLM's answer (`answered`) or medraft's own words."""
+    """An emergency in the message: its kind, the notice for the patient (Markdown), and whether
+    what follows is an LLM's answer (`answered`) or medraft's own words."""
 
     kind: str
     notice: str

@@ -40,9 +40,10 @@ from agent.routing.router import Reason, Route, route
 from agent.safety.emergency import held_back, notice, soon
 from agent.safety.injection import addresses_model
 from agent.safety.triage import CALM, Verdict, verdicts
-from agent.safety.watch import is_held_back, without_crises
+from agent.safety.watch import in_crisis, is_held_back, without_crises
 from agent.settings import Settings
 from agent.templates import Language
+from agent.understanding.labels import Kind
 from index_store.retriever import DoctorReplyRetriever
 
 
@@ -135,13 +136,15 @@ class Turn:
         return Emergency(urgent.kind, text, answered=not is_held_back(urgent, self._judged))
 
     def _advise(self) -> Advice:
-        self.said.append(f"{(line := soon(self.choices.language))}\n\n")
+        line = soon(self.choices.language, self.choices.country)
+        self.said.append(f"{line}\n\n")
         return Advice(line)
 
     def _hold_back(self, urgent: Verdict) -> Delta:
         """Our own words in place of an LLM's, which may say below the notice that it is nothing."""
         assert urgent.kind is not None
-        words = held_back(urgent.kind, self.choices.language)
+        kind: Kind = "suicide" if in_crisis(urgent, self._judged) else urgent.kind
+        words = held_back(kind, self.choices.language)
         self.said.append(words)
         self._timing.first_token_ms = _since(self._start)
         return Delta(words)
@@ -151,7 +154,7 @@ class Turn:
         words `alone`, whatever was spoken of before."""
         if self.choices.retrieval == "never":
             return Route(False, None, Reason.NEVER), []
-        said = [] if alone else as_dicts(self.history)
+        said = [] if alone else as_dicts(without_crises(self.history, self._judged))
         messages = [*said, {"role": "user", "content": self.message}]
         decided, turns = await asyncio.to_thread(route, messages)
         if self.choices.retrieval == "always":

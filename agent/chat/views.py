@@ -20,7 +20,7 @@ from llama_index.core.chat_engine.types import (
 )
 from llama_index.core.schema import NodeWithScore
 
-from agent.chat.events import Delta, Emergency, Event, Finished, Retrieved, Routed
+from agent.chat.events import Advice, Delta, Emergency, Event, Finished, Retrieved, Routed
 
 
 class ChatEngineViews(BaseChatEngine):
@@ -44,15 +44,19 @@ class ChatEngineViews(BaseChatEngine):
         events = self.turn(message)
         sources: list[NodeWithScore] = []
         first: Event | None = None
+        warned = ""
         async for event in events:
             if isinstance(event, Retrieved):
                 sources = event.sources
+            warned += _warning(event)
             if isinstance(event, Delta | Finished):
                 first = event
                 break
 
         async def deltas() -> AsyncGenerator[ChatResponse, None]:
             async with aclosing(events):
+                if warned:
+                    yield _response(Delta(warned))
                 if isinstance(first, Delta):
                     yield _response(first)
                     async for event in events:
@@ -71,17 +75,21 @@ class ChatEngineViews(BaseChatEngine):
             self.recall(chat_history)
         told: dict[str, Any] = {}
         response = AgentChatResponse(metadata=told)
+        warned = ""
         async with aclosing(self.turn(message)) as events:
             async for event in events:
+                warned += _warning(event)
                 match event:
                     case Emergency(kind):
                         told["emergency"] = kind
+                    case Advice(line):
+                        told["advice"] = line
                     case Routed(route, name):
                         told |= {"route": route, "behaviour": name}
                     case Retrieved(sources):
                         response.source_nodes = sources
                     case Finished(answer, timing):
-                        response.response = answer
+                        response.response = warned + answer
                         told["timing"] = timing
         return response
 
@@ -111,6 +119,14 @@ class ChatEngineViews(BaseChatEngine):
         return StreamingAgentChatResponse(
             chat_stream=deltas(), source_nodes=response.source_nodes, is_writing_to_memory=False
         )
+
+
+def _warning(event: Event) -> str:
+    """What stands above the answer: an emergency's notice, or the line to see someone soon."""
+    match event:
+        case Emergency(notice=text) | Advice(text):
+            return f"{text}\n\n"
+    return ""
 
 
 def _response(delta: Delta) -> ChatResponse:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +14,6 @@ from agent.cli.options import lines, print_json
 from agent.errors import AgentError
 
 app = typer.Typer()
-
-AT_ONCE = 32  # lines that triage reads together
 
 
 @app.command("route")
@@ -33,13 +30,12 @@ def route_command() -> None:
 @app.command("triage")
 def triage_command() -> None:
     """Read {"text": ...} lines; print how urgent each is, and of which kind of emergency."""
-    from agent.safety.triage import verdicts
+    from agent.safety.triage import triage
 
     settings_module.load()
-    texts = _texts()
-    while together := list(islice(texts, AT_ONCE)):
-        for verdict in verdicts(together):
-            print_json({"emergency": verdict.emergency, **asdict(verdict)})
+    for text in _texts():
+        verdict = triage(text)
+        print_json({"emergency": verdict.emergency, **asdict(verdict)})
 
 
 @app.command("train-encoder")

@@ -1,8 +1,8 @@
 """The emergency notice on the page: whom to call, in view as long as the conversation goes on.
 
-Owns its two messages, and the choice of the country whose numbers it gives. `public/medraft.css`
-knows the messages by their avatars and pins the newest to the top; `agent.storage.threads` knows
-stored ones by their metadata. Does not know what a notice says.
+Owns its messages, the line to see someone soon, and the choice of the country whose numbers they
+give. `public/medraft.css` knows the messages by their avatars and pins the newest to the top;
+`agent.storage.threads` knows stored ones by their metadata. Does not know what a notice says.
 """
 
 from __future__ import annotations

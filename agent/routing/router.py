@@ -52,12 +52,14 @@ def route(messages: Sequence[Mapping[str, str]]) -> tuple[Route, list[str]]:
     thread: list[str] = []
     reply = ""
     for message in earlier:
-        if message["role"] != "user":
+        if message["role"] == "assistant":
             reply = message["content"]
+        if message["role"] != "user":
             continue
         reading = _read(message["content"], thread, reply)
         if reading.topic["health"] >= HEALTH:
             thread = [*(thread if _goes_on(reading) else []), message["content"]]
+            reply = ""
     reading = _read(last["content"], thread, reply)
     goes_on = bool(thread) and _goes_on(reading)
     score = reading.topic["health"]

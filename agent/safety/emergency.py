@@ -45,9 +45,9 @@ def notice(kind: Kind, language: Language = "en", country: str = "") -> str:
     return render(f"emergency.{language}", kind=kind, numbers=countries().get(country))
 
 
-def soon(language: Language = "en") -> str:
+def soon(language: Language = "en", country: str = "") -> str:
     """The line above the answer to what a person should look at within a day or two."""
-    return render(f"soon.{language}")
+    return render(f"soon.{language}", numbers=countries().get(country))
 
 
 def held_back(kind: Kind, language: Language = "en") -> str:

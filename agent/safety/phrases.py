@@ -19,10 +19,10 @@ _APOSTROPHES = re.compile(r"['\u2018\u2019`\u00b4]")
 _BETWEEN = re.compile(r"[^a-z0-9]+")
 
 
-def unmistakable(text: str) -> Kind | None:
-    """The kind of emergency whose phrase stands in `text`, the first of the table; or None."""
+def unmistakable(text: str) -> list[Kind]:
+    """The kinds of emergency whose phrases stand in `text`."""
     plain = _plain(text)
-    return next((kind for kind, found in _patterns().items() if found.search(plain)), None)
+    return [kind for kind, found in _patterns().items() if found.search(plain)]
 
 
 def _plain(text: str) -> str:

@@ -14,13 +14,15 @@ import math
 from dataclasses import dataclass
 from typing import get_args
 
+from agent.errors import AgentError
 from agent.safety.phrases import unmistakable
 from agent.understanding.encoder import Reading, shipped
 from agent.understanding.labels import Degree, Kind, Said
 
-# Probabilities from which on: an ambulance now; a crisis of suicide, now or not; a person soon.
-NOW, CRISIS, SOON = 0.5, 0.5, 0.6
-RAISED = 3.0  # log odds that an unmistakable phrase adds
+KINDS = get_args(Kind)
+# Probabilities from which on: a crisis of suicide, now or not; an ambulance now; a person soon.
+CRISIS, NOW, SOON = 0.5, 0.5, 0.5
+RAISED = 2.0  # log odds that an unmistakable phrase adds
 
 
 @dataclass(frozen=True)
@@ -49,25 +51,47 @@ def triage(text: str) -> Verdict:
 
 
 def verdicts(texts: list[str]) -> list[Verdict]:
-    """The verdict on each of several messages, read together."""
-    readings = shipped().read([Said(text) for text in texts])
+    """The verdict on each of several messages, read together.
+
+    Raises AgentError if the encoder cannot be loaded, unless the last one, which is the message
+    to be answered, has a phrase that needs no encoder.
+    """
+    try:
+        readings = shipped().read([Said(text) for text in texts])
+    except AgentError:
+        plain = [_by_phrases(text) for text in texts]
+        if not plain[-1].emergency:
+            raise
+        return plain
     return [judge(text, reading) for text, reading in zip(texts, readings, strict=True)]
 
 
 def judge(text: str, reading: Reading) -> Verdict:
     """What the encoder read, and the phrases, as a verdict."""
-    now, soon = reading.degree["now"], reading.degree["soon"]
-    kinds: dict[Kind, float] = {kind: reading.kind[kind] for kind in get_args(Kind)}
-    if phrase := unmistakable(text):
-        odds = math.exp(RAISED)
-        whole = odds * now + 1 - now
-        now, soon = odds * now / whole, soon / whole
-        kinds[phrase] *= odds
-    kind = max(kinds, key=lambda each: kinds[each])
-    if kind == "suicide" and now + soon >= CRISIS:
-        return Verdict("now" if now >= soon else "soon", kind)
+    phrases = unmistakable(text)
+    raised = RAISED if phrases else 0.0
+    urgent, crisis = _odds(1 - reading.degree["none"], raised), reading.crisis
+    now = urgent * reading.degree["now"] / (1 - reading.degree["none"] or 1)
+    if "suicide" in phrases:
+        crisis = _odds(crisis, raised)
+    if crisis >= CRISIS:
+        return Verdict("now" if now >= urgent / 2 else "soon", "suicide")
+    more = math.exp(RAISED)
+    likely = {kind: reading.kind[kind] * (more if kind in phrases else 1) for kind in KINDS}
     if now >= NOW:
-        return Verdict("now", kind)
-    if now + soon >= SOON:
-        return Verdict("soon", kind)
-    return CALM
+        return Verdict("now", max(KINDS, key=lambda kind: likely[kind]))
+    if urgent < SOON:
+        return CALM
+    del likely["suicide"]  # which is a crisis, or nothing of the sort
+    return Verdict("soon", max(likely, key=lambda kind: likely[kind]))
+
+
+def _by_phrases(text: str) -> Verdict:
+    kinds = unmistakable(text)
+    return Verdict("now", "suicide" if "suicide" in kinds else kinds[0]) if kinds else CALM
+
+
+def _odds(probability: float, added: float) -> float:
+    """`probability` with `added` log odds."""
+    more = probability * math.exp(added)
+    return more / (more + 1 - probability)

@@ -14,11 +14,15 @@ from agent.safety.triage import Verdict
 
 
 def is_held_back(now: Verdict, earlier: Sequence[Verdict]) -> bool:
-    """Whether no LLM answers an emergency: always if it is about suicide; else if this
-    conversation had no notice of its kind before."""
-    if now.kind == "suicide":
-        return True
-    return all(not (before.emergency and before.kind == now.kind) for before in earlier)
+    """Whether no LLM answers an emergency: always in a crisis; else if this conversation had no
+    notice before, so that who asks again is answered."""
+    return in_crisis(now, earlier) or not any(before.emergency for before in earlier)
+
+
+def in_crisis(now: Verdict, earlier: Sequence[Verdict]) -> bool:
+    """Whether an emergency is about suicide, or comes after talk of it: pills, say, are no accident
+    then."""
+    return any(each.emergency and each.kind == "suicide" for each in (now, *earlier))
 
 
 def without_crises(history: Sequence[ChatMessage], judged: Sequence[Verdict]) -> list[ChatMessage]:

@@ -1,18 +1,18 @@
 """The encoder that ships: what it makes of a message, each read once.
 
-Owns the weights' place, their loading, and that one thread reads at a time. Does not know what a
-verdict or a route is.
+Owns the weights' place, their loading, and what the windows of a long message say together. Does
+not know what a verdict or a route is.
 
 It is the product's own and stays the same whatever MEDRAFT_EMBED_MODEL is.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +35,16 @@ AT_ONCE = 32  # windows in one forward pass
 
 @dataclass(frozen=True)
 class Reading:
-    """What a message is: a probability for each label of each head (agent.understanding.labels)."""
+    """What a message is: a probability for each label of each head (agent.understanding.labels).
+
+    `crisis` is that of its being urgent, now or soon, and about suicide.
+    """
 
     degree: Mapping[str, float]
     kind: Mapping[str, float]
     topic: Mapping[str, float]
     stands: Mapping[str, float]
+    crisis: float
 
 
 class Encoder:
@@ -49,21 +53,24 @@ class Encoder:
     def __init__(self, network: Network, tokenizer: Any) -> None:
         self._network = network
         self._tokenizer = tokenizer
-        self._lock = threading.Lock()  # a tokenizer serves one thread at a time
-        self._known: dict[Said, Reading] = {}
+        self._lock = threading.Lock()  # of the tokenizer and of what is known, not of the network
+        self._known: dict[bytes, Reading] = {}  # by a hash: nobody's words are kept
 
     def read(self, messages: Sequence[Said]) -> list[Reading]:
         """A reading of each message, of those that were not read before in one forward pass.
 
         Any string is accepted, of any length. It takes milliseconds: call it off the event loop.
         """
+        keys = [_key(said) for said in messages]
         with self._lock:
-            new = [said for said in dict.fromkeys(messages) if said not in self._known]
-            self._known |= dict(zip(new, self._read(new), strict=True))
-            readings = [self._known[said] for said in messages]
+            read = {key: self._known[key] for key in keys if key in self._known}
+        new = {key: said for key, said in zip(keys, messages, strict=True) if key not in read}
+        read |= zip(new, self._read([*new.values()]), strict=True)
+        with self._lock:
+            self._known |= read
             while len(self._known) > REMEMBERED:
                 del self._known[next(iter(self._known))]
-        return readings
+        return [read[key] for key in keys]
 
     def forget(self) -> None:
         """Let go of what was read: for who measures the time."""
@@ -75,7 +82,8 @@ class Encoder:
 
         from agent.understanding.network import batch, windows
 
-        parts = [windows(self._tokenizer, said) for said in messages]
+        with self._lock:
+            parts = [windows(self._tokenizer, said) for said in messages]
         flat = [window for part in parts for window in part]
         # Those of like length together: padding is read, too.
         order = sorted(range(len(flat)), key=lambda place: len(flat[place][0]))
@@ -91,35 +99,49 @@ class Encoder:
 
 
 def _reading(windows: Sequence[dict[str, torch.Tensor]]) -> Reading:
-    """Of a message's windows the one that is most urgent, at odds divided by their number: a longer
-    letter has more windows in which chance may find something (Bonferroni). The mean of the rest.
+    """The gravest of what a message's windows say, at odds divided by their number: a longer letter
+    has more windows in which chance may find something (Bonferroni). Topic and standing are the
+    mean.
     """
     import torch
 
-    urgent = torch.stack([window["degree"] for window in windows])
-    calm = urgent[:, :1] + torch.log(torch.tensor(float(len(windows))))
-    degrees = torch.cat([calm, urgent[:, 1:]], dim=1).softmax(-1)
-    most = int(degrees[:, 0].argmin())
-    means = {
-        name: torch.stack([window[name] for window in windows]).mean(0).softmax(-1)
-        for name in ("topic", "stands")
+    together = {name: torch.stack([window[name] for window in windows]) for name in HEADS}
+    calm = together["degree"][:, :1] + torch.log(torch.tensor(float(len(windows))))
+    none, _, now = torch.cat([calm, together["degree"][:, 1:]], dim=1).softmax(-1).T
+    kinds = together["kind"].softmax(-1)
+    # Each of them by the window that is surest: one that says "soon" must not hide a "now".
+    least, most = none.min(), now.max()
+    told = {
+        "degree": torch.stack([least, 1 - least - most, most]),
+        "kind": kinds[int((now - none).argmax())],
+        "topic": together["topic"].mean(0).softmax(-1),
+        "stands": together["stands"].mean(0).softmax(-1),
     }
-    told = {"degree": degrees[most], "kind": windows[most]["kind"].softmax(-1), **means}
-    return Reading(
-        **{
-            name: dict(zip(HEADS[name], values.tolist(), strict=True))
-            for name, values in told.items()
-        }
-    )
+    labelled = {
+        name: dict(zip(HEADS[name], values.tolist(), strict=True)) for name, values in told.items()
+    }
+    crisis = ((1 - none) * kinds[:, HEADS["kind"].index("suicide")]).max()
+    return Reading(**labelled, crisis=float(crisis))
 
 
-@cache
+def _key(said: Said) -> bytes:
+    told = json.dumps([said.text, said.before, said.reply])
+    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).digest()
+
+
+_shipped: list[Encoder] = []
+_loading = threading.Lock()
+
+
 def shipped() -> Encoder:
     """The encoder of this process, loaded at the first call (a second or two).
 
     Raises AgentError if its files are missing or damaged.
     """
-    return load(SHIPPED)
+    with _loading:
+        if not _shipped:
+            _shipped.append(load(SHIPPED))
+    return _shipped[0]
 
 
 def load(folder: Path) -> Encoder:
@@ -134,8 +156,10 @@ def load(folder: Path) -> Encoder:
         tokenizer, model = embedded()
         _merge(model, load_file(folder / LORA), config["lora_alpha"] / config["r"])
         network = Network(model, model.config.hidden_size)
-        network.load_state_dict(load_file(folder / HEAD_WEIGHTS), strict=False)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        missing, foreign = network.load_state_dict(load_file(folder / HEAD_WEIGHTS), strict=False)
+        if foreign or any(not name.startswith("encoder.") for name in missing):
+            raise ValueError("other heads")
+    except (OSError, ImportError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
         raise AgentError(
             f"The encoder in {folder} cannot be loaded ({type(error).__name__}): install medraft "
             "again, or train it anew with `medraft train-encoder`."

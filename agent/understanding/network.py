@@ -93,5 +93,7 @@ def batch(rows: Sequence[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, to
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    found: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    # Else "[SEP]" in a patient's text would be a mark of ours.
+    plain = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+    found: list[int] = tokenizer(text, **plain)["input_ids"]
     return found

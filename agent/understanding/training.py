@@ -224,7 +224,7 @@ def is_held_out(row: Row) -> bool:
 
 
 def train(how: Training, output: Path, told: Callable[[str], None] = print) -> dict[str, Any]:
-    """Fit, measure on the rows held out, write the encoder after each epoch; returns its record.
+    """Fit, measure on the rows held out after each epoch, write the encoder; returns its record.
 
     Raises AgentError if `output` cannot be written.
     """
@@ -237,11 +237,11 @@ def train(how: Training, output: Path, told: Callable[[str], None] = print) -> d
     def after(network: Network, tokenizer: Any, number: int) -> None:
         losses = _losses(network, tokenizer, held_out, how)
         record["epochs"].append(losses)
-        record["minutes"] = round((time.time() - begun) / 60, 1)
-        write(network, record, output)
         told(f"epoch {number + 1}: held-out loss {losses}")
 
-    fit(learned, how, told, after)
+    network, _ = fit(learned, how, told, after)
+    record["minutes"] = round((time.time() - begun) / 60, 1)
+    write(network, record, output)
     return record
 
 

@@ -122,8 +122,9 @@ def letters() -> list[dict[str, Any]]:
             "messages": [{"role": "user", "content": row["text"]}],
             "retrieve": row["health"],
             "kind": "health" if row["health"] else "other",
+            "language": row["language"],
         }
-        for row in read(LETTERS, {"text", "health"})
+        for row in read(LETTERS, {"text", "health", "language"})
     ]
 
 
@@ -159,6 +160,7 @@ def measure(name: str, rows: Sequence[dict[str, Any]]) -> Result:
     retrieved: np.ndarray = np.array([route.retrieve for route in routes])
     health: np.ndarray = np.array([row["retrieve"] for row in rows])
     kinds: np.ndarray = np.array([row.get("kind", "other") for row in rows])
+    languages: np.ndarray = np.array([row.get("language", "en") for row in rows])
     follows: np.ndarray = np.array([len(row["messages"]) > 1 for row in rows])
     words: np.ndarray = np.array([len(row["messages"][-1]["content"].split()) for row in rows])
 
@@ -178,7 +180,8 @@ def measure(name: str, rows: Sequence[dict[str, Any]]) -> Result:
         counts(~follows),
         counts(follows),
         counts(words >= LONG),
-        {str(kind): counts(kinds == kind) for kind in sorted(set(kinds))},
+        {str(kind): counts(kinds == kind) for kind in sorted(set(kinds))}
+        | {f"language {tag}": counts(languages == tag) for tag in sorted(set(languages))},
         bins,
         float(error),
     )

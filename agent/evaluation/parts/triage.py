@@ -3,7 +3,7 @@
 Owns the test sets (`data/letters_test.jsonl`, by authors of whom nothing was learned, and
 `data/triage_test.jsonl`) and the counting. A case has `text`, and `degree` or `emergency`, and
 `kind` (of the emergency, or a list of those that will do). Only totals were ever read of the
-letters; of `triage_test.jsonl` the development half was learned from.
+letters; what was `triage_test.jsonl`'s development half is learned from, and no longer there.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from agent.errors import AgentError
 from agent.evaluation.parts.labelled import read
 from agent.safety.triage import Verdict, verdicts
 from agent.understanding.encoder import shipped
-from agent.understanding.labels import Said
+from agent.understanding.labels import HEADS, Said
 
 DATA = Path(__file__).parent.parent / "data"
 LETTERS, SHORT, ORDINARY = (
@@ -48,24 +49,28 @@ class Count:
 
 @dataclass(frozen=True)
 class Part:
-    """Of the cases that are emergencies: found, and of these of the right kind. Of the ordinary
-    ones: told to call now, and given any notice or line."""
+    """Of the cases that are emergencies: found, and of these of the right kind. Of those for
+    someone to look at soon: given the line or the notice. Of the ordinary ones: told to call now,
+    and given any notice or line."""
 
     name: str
     recall: Count
     right_kind: Count
+    soon: Count
     call_now: Count
     any_notice: Count
 
 
 @dataclass(frozen=True)
 class Result:
-    """A set of cases in total, and by length, language and kind; and which kinds are taken for
-    which others (the right one, the told one, how often)."""
+    """A set of cases in total, and by length, language and kind; which kinds are taken for which
+    others (the right one, the told one, how often; "none" is ordinary, or calm); and of the
+    crises of suicide that were told, how many are."""
 
     total: Part
     parts: list[Part]
     confusions: list[tuple[str, str, int]]
+    suicide: Count
 
 
 @dataclass(frozen=True)
@@ -78,17 +83,18 @@ class Times:
 
 def cases(path: Path) -> list[Case]:
     """Labelled messages. Raises AgentError for a file that is not what it should be."""
-    found = []
+    found: list[Case] = []
     for row in read(path, {"text"}):
         degree = row.get("degree") or ("now" if row.get("emergency") else "none")
         kinds = row.get("kind") or []
+        if degree not in HEADS["degree"]:
+            raise AgentError(f"{path}: {degree!r} is no degree: it is none, soon or now.")
         found.append(
             {
                 "text": row["text"],
                 "degree": degree,
                 "kinds": [kinds] if isinstance(kinds, str) else kinds,
                 "language": row.get("language", "en"),
-                "split": row.get("split", ""),
             }
         )
     return found
@@ -118,12 +124,15 @@ def measure(name: str, rows: Sequence[Case]) -> Result:
         if 0 < len(chosen) < len(told):
             parts.append(_part(title, chosen))
     mistaken = Counter(
-        (row["kinds"][0], str(verdict.kind))
+        (right, wrong)
         for row, verdict in told
-        if _urgent(row) and verdict.emergency and verdict.kind not in row["kinds"]
+        if (right := _kind(row)) != (wrong := str(verdict.kind) if verdict.emergency else "none")
+        and wrong not in row["kinds"]
     )
     confusions = [(right, wrong, times) for (right, wrong), times in mistaken.most_common()]
-    return Result(_part(name, told), parts, confusions)
+    crises = [row for row, verdict in told if verdict.emergency and verdict.kind == "suicide"]
+    suicide = Count(sum("suicide" in row["kinds"] for row in crises), len(crises))
+    return Result(_part(name, told), parts, confusions, suicide)
 
 
 def times(texts: Iterable[str]) -> Times:
@@ -142,15 +151,15 @@ def times(texts: Iterable[str]) -> Times:
 
 def as_text(result: Result) -> str:
     """The table for a terminal."""
-    head = f"{'':30}{'emergencies found':>22}{'right kind':>18}{'call now':>18}{'any notice':>18}"
+    columns = ("emergencies found", "right kind", "soon: told", "call now", "any notice")
+    head = f"{'':30}" + "".join(f"{column:>19}" for column in columns)
     lines = [head]
     for part in [result.total, *result.parts]:
         indent = "" if part is result.total else "  "
-        counts = (part.recall, part.right_kind, part.call_now, part.any_notice)
-        lines.append(
-            f"{indent + part.name:30}{_of(counts[0]):>22}"
-            + "".join(f"{_of(count):>18}" for count in counts[1:])
-        )
+        counts = (part.recall, part.right_kind, part.soon, part.call_now, part.any_notice)
+        lines.append(f"{indent + part.name:30}" + "".join(f"{_of(count):>19}" for count in counts))
+    if result.suicide.of:
+        lines.append(f"  of what was told to be about suicide, right: {_of(result.suicide)}")
     lines += [f"  {right} taken for {wrong}: {times}" for right, wrong, times in result.confusions]
     return "\n".join(lines)
 
@@ -176,14 +185,20 @@ def _urgent(row: Case) -> bool:
     return row["degree"] == "now" or (row["degree"] == "soon" and "suicide" in row["kinds"])
 
 
+def _kind(row: Case) -> str:
+    return next(iter(row["kinds"]), "unnamed") if _urgent(row) else "none"
+
+
 def _part(name: str, told: Sequence[tuple[Case, Verdict]]) -> Part:
     urgent = [(row, verdict) for row, verdict in told if _urgent(row)]
     calm = [verdict for row, verdict in told if row["degree"] == "none"]
+    soon = [verdict for row, verdict in told if row["degree"] == "soon" and not _urgent(row)]
     found = [(row, verdict) for row, verdict in urgent if verdict.emergency]
     return Part(
         name,
         Count(len(found), len(urgent)),
         Count(sum(verdict.kind in row["kinds"] for row, verdict in found), len(found)),
+        Count(sum(verdict.degree != "none" for verdict in soon), len(soon)),
         Count(sum(verdict.emergency for verdict in calm), len(calm)),
         Count(sum(verdict.degree != "none" for verdict in calm), len(calm)),
     )
