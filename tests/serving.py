@@ -55,7 +55,7 @@ class Served:
     async def answer(self, *arguments: Any, **more: Any) -> dict[str, Any]:
         response = await self.ask(*arguments, **more)
         assert response.status_code == 200, response.text
-        return response.json()  # type: ignore[no-any-return]
+        return response.json()
 
     async def until_ready(self) -> None:
         for _ in itertools.count():
@@ -84,7 +84,7 @@ async def serving(
     load: Any, chosen: settings.Settings, host: str = "127.0.0.1", history: bool = False
 ) -> AsyncIterator[Served]:
     """An endpoint until the block ends, as if it listened at `host`; `load` gives its agent."""
-    kept, models._load = models._load, lambda _: load()
+    kept, models._load = models._load, lambda settings: load()
     port = free_port()
     endpoint = app(chosen, Models(chosen), host, history)
     config = uvicorn.Config(endpoint, port=port, log_level="warning", lifespan="off")

@@ -181,7 +181,7 @@ def test_llama_indexs_openai_like(endpoint: Server) -> None:
     def stop() -> None:
         stream = llm.stream_chat(said)
         next(piece for piece in stream if piece.delta)
-        stream.close()  # type: ignore[attr-defined]
+        stream.close()
 
     stops(endpoint, stop)
 

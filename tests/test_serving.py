@@ -739,7 +739,7 @@ async def test_an_answer_comes_back_as_it_was_before_its_citations(
     await sourced.answer(said, model="base")
     assert llm.prompt[1:] == [
         ("user", "What helps against my migraine?"),
-        ("assistant", "".join(llm.script).strip()),
+        ("assistant", "".join(map(str, llm.script)).strip()),
         ("user", "Thanks"),
     ]
 

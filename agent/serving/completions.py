@@ -96,8 +96,8 @@ class Completion:
                     pass
         except Exception as error:
             raise refusal(error) from None
-        message = {"role": "assistant", "content": told.content.strip(), "refusal": None}
-        message |= {"annotations": told.annotations}
+        message: dict[str, Any] = {"role": "assistant", "content": told.content.strip()}
+        message |= {"refusal": None, "annotations": told.annotations}
         choice = {"index": 0, "message": message, "finish_reason": told.finish, "logprobs": None}
         body = self._object | {"choices": [choice], "usage": _usage(told)}
         body |= {"medraft": told.record}
