@@ -26,6 +26,7 @@ def backup(directory: Path, archive: Path) -> Manifest:
     Raises StoreError if there is no sound index, or the archive cannot be written.
     """
     temporary = archive.with_name(f".{archive.name}-unfinished")
+    manifests.read(directory)  # before a lock is put there: a mistyped folder stays none
     with changing(directory):
         manifest = manifests.read(directory)
         try:
@@ -56,6 +57,7 @@ def restore(archive: Path, directory: Path) -> Manifest:
     Raises StoreError if the archive is not a sound backup, or the index cannot be written.
     """
     aside = directory / f"{BUILDING}restored"
+    _check(archive)  # before anything is made for it
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -78,11 +80,24 @@ def restore(archive: Path, directory: Path) -> Manifest:
             manifest = manifest.model_copy(update={"generation": served})
             manifests.write(directory, manifest)
         except (tarfile.TarError, OSError, Damage, StoreError) as error:
-            raise StoreError(
-                f"{archive} cannot be restored ({reason(error)}): name a file that "
-                "`medraft index backup` wrote. The index that was there is unchanged."
-            ) from error
+            raise _not_restored(archive, error) from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         sweep(directory, manifest)
     return manifest
+
+
+def _check(archive: Path) -> None:
+    """Raise StoreError for what is no backup at a glance."""
+    try:
+        with tarfile.open(archive) as tar:
+            tar.getmember(manifests.NAME)
+    except (tarfile.TarError, OSError, KeyError) as error:
+        raise _not_restored(archive, error) from error
+
+
+def _not_restored(archive: Path, error: Exception) -> StoreError:
+    return StoreError(
+        f"{archive} cannot be restored ({reason(error)}): name a file that "
+        "`medraft index backup` wrote. The index that was there is unchanged."
+    )

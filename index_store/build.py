@@ -33,6 +33,8 @@ from index_store.replies import Damage, Kept
 from index_store.store import IndexStore
 from index_store.vectors import EXACT
 
+# Of the sources that hold a row, those that go on holding it; a row that none holds is gone.
+Stays = Callable[[tuple[str, ...], Dialogue], tuple[str, ...]]
 New = tuple[str, int | None, Iterable[Dialogue]]  # a source, its limit, its cleaned rows
 
 GENERATION, BUILDING, LOCK = "generation-", "building-", "build.lock"
@@ -40,7 +42,8 @@ GENERATION, BUILDING, LOCK = "generation-", "building-", "build.lock"
 
 @dataclass(frozen=True)
 class Built:
-    """A committed index; how many rows were embedded, were there before, and are gone.
+    """A committed index; how many rows were embedded, were there before, and are gone; and how many
+    that a source has let go of are still held by another (`released`).
 
     `cleaning` is what was done to the rows that came new, if any did.
     """
@@ -50,6 +53,7 @@ class Built:
     reused: int
     removed: int
     cleaning: Cleaning | None
+    released: int = 0
 
 
 def build(
@@ -78,7 +82,7 @@ def build(
     first = next(usable, None)
     if first is None:
         raise _nothing(source, change.cleaner.report())
-    return change.run(lambda *_: False, (source, limit, chain([first], usable)), factory)
+    return change.run(lambda *_: (), (source, limit, chain([first], usable)), factory)
 
 
 def add(
@@ -91,25 +95,30 @@ def add(
     cleaner: Cleaner | None = None,
     progress: bool = True,
 ) -> Built:
-    """Add `rows`, cleaned, in place of those that came from the same source before.
+    """Add `rows`, cleaned, in place of those that came from the same source before. A row that
+    another source holds, too, is held by both.
 
     Raises StoreError as `build` does, and if there is no index.
     """
     change = _Change(directory, embed_model, progress, cleaner)
-    return change.run(lambda name, _: name != source, (source, limit, change.cleaner.keep(rows)))
+    return change.run(
+        lambda names, _: tuple(name for name in names if name != source),
+        (source, limit, change.cleaner.keep(rows)),
+    )
 
 
 def remove(unwanted: Callable[[str, Dialogue], bool], directory: Path, embed_model: str) -> Built:
-    """Remove the rows of which `unwanted(source, row)` is true: text, vector and BM25 entry.
+    """Remove the rows of which `unwanted(source, row)` is true for every source that holds them:
+    text, vector and BM25 entry. Those of which it is true for some stay, as the others'.
 
     Raises StoreError as `build` does, if there is no index, if no row is unwanted, or if all
     are.
     """
     with IndexStore.open(directory, embed_model) as store:
-        if not any(unwanted(name, row) for name, row in store.rows()):
+        if not any(unwanted(name, row) for names, row in store.rows() for name in names):
             raise StoreError(f"Nothing was removed: no such reply is in {directory}.")
     change = _Change(directory, embed_model, progress=False)
-    return change.run(lambda name, row: not unwanted(name, row))
+    return change.run(lambda names, row: tuple(name for name in names if not unwanted(name, row)))
 
 
 def compact(directory: Path, embed_model: str) -> Built:
@@ -117,7 +126,7 @@ def compact(directory: Path, embed_model: str) -> Built:
 
     Raises StoreError as `build` does, and if there is no index.
     """
-    return _Change(directory, embed_model, progress=False).run(lambda *_: True)
+    return _Change(directory, embed_model, progress=False).run(lambda names, _: names)
 
 
 class _Change:
@@ -132,14 +141,15 @@ class _Change:
         self.cleaner = cleaner or Cleaner()
         self._rows_of: Counter[str] = Counter()
         self._removed = 0
+        self._released = 0
 
     def run(
         self,
-        keeps: Callable[[str, Dialogue], bool],
+        stays: Stays,
         new: New | None = None,
         factory: str | None = None,
     ) -> Built:
-        """Write the rows that `keeps` says, and the new ones; without a factory, the old one's."""
+        """Write the rows that stay, and the new ones; without a factory, the old one's."""
         directory = self._directory
         model = identity(self._embed_model)
         if factory is None:
@@ -150,7 +160,7 @@ class _Change:
                 _sweep(directory, (BUILDING,))
                 old = self._old(required=factory is None)
                 with nullcontext() if old is None else closing(old):
-                    built = self._written(old, keeps, new, factory)
+                    built = self._written(old, stays, new, factory)
                 sweep(directory, built.manifest)
         except Damage as error:
             raise manifests.damaged(directory, str(error)) from error
@@ -173,7 +183,7 @@ class _Change:
     def _written(
         self,
         old: IndexStore | None,
-        keeps: Callable[[str, Dialogue], bool],
+        stays: Stays,
         new: New | None,
         factory: str | None,
     ) -> Built:
@@ -181,7 +191,10 @@ class _Change:
         building = Generation(self._directory / (BUILDING + name))
         model = identity(self._embed_model)
         try:
-            rows = building.write_replies(self._rows(old, keeps, new))
+            rows = building.write_replies(self._rows(old, stays, new))
+            if new is not None and self.cleaner.shared:
+                building.share(self.cleaner.shared, new[0])
+                self._rows_of[new[0]] += len(self.cleaner.shared)
             self._check(rows, new)
             building.write_bm25()
             dimension, embedded = building.write_vectors(
@@ -198,7 +211,11 @@ class _Change:
                 embed_model=model,
                 dimension=dimension,
                 factory=factory,
-                sources=[source for source in sources if self._rows_of[source.name]],
+                sources=[
+                    source.model_copy(update={"rows": self._rows_of[source.name]})
+                    for source in sources
+                    if self._rows_of[source.name]
+                ],
                 built_at=datetime.now(UTC).replace(microsecond=0),
                 rows=rows,
                 generation=GENERATION + name,
@@ -210,25 +227,28 @@ class _Change:
         finally:
             shutil.rmtree(building.folder, ignore_errors=True)
         cleaning = None if new is None else self.cleaner.report()
-        return Built(manifest, embedded, rows - embedded, self._removed, cleaning)
+        return Built(manifest, embedded, rows - embedded, self._removed, cleaning, self._released)
 
     def _rows(
         self,
         old: IndexStore | None,
-        keeps: Callable[[str, Dialogue], bool],
+        stays: Stays,
         new: New | None,
     ) -> Iterator[Kept]:
-        for source, row in [] if old is None else old.rows():
-            if keeps(source, row):
-                self.cleaner.know(row)
-                self._rows_of[source] += 1
-                yield source, row
+        position = 0
+        for sources, row in [] if old is None else old.rows():
+            if left := stays(sources, row):
+                self._released += len(left) < len(sources)
+                self.cleaner.know(row, position)
+                self._rows_of.update(left)
+                position += 1
+                yield left, row
             else:
                 self._removed += 1
         if new is not None:
             for row in new[2]:
                 self._rows_of[new[0]] += 1
-                yield new[0], row
+                yield (new[0],), row
 
     def _check(self, rows: int, new: New | None) -> None:
         if new is not None and self._rows_of[new[0]] == 0:

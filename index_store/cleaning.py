@@ -64,10 +64,12 @@ class Cleaner:
         self._dropped: Counter[str] = Counter()
         self._changed: Counter[str] = Counter()
         self._seen: set[int] = set()
+        self._known: dict[int, int] = {}  # by what makes a duplicate, the position
+        self.shared: set[int] = set()  # positions of known rows that came again
 
-    def know(self, dialogue: Dialogue) -> None:
-        """Take note of a clean row that is kept already."""
-        self._seen.add(_key(dialogue))
+    def know(self, dialogue: Dialogue, position: int) -> None:
+        """Take note of a clean row that is kept already, at that position."""
+        self._known[_key(dialogue)] = position
 
     def keep(self, rows: Iterable[Dialogue]) -> Iterator[Dialogue]:
         """Yield the good rows, cleaned, in their order."""
@@ -90,7 +92,10 @@ class Cleaner:
             key = _key(dialogue)
             if why := self._unwanted(dialogue, reply):
                 self._dropped[why] += 1
-            elif key in self._seen:
+            elif (place := self._known.get(key)) is not None and place not in self.shared:
+                self._dropped["held by another source already"] += 1
+                self.shared.add(place)
+            elif place is not None or key in self._seen:
                 self._dropped["duplicate"] += 1
             else:
                 self._seen.add(key)

@@ -52,6 +52,10 @@ class Generation:
         """Write the rows as they come; how many there are."""
         return replies.write(self.folder / REPLIES, self.folder / IDS, rows)
 
+    def share(self, positions: Iterable[int], source: str) -> None:
+        """Note that `source` holds the rows at `positions`, too."""
+        replies.share(self.folder / REPLIES, positions, source)
+
     def write_vectors(
         self, embed_model: str, old: Embedded | None, journal: Journal, progress: bool
     ) -> tuple[int, int]:

@@ -45,13 +45,15 @@ class FileRecord(BaseModel):
 
 
 class Source(BaseModel):
-    """Where rows came from, as `--source` and `--limit` said, and what cleaning did to them."""
+    """Where rows came from, as `--source` and `--limit` said, what cleaning did to them, and how
+    many of them are left; `rows` is None in an index of before it was counted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     limit: int | None
     cleaning: Cleaning
+    rows: int | None = None
 
 
 class Manifest(BaseModel):

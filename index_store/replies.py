@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 BATCH = 1000  # rows that are in memory at once
 
-Kept = tuple[str, Dialogue]  # a dialogue, and the name of the source that it came from
+BETWEEN = "\n"  # names of sources
+
+Kept = tuple[tuple[str, ...], Dialogue]  # the names of the sources that hold it; a dialogue
 
 
 class Damage(ValueError):
@@ -44,7 +46,7 @@ def write(path: Path, ids: Path, rows: Iterable[Kept]) -> int:
         database.execute("BEGIN")
         unread = iter(rows)
         while batch := list(islice(unread, BATCH)):
-            marked = [(dialogue.id, source, dialogue) for source, dialogue in batch]
+            marked = [(row.id, BETWEEN.join(sources), row) for sources, row in batch]
             database.executemany(
                 "INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?)",
                 (
@@ -56,6 +58,18 @@ def write(path: Path, ids: Path, rows: Iterable[Kept]) -> int:
         database.execute("COMMIT")
     ids.write_bytes(written.tobytes())
     return len(written)
+
+
+def share(path: Path, positions: Iterable[int], source: str) -> None:
+    """Note that `source` holds the rows at `positions`, too. Raises sqlite3.Error."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode = OFF")
+        database.execute("BEGIN")
+        database.executemany(
+            "UPDATE replies SET source = source || ? WHERE position = ?",
+            ((BETWEEN + source, position) for position in positions),
+        )
+        database.execute("COMMIT")
 
 
 class Replies:
@@ -87,7 +101,7 @@ class Replies:
         return found
 
     def all(self) -> Iterator[Kept]:
-        """Every dialogue with its source, by position. Raises Damage like `read`."""
+        """Every dialogue with its sources, by position. Raises Damage like `read`."""
         for start in range(0, len(self.ids), BATCH):
             with self._reading:
                 rows = self._database.execute(
@@ -95,10 +109,10 @@ class Replies:
                     "WHERE position >= ? ORDER BY position LIMIT ?",
                     (start, BATCH),
                 ).fetchall()
-            for expected, (position, source, *texts) in enumerate(rows, start):
+            for expected, (position, sources, *texts) in enumerate(rows, start):
                 dialogue = Dialogue(*texts)
                 self._check(expected, dialogue if position == expected else None)
-                yield source, dialogue
+                yield tuple(sources.split(BETWEEN)), dialogue
             if len(rows) != min(BATCH, len(self.ids) - start):
                 raise Damage("rows of replies.sqlite are missing")
 

@@ -171,7 +171,7 @@ class IndexStore:
             raise manifests.damaged(self._directory, str(error), self.manifest) from error
 
     def rows(self) -> Iterator[Kept]:
-        """Every dialogue with the name of its source, by position. Raises Damage."""
+        """Every dialogue with the names of its sources, by position. Raises Damage."""
         return self._replies.all()
 
     def vectors(self, positions: Any) -> np.ndarray[Any, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
+from agent import cli
 from index_store import build as building
 from index_store import generation
 from index_store import manifest as manifests
@@ -62,10 +63,95 @@ def test_rows_are_added_and_found(index: Path, embedding: HuggingFaceEmbedding) 
         assert hit.doctor == MORE[1].doctor
 
 
-def test_rows_that_are_there_are_not_added_again(index: Path, dialogues: list[Dialogue]) -> None:
-    with pytest.raises(StoreError, match=r"no usable rows in twice.*12 duplicate"):
-        add(dialogues, index, EMBEDDED, source="twice", progress=False)
-    assert len(texts(index)) == 12
+def rows_of(directory: Path) -> dict[str, int | None]:
+    return {source.name: source.rows for source in manifests.read(directory).sources}
+
+
+def test_rows_that_two_sources_share_are_held_by_both(
+    index: Path, dialogues: list[Dialogue]
+) -> None:
+    twins = [*dialogues[:3], MORE[0], dialogues[0]]
+    built = add(twins, index, EMBEDDED, source="twins.jsonl", progress=False)
+    assert (built.embedded, built.manifest.rows) == (1, 13)
+    assert built.cleaning is not None
+    assert built.cleaning.dropped == {"held by another source already": 3, "duplicate": 1}
+    assert rows_of(index) == {"rows.jsonl": 12, "twins.jsonl": 4}
+
+    built = remove(lambda name, _: name == "rows.jsonl", index, EMBEDDED)
+    assert (built.removed, built.released, built.embedded) == (9, 3, 0)
+    assert texts(index) == {row.doctor for row in twins}
+    assert rows_of(index) == {"twins.jsonl": 4}
+
+
+def test_a_source_that_comes_again_without_a_shared_row_lets_go_of_it(
+    index: Path, dialogues: list[Dialogue]
+) -> None:
+    add([dialogues[0], *MORE], index, EMBEDDED, source="more.jsonl", progress=False)
+    add(MORE, index, EMBEDDED, source="more.jsonl", progress=False)
+    assert rows_of(index) == {"rows.jsonl": 12, "more.jsonl": 2}
+    compact(index, EMBEDDED)
+    assert rows_of(index) == {"rows.jsonl": 12, "more.jsonl": 2}
+
+
+def test_a_row_that_is_removed_by_its_id_is_gone_from_all_sources(
+    index: Path, dialogues: list[Dialogue]
+) -> None:
+    add(dialogues[:2], index, EMBEDDED, source="twins.jsonl", progress=False)
+    remove(lambda _, row: row.id == dialogues[0].id, index, EMBEDDED)
+    assert dialogues[0].doctor not in texts(index)
+    assert rows_of(index) == {"rows.jsonl": 11, "twins.jsonl": 1}
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """`medraft index` with these; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["medraft", "index", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(str(ended.value.code))
+
+
+def test_info_tells_how_many_rows_are_left(
+    index: Path,
+    dialogues: list[Dialogue],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    remove(lambda _, row: row.id == dialogues[0].id, index, EMBEDDED)
+    assert run(monkeypatch, "info", "--dir", str(index)) == 0
+    assert "11 from rows.jsonl: 12 read, 12 kept." in capsys.readouterr().out
+
+
+def test_an_unknown_id_among_known_ones_is_told(
+    index: Path,
+    dialogues: list[Dialogue],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ("remove", dialogues[0].id, "f" * 16, "--dir", str(index))
+    assert run(monkeypatch, *arguments) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("1 replies are removed")
+    assert said.err == f"There is no reply {'f' * 16}.\n"
+
+
+def test_an_unknown_source_is_told_with_those_there_are(
+    index: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(MORE, index, EMBEDDED, source="more.jsonl", progress=False)
+    assert run(monkeypatch, "remove", "--source", "rows.json", "--dir", str(index)) == 2
+    assert "no source rows.json in" in (said := capsys.readouterr().err)
+    assert "it has rows.jsonl, more.jsonl" in said
+
+
+def test_a_mistyped_folder_is_not_left_behind(index: Path, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(StoreError, match="There is no index in"):
+        backup(nowhere, tmp_path / "backup.tar")
+    (tmp_path / "notes.tar").write_text("no archive")
+    for archive in ("absent.tar", "notes.tar"):
+        with pytest.raises(StoreError, match="cannot be restored"):
+            restore(tmp_path / archive, nowhere)
+    assert not nowhere.exists() and not (tmp_path / "backup.tar").exists()
 
 
 def test_a_source_is_replaced(index: Path) -> None:

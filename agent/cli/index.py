@@ -113,17 +113,25 @@ def remove(
     directory: Dir = None,
 ) -> None:
     """Remove replies: their text, their vectors and their words."""
+    from index_store import manifest
     from index_store.build import remove
 
     settings = settings_module.load()
     target = directory or settings.index_dir
     if not ids and source is None and not containing:
         raise AgentError("Nothing is named to be removed: give ids, --source or --containing.")
+    known = [each.name for each in manifest.read(target).sources]
+    if source is not None and source not in known:
+        raise AgentError(f"There is no source {source} in {target}: it has {', '.join(known)}.")
     wanted, words = set(ids or ()), " ".join((containing or "").casefold().split())
+    met: set[str] = set()
 
     def unwanted(name: str, row: Dialogue) -> bool:
         texts = " ".join(f"{row.title} {row.patient} {row.doctor}".casefold().split())
-        return row.id in wanted or name == source or (bool(words) and words in texts)
+        if row.id in wanted:
+            met.add(row.id)
+            return True
+        return name == source or (bool(words) and words in texts)
 
     built = remove(unwanted, target, settings.embed_model)
     print(
@@ -131,6 +139,10 @@ def remove(
         f"{built.manifest.rows} are left. A page that runs uses the new index from its next "
         "search on. What backups, the source itself and stored conversations hold is not touched."
     )
+    if built.released:
+        print(f"{built.released} replies stay, because another source holds them, too.")
+    if unknown := sorted(wanted - met):
+        print(f"There is no reply {', '.join(unknown)}.", file=sys.stderr)
 
 
 @app.command("compact")
@@ -183,7 +195,8 @@ def info(
     size = sum(file.bytes for file in found.files.values())
     print(f"{found.rows} replies, built {found.built_at:%Y-%m-%d %H:%M} UTC")
     for source in found.sources:
-        print(f"from {source.name}: {source.cleaning}.")
+        left = "" if source.rows is None else f"{source.rows} "
+        print(f"{left}from {source.name}: {source.cleaning}.")
     print(
         f"{found.embed_model}, {found.dimension} dimensions, {found.factory}; "
         f"{size / 2**20:.1f} MiB on disk"
