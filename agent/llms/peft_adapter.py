@@ -7,7 +7,9 @@ engines.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,23 @@ from index_store.errors import first_sentence
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
+# Settings that make of an adapter more than a product of two matrices beside each linear layer.
+BEYOND = (
+    *("use_dora", "lora_bias", "modules_to_save", "layer_replication", "target_parameters"),
+    *("trainable_token_indices", "alora_invocation_tokens", "use_qalora", "use_bdlora"),
+    *("fan_in_fan_out",),
+)
 
 
 @dataclass(frozen=True)
 class Lora:
-    """An adapter's settings, and by module the sizes (rank, in) of A and (out, rank) of B."""
+    """An adapter's settings, and by module the sizes (rank, in) of A and (out, rank) of B, and what
+    their product is multiplied by."""
 
     folder: Path
     alpha: float
     sizes: dict[str, dict[str, tuple[int, int]]]
+    scales: dict[str, float]
 
     def check(self, model: str, linear: Mapping[str, tuple[int, int]]) -> None:
         """Raise AgentError unless `linear`, the (out, in) of a model's modules, has room for it."""
@@ -64,15 +74,56 @@ def read(folder: Path) -> Lora:
                 sizes.setdefault(module, {})[part[:1]] = tuple(tensors.get_slice(name).get_shape())
         alpha = float(config["lora_alpha"])
     except (ValueError, KeyError, TypeError, SafetensorError):
+        raise _damaged(folder, f"{CONFIG} or {WEIGHTS} cannot be read") from None
+    more = [name for name in BEYOND if config.get(name)]
+    if not plain or more:
         raise AgentError(
-            f"The adapter {folder} is damaged: {CONFIG} or {WEIGHTS} cannot be read."
-        ) from None
-    if not plain or config.get("use_dora"):
-        raise AgentError(
-            f"{folder} is no plain LoRA: the engines take one without DoRA and without bias, of "
-            "linear layers only."
+            f"{folder} is no plain LoRA{f' ({more[0]} is set)' if more else ''}: the engines take "
+            "one without DoRA and without bias, of linear layers only. Correct MEDRAFT_ADAPTER."
         )
-    return Lora(folder, alpha, sizes)
+    try:
+        wanted = _layers(config, sizes)
+        scales = {module: _scale(config, folder, module, sizes[module]) for module in wanted}
+    except (ValueError, KeyError, TypeError, re.error):
+        raise _damaged(folder, f"{CONFIG} or {WEIGHTS} cannot be read") from None
+    return Lora(folder, alpha, {module: sizes[module] for module in wanted}, scales)
+
+
+def _damaged(folder: Path, told: str) -> AgentError:
+    return AgentError(f"The adapter {folder} is damaged: {told}.")
+
+
+def _layers(config: dict[str, Any], modules: Iterable[str]) -> list[str]:
+    """The modules that PEFT gives weights to: those of `layers_to_transform`, if that is set."""
+    layers = config.get("layers_to_transform")
+    if layers is None or layers == []:
+        return list(modules)
+    wanted = {layers} if isinstance(layers, int) else set(layers)
+    patterns = config.get("layers_pattern") or r"[^.]*"
+    named = "|".join([patterns] if isinstance(patterns, str) else patterns)
+    found = {module: re.match(rf"(?:.*?\.)?(?:{named})\.(\d+)\.", module) for module in modules}
+    return [module for module, layer in found.items() if layer and int(layer[1]) in wanted]
+
+
+def _scale(
+    config: dict[str, Any], folder: Path, module: str, sizes: dict[str, tuple[int, int]]
+) -> float:
+    """What PEFT multiplies a module's B @ A by. Raises AgentError if its rank is not what the
+    settings say."""
+    rank = _of_module(config["r"], config.get("rank_pattern"), module)
+    alpha = _of_module(config["lora_alpha"], config.get("alpha_pattern"), module)
+    if not sizes["A"][0] == sizes["B"][1] == rank:
+        told = f"{module} has rank {sizes['A'][0]}, and {CONFIG} says {rank}"
+        raise _damaged(folder, told)
+    return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
+
+
+def _of_module(usual: float, patterns: Mapping[str, float] | None, module: str) -> float:
+    if not patterns:
+        return usual
+    from peft.utils.other import get_pattern_key
+
+    return patterns.get(get_pattern_key(list(patterns), module), usual)
 
 
 def linear_modules(checkpoint: str) -> dict[str, tuple[int, int]]:

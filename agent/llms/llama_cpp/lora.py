@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+LAYOUT = b"2"  # to be raised when the same adapter is to become another file
+
+
 def cached_gguf(adapter: Path, model: Path, folder: Path) -> Path:
     """`adapter` as a GGUF in `folder`, converted once for each content of the adapter.
 
@@ -26,7 +29,7 @@ def cached_gguf(adapter: Path, model: Path, folder: Path) -> Path:
     made for another model.
     """
     peft_adapter.read(adapter)
-    content = hashlib.sha256()
+    content = hashlib.sha256(LAYOUT)
     for name in (peft_adapter.CONFIG, peft_adapter.WEIGHTS):
         content.update((adapter / name).read_bytes())
     target = folder / f"{adapter.resolve().name}-{content.hexdigest()[:16]}-{model.stem}.gguf"
@@ -65,10 +68,18 @@ def write_gguf(adapter: Path, model: Path, target: Path) -> None:
     writer = GGUFWriter(target, architecture, endianess=GGUFEndian.LITTLE)
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", found.alpha)
+    # llama.cpp multiplies by alpha / rank, whatever PEFT multiplies by: B makes up for the rest. Of
+    # an alpha of 0 it thinks that there is none.
+    alpha = found.alpha or 1.0
+    writer.add_float32("adapter.lora.alpha", alpha)
     for key, tensor in load_file(adapter / peft_adapter.WEIGHTS).items():
         module, _, part = key.removeprefix(peft_adapter.PREFIX).rpartition(".lora_")
+        if module not in found.sizes:  # of a layer that is not to be changed
+            continue
         values = tensor.float().numpy()
+        rank = found.sizes[module]["A"][0]
+        if part.startswith("B"):
+            values = values * (found.scales[module] * rank / alpha)
         kind = places[module].rsplit(".", 1)[-1]
         if part.startswith("B") and architecture == "llama" and kind in heads:
             values = _permuted(values, heads[kind])
