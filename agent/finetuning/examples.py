@@ -44,7 +44,7 @@ CONVERSATIONS = Path(__file__).parent / "data" / "conversations.jsonl"
 HARD = slice(8, 40)
 HARD_SHARE = 0.5  # the other distractors are drawn from the whole data set
 SPARE = 10
-SINGLE = 0.2  # share of the prompts with documents that hold one
+SINGLE = 0.3  # share of the prompts with documents that hold one
 
 
 @dataclass(frozen=True)
@@ -110,16 +110,15 @@ class ExampleMaker:
         self._targets = TargetMaker(embed, self._random)
         self.counts: Counter[str] = Counter()
 
-    async def dialogue(self, dialogue: Dialogue, with_documents: bool | None = None) -> Example:
-        """One example of a dialogue; whether it has documents is drawn unless it is told."""
+    async def dialogue(self, dialogue: Dialogue) -> Example:
+        """One example of a dialogue."""
         draw = self._random.random
         history: list[ChatMessage] = []
         if draw() < self.recipe.multi_turn:
             earlier = self._random.choice(self._training)
             if earlier.patient != dialogue.patient:
                 history = _exchange(earlier)
-        if with_documents is None:
-            with_documents = draw() < self.recipe.documents
+        with_documents = draw() < self.recipe.documents
         return await self._example(history, dialogue.patient, dialogue.doctor, with_documents)
 
     async def conversation(self, messages: Sequence[dict[str, str]]) -> list[Example]:

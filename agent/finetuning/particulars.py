@@ -42,13 +42,21 @@ _DATE = re.compile(
     r"|july|august|september|october|november|december)\b",
     re.IGNORECASE,
 )
-_KIN = (
-    r"wi(?:fe|ves)|husbands?|sons?|daughters?|mothers?|fathers?|mums?|moms?|dads?|sisters?"
-    r"|brothers?|aunts?|uncles?|cousins?|grand\w+|gran|nans?|nephews?|nieces?|partners?"
-    r"|(?:girl|boy)friends?|bab(?:y|ies)|child(?:ren)?|boys?|girls?|kids?|toddlers?|twins?"
-    r"|neighbours?|colleagues?|boss|friends?"
+_WOMEN = (
+    r"wi(?:fe|ves)|daughters?|mothers?|mums?|moms?|sisters?|aunts?|nieces?|grand(?:ma|mother|daughter)s?"
+    r"|gran|nans?|girlfriends?|girls?|wom[ae]n|lady|she|her|hers|herself|f|female"
 )
-_OTHERS = re.compile(rf"\b(?:{_KIN}|he|she|him|her|his|hers|himself|herself)\b", re.IGNORECASE)
+_MEN = (
+    r"husbands?|sons?|fathers?|dads?|papa|brothers?|uncles?|nephews?|grand(?:pa|dad|father|son)s?"
+    r"|boyfriends?|boys?|m[ae]n|he|him|his|himself|m|male"
+)
+_ANYBODY = (
+    r"cousins?|partners?|bab(?:y|ies)|child(?:ren)?|kids?|toddlers?|infants?|twins?|neighbours?"
+    r"|colleagues?|boss|friends?|mate"
+)
+_PEOPLE = tuple(
+    re.compile(rf"\b(?:{words})\b", re.IGNORECASE) for words in (_WOMEN, _MEN, _ANYBODY)
+)
 # What nearly every patient has, and a reply may call theirs.
 _COMMON = (
     r"own|doctors?|gp|pharmacist|pharmacy|midwife|nurse|dentist|optician|physiotherapist|surgery"
@@ -64,9 +72,11 @@ _TOLD = (
     r"|sa[wy]|wrote|write|noticed?|told|gave|give|report(?:ed)?|list(?:ed)?|asked?|tried|found"
     r"|read|fear|worry|worried|think|thought|suspect|sound|seem|live|work|already|still|both"
     r"|got|went|came|put|spotted|lost|gained|weigh|smoke|drink|want|ate|aren't|don't|didn't"
-    r"|haven't|weren't"
+    r"|haven't|weren't|truly|really|clearly"
 )
-_STATED = re.compile(rf"\byou(?:['\u2019](?:re|ve|d) \w+|,? (?:{_TOLD})\b)", re.IGNORECASE)
+_STATED = re.compile(
+    rf"\byou(?:['\u2019](?:re|ve|d) \w+|,? (?:{_TOLD})\b)|\b(?:for|in|like) you\b", re.IGNORECASE
+)
 # How a sentence begins that needs the one before it, or that answers the first patient.
 _HANGS = re.compile(
     r"(?:it|its|this|that|these|those|they|their|them|both|neither|either|another|such|here|one"
@@ -74,6 +84,9 @@ _HANGS = re.compile(
     r"|hence|instead|since|given|seeing|as for|regarding|with (?:a|an|the|your|that|this)|most of"
     r"|each|none|some of|two|three|yes|no|not|because|although|though|however|rather|in your"
     r"|(?:only|either|all) (?:then|way|this|that)|the (?:same|other|latter|former|others?|second)"
+    r"|before (?:leaving|you (?:leave|go|travel))|on the way|(?:un)?till? then|after (?:that|this)"
+    r"|once (?:he|she|it|they|that|this)|afterwards|meanwhile|while (?:you wait|waiting)|by then"
+    r"|tell (?:them|him|her)|for (?:her|him|now)|do telephone"
     r"|what|whatever|your (?!doctor|gp|pharmacist|midwife|nurse|dentist)\w+"
     r"|you (?!can|may|should|need|could|might|must|will|do not))\b",
     re.IGNORECASE,
@@ -140,7 +153,7 @@ def stands_alone(sentence: str) -> bool:
 
 
 def _of_their_people(sentence: str, message: str) -> bool:
-    return _OTHERS.search(sentence) is not None and _OTHERS.search(message) is None
+    return any(kind.search(sentence) and not kind.search(message) for kind in _PEOPLE)
 
 
 def _states(sentence: str, message: str) -> bool:

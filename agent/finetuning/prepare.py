@@ -86,11 +86,7 @@ async def prepare(
             for _ in range(recipe.rounds)
             for dialogue in parts["train"]
         ]
-        validation = [
-            await maker.dialogue(dialogue, with_documents)
-            for dialogue in parts["validation"]
-            for with_documents in (False, True)
-        ]
+        validation = [await maker.dialogue(dialogue) for dialogue in parts["validation"]]
         for line in CONVERSATIONS.read_text(encoding="utf-8").splitlines():
             messages = json.loads(line)["messages"]
             part = validation if split(messages[0]["content"]) == "validation" else train

@@ -18,7 +18,7 @@ class Recipe:
     """What the examples are made of; docs/finetuning.md argues for the numbers."""
 
     rounds: int = 1  # examples of each dialogue, its documents drawn anew
-    documents: float = 0.7  # share with documents; the rest trains `fine-tuned`
+    documents: float = 0.9  # share with documents; the rest trains `fine-tuned`
     oracle: float = 0.8  # P: share of those that hold a relevant document
     distractors: int = 1  # k
     altered: float = 0.2  # share of those with other numbers and medicines
@@ -36,7 +36,7 @@ class Training:
     batch_size: int = 8
     at_once: int = 4
     four_bit: bool = False
-    evaluations: int = 8  # over the whole run
+    evaluations: int = 4  # over the whole run
     patience: int = 2  # evaluations without a better validation loss, then the run ends
     seed: int = 0
 
