@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ENCODING = "utf-8-sig"  # of `.env`: editors on Windows put a mark before it
 ROOM = 256  # tokens that a prompt needs at the least, beside the answer
 
+ClaimsMode = Literal["checked", "marked", "raw"]
+
 
 class Settings(BaseSettings):
     """What a run needs to know. Field `x` is read from MEDRAFT_X."""
@@ -118,6 +120,12 @@ class Settings(BaseSettings):
     )
     top_p: float = Field(
         0.9, gt=0, le=1, description="The share of probability that tokens are drawn from."
+    )
+    claims: ClaimsMode = Field(
+        "checked",
+        description="A sentence with a dose, a medicine, to stop one or not to be seen, that "
+        "neither a shown reply nor the patient's own words bear: checked (asked for anew, or left "
+        "out), marked ([?]), or raw (to measure an LLM).",
     )
 
     database_url: SecretStr | None = Field(

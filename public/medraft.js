@@ -31,7 +31,7 @@ if (!localStorage.getItem("vite-ui-theme")) localStorage.setItem("vite-ui-theme"
 // A mark in an answer, [1], opens the source whose button stands below the answer
 // (agent/page/sources.py).
 document.addEventListener("click", (click) => {
-  const mark = click.target.closest?.('a[href^="#source-"]');
+  const mark = click.target.closest?.('a[href^="#source-"], a[href="#no-source"]');
   if (!mark) return;
   click.preventDefault();
   document.getElementById(decodeURIComponent(mark.hash.slice(1)))?.click();

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -312,12 +313,16 @@ async def chat(
 
 
 QUESTION = ("user_message", COMPLAINT)
-ANSWERED = "Two plus two is four."  # no source says so, and none is marked
+ANSWERED = "Two plus two is four."
+UNSOURCED = re.compile(
+    r" \[\\\[\u2013\\\]\]\(#no-source [^)]*\)"
+)  # the mark behind it: no source says so
 
 
 def said(chat: Chat) -> list[str]:
     """What stands on the screen, one line a message."""
-    return [text.strip().split("\n")[-1] for _, text in chat.screen.messages()]
+    texts = [UNSOURCED.sub("", text) for _, text in chat.screen.messages()]
+    return [text.strip().split("\n")[-1] for text in texts]
 
 
 async def hold(chat: Chat, state: str) -> None:
@@ -534,6 +539,8 @@ async def test_an_answer_keeps_what_is_known_of_it(chat: Chat) -> None:
     assert about["route"]["reason"] == "retrieval is set to always"
     assert about["timing"]["tokens"] == 4
     assert about["answer"].endswith(ANSWERED)
+    assert about["unsourced"] == [len(about["answer"])]
+    assert UNSOURCED.search(thread["steps"][-1]["output"])
     assert len(about["sources"]) == 2
     (step,) = [s for s in thread["steps"] if s["type"] == "retrieval"]
     for fact in ("Behaviour: RAG", "retrieval is set to always (score ", "Sources: 2"):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from llama_index.core.schema import NodeWithScore
 from playwright.sync_api import Locator, Page, expect
 
 from agent.chat.events import Retrieved
 from agent.chat.support import Supported
-from agent.page.sources import _marked, numbered, payloads
+from agent.page.sources import _marked, linked, marked, payloads, unsourced
 from index_store.dataset import Dialogue
 from index_store.node import reply_node
 
@@ -43,8 +44,31 @@ def test_a_reply_is_used_or_not_or_left_out() -> None:
     assert ended[0]["passages"] == [[0, 17]]
     stopped = payloads(found(), False)
     assert [payload["use"] for payload in stopped] == ["unknown", "unknown", "left_out"]
-    assert numbered("Rest in the dark. Hurrah!", ended) == "Rest in the dark. [1] Hurrah!"
-    assert numbered("Rest in the dark. Hurrah!", stopped) == "Rest in the dark. Hurrah!"
+    both = payloads(found(), False, [Supported(0, 17, 1, (0, 17), 1.0, also=(2,))])
+    assert [payload["use"] for payload in both] == ["used", "used", "left_out"]
+
+
+def test_a_citation_leads_to_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.page.sources.say", lambda key, **values: f"Source {values}")
+    ended = payloads(found(), False, [])
+    shown = linked("Rest in the dark. [1] Eat [7]. [?]", ended, "id")
+    assert shown.startswith('Rest in the dark. [\\[1\\]](#source-id-1 "Source')
+    assert shown.endswith("Eat [7]. [?]")
+
+
+def test_a_sentence_without_a_source_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.page.sources.say", lambda key: "None")
+    answer = (
+        "Thank you for writing. Rest in the dark. [1] Dance aloud! See a doctor soon. Is it so?"
+    )
+    cut = [(0, 22), (23, 40), (45, 57), (58, 75), (76, 86)]
+    support = [Supported(s, e, 1 if s == 23 else None, None, 0.5) for s, e in cut]
+    ends = unsourced(answer, support)
+    assert [answer[:end] for end in ends] == [
+        "Thank you for writing. Rest in the dark. [1] Dance aloud!"
+    ]
+    assert "[1] Dance aloud! [\u2013] See" in marked(answer, ends, markdown=False)
+    assert 'Dance aloud! [\\[\u2013\\]](#no-source "None") See' in marked(answer, ends)
 
 
 def test_a_passage_is_bold_and_all_else_is_text() -> None:

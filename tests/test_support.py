@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from agent.chat.support import Embed, sentences, support
+from agent.chat.support import Embed, Sources, sentences, states, support
 from agent.routing.embedding import TurnEmbedding
 from agent.settings import ROOT
 
@@ -52,6 +52,27 @@ def test_sentences() -> None:
     ]
     assert split("¿Le duele? Él descansa.") == ["¿Le duele?", "Él descansa."]
     assert split("") == split(" \n ") == []
+
+
+def test_a_citation_belongs_to_its_sentence() -> None:
+    assert split("Rest. [1] Drink [2]. Sleep.") == ["Rest. [1]", "Drink [2].", "Sleep."]
+
+
+def test_what_states_something() -> None:
+    for said in ("Rest in the dark.", "The acid comes up.", "Duerma sobre el lado izquierdo."):
+        assert states(said)
+    for said in ("Thank you.", "I hope this helps.", "How long?", '"Does it hurt?"', "Gracias."):
+        assert not states(said)
+    assert not states("If it gets worse, please see your doctor.")
+    assert not states("Acuda al médico si empeora.")
+
+
+def test_a_source_that_is_cited_goes_first_where_it_says_so() -> None:
+    held = Sources(["Rest in the dark.", "Rest in the dark, and drink.", ACNE], never)
+    for cited, source, also in (((), 1, ()), ((2,), 2, ()), ((2, 1), 2, (1,)), ((3, 2), 2, ())):
+        told = held.support("Rest in the dark.", cited)
+        assert told is not None and (told.source, told.also) == (source, also)
+    assert held.support("Yes.") is None
 
 
 @pytest.mark.parametrize("text", ["a. " * 30_000, ".'" * 50_000, " " * 100_000, "- 1. " * 20_000])

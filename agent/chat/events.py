@@ -10,6 +10,7 @@ from agent.behaviour import Behaviour
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
 
+    from agent.chat.claims import Kind
     from agent.chat.support import Supported
     from agent.routing.router import Route
 
@@ -88,16 +89,38 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Unborne:
+    """A sentence of the answer, from `start` to `end`, with claims that neither a shown reply nor
+    the patient bears, and their kinds; it is only there where claims are not checked."""
+
+    start: int
+    end: int
+    kinds: list[Kind]
+
+
+@dataclass
+class Claims:
+    """What became of claims that nobody bears (agent.chat.claims): how often a sentence was asked
+    for anew, how many were left out, and those that stand in the answer."""
+
+    asked_anew: int = 0
+    left_out: int = 0
+    unborne: list[Unborne] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Finished:
     """The answer is whole: the LLM ended it (`ended`), or it was cut where it was long enough or
     began to repeat itself. A stopped one does not get here. `support` tells which of its sentences
-    a source supports, by the source's number in `Retrieved.sources`, from 1. `speaker` is who gave
-    it; None: nobody said a word."""
+    a source supports, by the source's number in `Retrieved.sources`, from 1; in the answer its
+    citation, [1], stands behind the sentence. `speaker` is who gave it; None: nobody said a
+    word."""
 
     answer: str
     timing: Timing = field(default_factory=Timing)
     ended: bool = True
     support: list[Supported] = field(default_factory=list)
+    claims: Claims = field(default_factory=Claims)
     speaker: Speaker | None = None
 
 

@@ -38,12 +38,14 @@ def part(event: Event) -> dict[str, Any]:
                 "sources": [source(found) for found in sources],
                 "left_out": [source(found) for found in left_out],
             }
-        case Finished(answer, timing, ended, support):
+        case Finished(answer, timing, ended, support, claims, speaker):
             return {
                 "answer": answer,
+                "speaker": speaker,
                 "ended": ended,
                 "timing": asdict(timing),
                 "support": [asdict(sentence) for sentence in support],
+                "claims": asdict(claims),
             }
     return {}
 
@@ -61,10 +63,12 @@ def unanswered(engine: PatientChatEngine, question: str) -> dict[str, Any]:
         "emergency_notice": None,
         "advice": None,
         "answer": "",
+        "speaker": None,
         "ended": False,
         "sources": [],
         "left_out": [],
         "support": [],
+        "claims": None,
         "timing": None,
     }
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -45,12 +45,13 @@ STEM = 5  # letters: as good as a stemmer here, and for any language
 Span = tuple[int, int]
 
 # A line ends a sentence, and so does a full stop before a capital letter: neither "e.g. rest" nor
-# "5 p.m. today" has one.
+# "5 p.m. today" has one. Citations, [1], stand behind it.
 _END = re.compile(
-    r"\n\s*|(?<=[.!?…])[\"'\u201d\u2019)\]*_]*(?<!\bDr\.)(?<!\bMr\.)(?<!\bMrs\.)\s+"
+    r"\n\s*|(?<=[.!?…])[\"'\u201d\u2019)\]*_]*(?<!\bDr\.)(?<!\bMr\.)(?<!\bMrs\.)"
+    r"(?: \[\d{1,2}\])*\s+"
     r"(?=[\"'\u201c\u2018(\[*_¿¡]*[^\W\d_a-zß-ÿ])"
 )
-_ITEM = re.compile(r"\s*(?:(?:\d{1,2}[.)]|[-*•\u2013])\s+)*")  # the mark of a list's item
+ITEM = re.compile(r"\s*(?:(?:\d{1,2}[.)]|[-*•\u2013])\s+)*")  # the mark of a list's item
 _WORD = re.compile(r"\w+|[,;:]")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _EMPTY = frozenset((*STOPWORDS_EN_PLUS, *STOPWORDS_SPANISH))
@@ -60,12 +61,26 @@ _NEGATION = re.compile(
 )
 
 
+_ASIDE = re.compile(
+    r"^\W*(?:hello|hi|dear|thanks?|welcome|sorry|i am sorry|i'm sorry|i understand|i hope"
+    r"|good luck|take care|get well|here is what|please (?:tell|write|let|ask)|let me know"
+    r"|write again|best wishes|regards|hola|gracias|lo siento|entiendo|espero|cu[ií]dese"
+    r"|por favor,? (?:d[ií]ga|escr))"
+    r"|\b(?:see|visit|consult|ask|call|ring|phone|tell|contact|talk to|speak (?:to|with)|seen by"
+    r"|examined by|consulte|acuda|vaya|visite|llame|pregunte)\b.{0,40}\b(?:doctors?|gp|physician"
+    r"|specialist|pharmacist|nurse|midwife|dentist|clinic|hospital|emergency|somebody|someone"
+    r"|m[eé]dic[oa]|farmac[eé]utic[oa]|enfermer[oa]|urgencias|centro de salud)",
+    re.IGNORECASE,
+)
+
+
 @dataclass(frozen=True)
 class Supported:
     """A sentence of the answer, from `start` to `end`, and the source that supports it best.
 
     `source` is its number, from 1, and `passage` where its sentence begins and ends; both are
-    None if none supports it. `score` is at most 1.
+    None if none supports it. `score` is at most 1. `also` are other sources that support it and
+    that the sentence cites.
     """
 
     start: int
@@ -73,31 +88,65 @@ class Supported:
     source: int | None
     passage: Span | None
     score: float
+    also: tuple[int, ...] = ()
+
+
+class Sources:
+    """The replies that an answer is held against, sentence by sentence, as it comes."""
+
+    def __init__(self, texts: Sequence[str], embed: Embed) -> None:
+        self._embed = embed
+        self._passages = [
+            _Sentence(text, span, number)
+            for number, text in enumerate(texts, start=1)
+            for span in sentences(text)
+        ]
+
+    def support(self, text: str, cited: Sequence[int] = ()) -> Supported | None:
+        """What supports a sentence: the sources that it cites, as far as they do, or else any. None
+        if it says nothing. `start` is 0.
+
+        What is taken from a source in its own words costs nothing; otherwise it is embedded, with
+        the sentences of the sources that share words with it: call it off the event loop.
+        """
+        said = _Sentence(text, (0, len(text)))
+        if len(said.words) < CONTENT_WORDS:
+            return None
+        each = [self._of(said, number) for number in dict.fromkeys(cited)]
+        if bearing := [found for found in each if found.source is not None]:
+            also = tuple(found.source for found in bearing[1:] if found.source is not None)
+            return replace(bearing[0], also=also)
+        return self._of(said, None)
+
+    def _of(self, said: _Sentence, number: int | None) -> Supported:
+        passages = [p for p in self._passages if number in (None, p.source)]
+        near = _nearest(said, passages)
+        if not near or near[0][0] >= ENOUGH_WORDS:
+            return _best(said, near, {})
+        texts = list(dict.fromkeys([said.text, *(passage.text for _, passage in near)]))
+        return _best(said, near, dict(zip(texts, self._embed(texts), strict=True)))
 
 
 def support(answer: str, sources: Sequence[str], embed: Embed) -> list[Supported]:
-    """Every sentence of `answer` that says something, in order.
+    """Every sentence of `answer` that says something, in order."""
+    held = Sources(sources, embed)
+    found = []
+    for start, end in sentences(answer):
+        if told := held.support(answer[start:end]):
+            found.append(replace(told, start=start, end=end))
+    return found
 
-    What is taken from a source in its own words costs nothing; otherwise the time goes into
-    embedding the sentences of the answer, and of the sources those that share words with one:
-    call it off the event loop.
-    """
-    passages = [
-        _Sentence(source, span, number)
-        for number, source in enumerate(sources, start=1)
-        for span in sentences(source)
-    ]
-    said = [_Sentence(answer, span) for span in sentences(answer)]
-    said = [sentence for sentence in said if len(sentence.words) >= CONTENT_WORDS]
-    near = [_nearest(sentence, passages) for sentence in said]
-    unsure = [
-        [sentence, *(passage for _, passage in found)]
-        for sentence, found in zip(said, near, strict=True)
-        if found and found[0][0] < ENOUGH_WORDS
-    ]
-    texts = list(dict.fromkeys(each.text for together in unsure for each in together))
-    vectors = dict(zip(texts, embed(texts), strict=True)) if texts else {}
-    return [_best(sentence, found, vectors) for sentence, found in zip(said, near, strict=True)]
+
+def sentence_end(text: str) -> int | None:
+    """Where the second sentence of a text begins, or None if the first has not ended in it."""
+    found = _END.search(text)
+    return found.end() if found else None
+
+
+def states(sentence: str) -> bool:
+    """Whether a sentence states something of medicine, and is no question, no courtesy and no
+    advice to have oneself looked at, which need no source."""
+    return not sentence.rstrip("\"'\u201d\u2019)*_ ").endswith("?") and not _ASIDE.search(sentence)
 
 
 def sentences(text: str) -> Iterator[Span]:
@@ -107,10 +156,26 @@ def sentences(text: str) -> Iterator[Span]:
     for match in (*_END.finditer(text), None):
         # What closes the sentence, such as a quotation mark, stands before the space.
         end = match.end() if match else len(text)
-        begin = start + len(_ITEM.match(text[start:end])[0])  # type: ignore[index]  # matches ""
+        begin = start + len(ITEM.match(text[start:end])[0])  # type: ignore[index]  # matches ""
         if re.search(r"\w", text[begin:end]):
             yield begin, begin + len(text[begin:end].rstrip())
         start = end
+
+
+def content_words(text: str) -> dict[str, bool]:
+    """Stems of a sentence's content words, and whether they are negated."""
+    stems: dict[str, bool] = {}
+    left = 0
+    for word in _WORD.findall(re.sub(r"['\u2019]", "", text.lower())):
+        if word in ",;:":
+            left = 0
+        elif _NEGATION.fullmatch(word):
+            left = NEGATED
+        else:
+            if word not in _EMPTY:
+                stems[word[:STEM]] = left > 0
+            left -= 1
+    return stems
 
 
 @dataclass(frozen=True)
@@ -127,19 +192,8 @@ class _Sentence:
 
     @cached_property
     def words(self) -> dict[str, bool]:
-        """Stems of its content words, and whether they are negated."""
-        stems: dict[str, bool] = {}
-        left = 0
-        for word in _WORD.findall(re.sub(r"['\u2019]", "", self.text.lower())):
-            if word in ",;:":
-                left = 0
-            elif _NEGATION.fullmatch(word):
-                left = NEGATED
-            else:
-                if word not in _EMPTY:
-                    stems[word[:STEM]] = left > 0
-                left -= 1
-        return stems
+        """`content_words` of it."""
+        return content_words(self.text)
 
 
 def _nearest(sentence: _Sentence, passages: Sequence[_Sentence]) -> list[tuple[float, _Sentence]]:

@@ -1,4 +1,4 @@
-"""One turn, step by step: triage, route, retrieve, prompt, answer, support.
+"""One turn, step by step: triage, route, retrieve, prompt, answer.
 
 Owns their order, and that the words for an emergency depend on nothing but the message: neither on
 an index nor an LLM, loaded, loading or broken. Does not know how the parts do their work, what is
@@ -11,28 +11,27 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
+from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from agent.behaviour import Behaviour, LLMChoice, Retrieval, behaviour
+from agent.chat.answering import Answering
+from agent.chat.claims import Borne
 from agent.chat.events import (
     Advice,
     Delta,
     Emergency,
     Event,
     Finished,
-    Notice,
     Retrieved,
     Routed,
-    Speaker,
     Timing,
-    Waiting,
 )
-from agent.chat.length import StopStrings, is_enough
+from agent.chat.marks import without_marks
 from agent.chat.prompting import Prompt, prompt
-from agent.chat.support import support
+from agent.chat.support import Sources
 from agent.llms.interface import ChatLLM, Engine, Sampling, as_dicts
 from agent.routing.embedding import TurnEmbedding
 from agent.routing.query import query
@@ -90,8 +89,6 @@ class Turn:
     _start: float = field(default_factory=time.perf_counter)
     _timing: Timing = field(default_factory=Timing)
     _judged: list[Verdict] = field(default_factory=list)  # of the patient's earlier messages
-    _answer: str = ""
-    _ended: bool = True
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """What happens, in order. Raises AgentError or StoreError, which are for the patient."""
@@ -100,7 +97,7 @@ class Turn:
             yield (told := self._warn(verdict))
             if not told.answered:
                 yield (words := self._hold_back(verdict))
-                yield self._finish(words.text, "medraft")
+                yield self._finish(words.text)
                 return
         elif verdict.degree == "soon":
             yield self._advise()
@@ -115,11 +112,12 @@ class Turn:
         sources = trusted[: asked.used]
         if decided.retrieve:
             yield Retrieved(sources, [node for node in found if node not in sources])
-        async with aclosing(self._stream(llm, asked)) as events:
+        answering = await self._answering(parts, llm, asked, sources)
+        async with aclosing(answering.events()) as events:
             async for event in events:
                 yield event
         self._timing.prompt_tokens = await llm.count_tokens(asked.messages)
-        yield await self._conclude(parts, mode, sources)
+        yield self._conclude(answering, mode)
 
     async def _triage(self) -> Verdict:
         """The verdict on this message, and those on the ones before it."""
@@ -172,7 +170,7 @@ class Turn:
         return found
 
     async def _prompt(self, llm: ChatLLM, trusted: Sequence[NodeWithScore]) -> Prompt:
-        told = without_crises(self.history, self._judged)
+        told = [_unmarked(m) for m in without_crises(self.history, self._judged)]
         texts = [node.get_content() for node in trusted]
         chosen = self.choices
         longest = chosen.sampling.max_tokens
@@ -180,64 +178,51 @@ class Turn:
             llm, chosen.llm, told, self.message, texts, longest, chosen.instructions
         )
 
-    async def _stream(self, llm: ChatLLM, asked: Prompt) -> AsyncGenerator[Event, None]:
-        """The LLM's answer, until it ends or is enough; closing this stops the engine."""
-        longest = self.choices.sampling.max_tokens
-        stops = StopStrings(self.choices.stop)
-        stream = await llm.astream_chat(asked.messages, **asdict(self.choices.sampling))
-        async with aclosing(stream):
-            async for response in stream:
-                if (response.raw or {}).get("cut"):
-                    self._ended = False
-                    continue
-                yield self._hear(response, asked.opening, stops)
-                if stops.found:
-                    return
-                if is_enough(self._answer, self._timing.tokens, longest):
-                    self._ended = False
-                    return
-        if stops.held:
-            yield self._say(stops.held, asked.opening)
+    async def _answering(
+        self, parts: Parts, llm: ChatLLM, asked: Prompt, sources: Sequence[NodeWithScore]
+    ) -> Answering:
+        texts = [node.get_content() for node in sources]
+        patient = [*self._asked(), self.message]
+        return Answering(
+            llm,
+            asked,
+            self.choices.sampling,
+            self.choices.stop,
+            parts.settings.claims,
+            await asyncio.to_thread(Borne, texts, patient),
+            Sources(texts, parts.embedding.matrix) if texts else None,
+            self.choices.language,
+            self.said,
+            self._timing,
+            self._start,
+        )
 
-    def _hear(self, response: ChatResponse, opening: str, stops: StopStrings) -> Event:
-        """One piece of the LLM's stream; before the first, the `opening` it was given to go on
-        from."""
-        raw = response.raw or {}
-        if "waiting" in raw:
-            return Waiting(raw["waiting"])
-        if "notice" in raw:
-            return Notice(raw["notice"])
-        self._timing.tokens = raw["tokens"]
-        self._timing.first_token_ms = self._timing.first_token_ms or _since(self._start)
-        return self._say(stops.before(response.delta or ""), opening)
-
-    def _say(self, delta: str, opening: str) -> Delta:
-        if not self._answer:
-            delta = opening + delta.lstrip()
-        self._answer += delta
-        self.said.append(delta)
-        return Delta(delta)
-
-    async def _conclude(
-        self, parts: Parts, mode: Behaviour, sources: Sequence[NodeWithScore]
-    ) -> Finished:
-        """The end of an LLM's answer, and which of its sentences a source supports."""
-        self._ended = self._ended and self._timing.tokens < self.choices.sampling.max_tokens
-        answer = self._answer.strip()
-        finished = self._finish(answer, mode if answer else None)
-        if sources:
-            texts = [node.get_content() for node in sources]
-            supported = await asyncio.to_thread(support, answer, texts, parts.embedding.matrix)
-            finished.support.extend(supported)
-        return finished
-
-    def _finish(self, answer: str, speaker: Speaker | None) -> Finished:
+    def _conclude(self, told: Answering, mode: Behaviour) -> Finished:
+        """The end of an LLM's answer."""
         self._timing.total_ms = _since(self._start)
-        return Finished(answer, self._timing, self._ended, speaker=speaker)
+        return Finished(
+            told.answer,
+            self._timing,
+            told.ended,
+            told.support,
+            told.claims,
+            mode if told.answer else None,
+        )
+
+    def _finish(self, words: str) -> Finished:
+        """The end of our own words."""
+        self._timing.total_ms = _since(self._start)
+        return Finished(words, self._timing, speaker="medraft")
 
     def _asked(self) -> list[str]:
         """The patient's earlier messages."""
         return [m.content or "" for m in self.history if m.role == MessageRole.USER]
+
+
+def _unmarked(message: ChatMessage) -> ChatMessage:
+    if message.role != MessageRole.ASSISTANT:
+        return message
+    return ChatMessage(role=message.role, content=without_marks(message.content or ""))
 
 
 def _trusted(found: Sequence[NodeWithScore]) -> list[NodeWithScore]:

@@ -55,8 +55,9 @@ def _write_end(finished: Finished) -> None:
     print(flush=True)
     if finished.speaker == "medraft":
         return
-    if marks := "".join(f"[{s.source}]" if s.source else "[-]" for s in finished.support):
-        _aside(f"sentence by sentence, its source: {marks}")
+    if said := finished.support:
+        without = sum(sentence.source is None for sentence in said)
+        _aside(f"{without} of {len(said)} sentences have no source")
     timing = finished.timing
     _aside(
         f"first token after {timing.first_token_ms:.0f} ms, "

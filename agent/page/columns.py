@@ -33,8 +33,8 @@ State = Literal["waiting", "running", "finished", "stopped", "failed"]
 
 @dataclass
 class Column:
-    """One behaviour's answer, as far as it has come; `route`, `timing` and `sources` as in the
-    metadata of an answer."""
+    """One behaviour's answer, as far as it has come; `route`, `timing`, `sources` and
+    `unsourced` as in the metadata of an answer."""
 
     behaviour: Behaviour
     state: State = "waiting"
@@ -44,6 +44,7 @@ class Column:
     route: dict[str, Any] | None = None
     timing: dict[str, Any] | None = None
     sources: list[Payload] | None = None  # None: not looked up
+    unsourced: list[int] = field(default_factory=list)
 
     def about(self) -> dict[str, Any]:
         """The metadata of the message that takes this answer over."""
@@ -55,6 +56,7 @@ class Column:
             "route": self.route,
             "sources": self.sources,
             "timing": self.timing,
+            "unsourced": self.unsourced,
             "answer": self.answer.strip(),
         }
         return {key: value for key, value in about.items() if value is not None}
@@ -170,7 +172,7 @@ def _column(message_id: str, comparison: Comparison, column: Column) -> dict[str
         "name": column.behaviour,
         "about": say(f"compare.about_{column.behaviour.lower().replace('-', '_')}"),
         "note": column.note or none,
-        "answer": sources.numbered(column.answer, found),
+        "answer": sources.marked(column.answer, column.unsourced, markdown=False),
         "failure": column.failure,
         "facts": _facts(column),
         "busy": column.state == "running",

@@ -183,6 +183,7 @@ class ComparisonOnScreen:
                 column.timing = asdict(timing)
                 if self._retrieved is not None and column.sources is not None:
                     column.sources = sources.payloads(self._retrieved, self._sample, support)
+                    column.unsourced = sources.unsourced(answer, support)
 
     async def _draw(self) -> None:
         if not self._begun:

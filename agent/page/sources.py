@@ -1,11 +1,12 @@
 """The doctors' replies behind an answer, as the patient can open them beside it.
 
-Owns their names, their marks in the answer, their layout, and that a text from the index is shown
-as the text it is. Does not know how they were found, nor what supports what.
+Owns their names, how citations in the answer lead to them, the mark of a sentence without one,
+their layout, and that a text from the index is shown as the text it is. Does not know how they were
+found, nor what supports what.
 
 They are buttons that open the side panel, not elements with display="side": those Chainlit
-opens by itself, all of the conversation at once, over the answer where the screen is small. A mark
-in the answer is a link to its button (public/medraft.js).
+opens by itself, all of the conversation at once, over the answer where the screen is small. A
+citation in the answer is a link to its button (public/medraft.js).
 
 Buttons are made of plain JSON, `payloads`, which is kept in the answer's metadata as `sources`:
 Chainlit stores no buttons, and `restore` makes them anew.
@@ -21,8 +22,9 @@ from typing import Any, Literal
 import chainlit as cl
 
 from agent.chat.events import Retrieved
+from agent.chat.marks import CITATION
 from agent.chat.record import source
-from agent.chat.support import Supported
+from agent.chat.support import Supported, states
 from agent.page import chainlit_hooks
 from agent.page.language import number, say
 
@@ -50,21 +52,20 @@ def payloads(
     retrieved: Retrieved, sample: bool, support: Sequence[Supported] | None = None
 ) -> list[Payload]:
     """One a reply, first those in the prompt, in their order: `agent.chat.record.source`, and
-    `number`, `use`, `sentences` (spans of the answer that it supports), `passages` (spans of
-    `doctor` that do so) and `sample`.
+    `number`, `use`, `passages` (spans of `doctor` that support the answer) and `sample`.
 
     `support` is None while the answer has not ended.
     """
     found: list[Payload] = []
     for place, node in enumerate([*retrieved.sources, *retrieved.left_out], start=1):
         supported = [sentence for sentence in support or () if sentence.source == place]
-        use: Use = "used" if supported else "unknown" if support is None else "unused"
+        used = supported or any(place in sentence.also for sentence in support or ())
+        use: Use = "used" if used else "unknown" if support is None else "unused"
         if place > len(retrieved.sources):
             use = "left_out"
         about = {
             "number": place,
             "use": use,
-            "sentences": [[sentence.start, sentence.end] for sentence in supported],
             "passages": [list(s.passage) for s in supported if s.passage],
             "sample": sample,
         }
@@ -97,18 +98,31 @@ async def restore(step: Mapping[str, Any]) -> None:
         await button.send(str(step["id"]))
 
 
-def numbered(answer: str, payloads: Sequence[Payload], owner: str | None = None) -> str:
-    """`answer` with a mark, [1], after each sentence that a source supports.
+def linked(answer: str, payloads: Sequence[Payload], owner: str) -> str:
+    """`answer` as Markdown in which a citation, [1], is a link to the source's button below
+    `owner`."""
+    numbers = {str(payload["number"]) for payload in payloads}
 
-    With an `owner` it is Markdown, in which a mark is a link to the source's button below that.
-    """
-    marks = [(end, payload["number"]) for payload in payloads for _, end in payload["sentences"]]
-    for end, place in sorted(marks, reverse=True):
-        mark = f"[{place}]"
-        if owner is not None:
-            title = say("sources.source", number=place)
-            mark = f'[\\[{place}\\]](#{_id(owner, place)} "{title}")'
-        answer = f"{answer[:end]} {mark}{answer[end:]}"
+    def link(mark: re.Match[str]) -> str:
+        if mark[1] not in numbers:
+            return mark[0]
+        title = say("sources.source", number=mark[1])
+        return f' [\\[{mark[1]}\\]](#{_id(owner, int(mark[1]))} "{title}")'
+
+    return CITATION.sub(link, answer)
+
+
+def unsourced(answer: str, support: Sequence[Supported]) -> list[int]:
+    """Where sentences of an answer end that say something of medicine, and that no source of it
+    supports."""
+    return [s.end for s in support if s.source is None and states(answer[s.start : s.end])]
+
+
+def marked(answer: str, ends: Sequence[int], markdown: bool = True) -> str:
+    """`answer` with a light mark at each of these ends."""
+    mark = f' [\\[\u2013\\]](#no-source "{say("sources.no_source")}")' if markdown else " [\u2013]"
+    for end in sorted(ends, reverse=True):
+        answer = f"{answer[:end]}{mark}{answer[end:]}"
     return answer
 
 

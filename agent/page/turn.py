@@ -55,7 +55,8 @@ class TurnOnScreen:
     """Shows events one by one; `finish` must be called once, last.
 
     `about` is kept as the answer's metadata: behaviour (None where no LLM spoke), llm, retrieval,
-    route, sources, timing, and `answer`, the text without what the screen adds. `avatarName` makes
+    route, sources, timing, `unsourced` (where sentences without a source end), and `answer`, the
+    text without what the screen adds. `avatarName` makes
     Chainlit show the behaviour on the answer (public/avatars, public/medraft.css).
     """
 
@@ -168,8 +169,8 @@ class TurnOnScreen:
         if self._retrieved is not None:
             told = sources.payloads(self._retrieved, self.sample, finished.support)
             self._show_sources(told)
-            marked = sources.numbered(finished.answer, told, self._answer.id)
-            self._answer.content = _DIRECTIVE.sub(r"\:", marked)
+            self.about["unsourced"] = sources.unsourced(finished.answer, finished.support)
+            self._answer.content = _shown(finished.answer, self.about, self._answer.id)
         self.about["timing"] = asdict(finished.timing)
         self._facts.append(say("turn.time", parts=_parts(finished.timing)))
         if finished.speaker is None:
@@ -212,11 +213,16 @@ async def show_answer(about: dict[str, Any], run_id: str | None, actions: list[c
     """Show an answer that came about elsewhere as that of the run `run_id`, with its sources and
     `actions` below it; `about` as in `TurnOnScreen`."""
     message = cl.Message("", parent_id=run_id)
-    found = about.get("sources") or []
     message.metadata = about | {"avatarName": about["behaviour"]}
-    message.content = _DIRECTIVE.sub(r"\:", sources.numbered(about["answer"], found, message.id))
-    message.actions = [*sources.buttons(found, message.id), *actions]
+    message.content = _shown(about["answer"], about, message.id)
+    message.actions = [*sources.buttons(about.get("sources") or [], message.id), *actions]
     await message.send()
+
+
+def _shown(answer: str, about: dict[str, Any], owner: str) -> str:
+    """An answer that has ended, as Markdown."""
+    marked = sources.marked(answer, about.get("unsourced") or [])
+    return _DIRECTIVE.sub(r"\:", sources.linked(marked, about.get("sources") or [], owner))
 
 
 def _list(facts: list[str]) -> str:

@@ -40,4 +40,4 @@ def begin(
         top_p=ours.top_p if wanted.top_p is None else wanted.top_p,
         seed=wanted.seed,
     )
-    return Answer(engine, loading, link, wanted.message)
+    return Answer(engine, link, wanted.message)

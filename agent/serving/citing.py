@@ -34,11 +34,6 @@ class Cited:
     url: str
 
 
-def mark(number: int) -> str:
-    """What stands behind a sentence that source `number` supports."""
-    return f" [{number}]"
-
-
 def listing(sources: Sequence[Cited], used: AbstractSet[int], language: Language) -> str:
     """The sources below an answer, from 1; those that are not in `used` are told to be not."""
     head, unused = WORDS[language]

@@ -1,0 +1,114 @@
+"""What of an LLM's stream may be shown already, word by word, and when a sentence has ended.
+
+Owns that whole words go on at once, that the rest of a sentence with something to check waits for
+its end, and that the citations which the LLM writes itself, [1], come out of the text. Does not
+know what is checked, nor what becomes of a sentence that has ended.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from agent.chat.support import ITEM, sentence_end
+
+# [1], [2, 3], and the space before; also one that is not whole yet, at the end of what there is.
+_CITATION = re.compile(r"[ \t]?\[(\d{1,2}(?:\s?[,;]\s?\d{1,2})*)\]")
+_BEGUN = re.compile(r"[ \t]?\[(?:\d[\d,; ]{0,10})?$")
+BEHIND = 100  # characters that were shown and may belong to what comes
+
+
+@dataclass(frozen=True)
+class Words:
+    """The next words, which may be shown."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A sentence that has ended: all of it, what of it has not been shown, the space after it, and
+    the sources that the LLM cited for it."""
+
+    sentence: str
+    rest: str
+    space: str
+    cited: tuple[int, ...]
+
+
+@dataclass
+class Gate:
+    """Fed with an answer's text as it comes; `begun` is the beginning of its sentence that has been
+    shown already. `holds` tells of the beginning of a sentence whether the rest has to wait."""
+
+    holds: Callable[[str], bool]
+    begun: str = ""
+    _sentence: str = field(init=False)
+    _shown: int = field(init=False)
+    _held: bool = False
+    _cited: list[int] = field(default_factory=list)
+    _unread: str = ""
+
+    def __post_init__(self) -> None:
+        self._sentence, self._shown = self.begun, len(self.begun)
+
+    @property
+    def sentence(self) -> str:
+        """The sentence that has not ended, as far as it has come."""
+        return self._sentence
+
+    @property
+    def shown(self) -> str:
+        """What of it has been shown."""
+        return self._sentence[: self._shown]
+
+    def push(self, text: str) -> Iterator[Words | Ended]:
+        """What follows from the next piece of the stream."""
+        self._read(text)
+        while (end := sentence_end(self._sentence)) is not None:
+            yield self._end(end)
+        if words := self._go_on():
+            yield Words(words)
+
+    def close(self) -> Iterator[Ended]:
+        """The stream has ended, and the sentence with it."""
+        self._sentence += self._unread
+        self._unread = ""
+        while (end := sentence_end(self._sentence)) is not None:
+            yield self._end(end)
+        if self._sentence[self._shown :].strip() or self._cited:
+            yield self._end(len(self._sentence))
+
+    def _read(self, text: str) -> None:
+        text = self._sentence[self._shown :] + self._unread + text
+        for found in _CITATION.finditer(text):
+            self._cited += [int(number) for number in re.findall(r"\d+", found[1])]
+        text = _CITATION.sub("", text)
+        begun = _BEGUN.search(text)
+        whole = begun.start() if begun else len(text)
+        self._sentence = self.shown + text[:whole]
+        self._unread = text[whole:]
+
+    def _end(self, end: int) -> Ended:
+        whole = self._sentence[:end]
+        text = whole.rstrip()
+        ended = Ended(text, text[self._shown :], whole[len(text) :], tuple(self._cited))
+        self._sentence = self._sentence[end:]
+        self._shown, self._held, self._cited = 0, False, []
+        return ended
+
+    def _go_on(self) -> str:
+        """The words that may be shown now. The space after them waits: a citation may come, and
+        it would stand before a full stop."""
+        whole = self._sentence[: self._sentence.rfind(" ") + 1].rstrip()
+        if len(whole) <= self._shown or self._held:
+            return ""
+        mark = ITEM.match(f"{whole} ")
+        begin = max(mark.end() if mark else 0, self._shown - BEHIND)
+        self._held = self.holds(whole[begin:])
+        if self._held:
+            return ""
+        words = whole[self._shown :]
+        self._shown = len(whole)
+        return words

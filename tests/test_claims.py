@@ -1,0 +1,221 @@
+"""What a sentence claims, and who bears it: a table, without any model."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from agent.chat.amounts import doses, lengths, rates
+from agent.chat.claims import Borne, may_claim
+from agent.chat.medicines import medicines
+
+REPLIES = [
+    "This sounds like reflux. Have your last meal three hours before bed and raise the bedhead. "
+    "An alginate such as Gaviscon after meals helps; take 10 ml four times a day. "
+    "If it does not settle, omeprazole 20 mg once daily for four weeks is the next step. "
+    "Do not take ibuprofen while your stomach hurts.",
+    "For the headache you may take paracetamol 500 mg to 1 g every four to six hours, at most "
+    "four times a day. Sumatriptan comes second. Never stop your propranolol at once. "
+    "Stop the combined pill, because you have migraine with aura. "
+    "You need not see a neurologist if the headaches are as they always were.",
+    "Para la tos, tome una cucharadita de miel. El ibuprofeno 400 mg cada ocho horas durante "
+    "tres días alivia el dolor. No tome antibióticos.",
+]
+PATIENT = ["I am 46 and take ramipril 5 mg in the morning. Can I stop my ramipril?"]
+
+# A sentence, and the kinds of claim in it that nobody bears.
+TABLE = [
+    # Nothing to check.
+    ("Rest in a dark room and drink enough.", ""),
+    ("Raise the head of the bed and eat early.", ""),
+    ("How long have you had the pain?", ""),
+    ("See a doctor within two days if it gets worse.", ""),
+    ("If it lasts for more than two weeks, see your GP.", ""),
+    ("Take a walk twice a day.", ""),
+    ("Take a deep breath, and take your time.", ""),
+    ("Apply an ice pack for ten minutes three times a day.", ""),
+    ("Brush your teeth twice a day for two minutes.", ""),
+    ("About 90 per cent of people get better by themselves.", ""),
+    ("A blood sugar under 70 mg/dl is low.", ""),
+    ("Your body may respond less to insulin resistance and levels.", ""),
+    ("Cholesterol is under control in April.", ""),
+    ("Never stop it at once.", ""),
+    ("Don't worry, this is common.", ""),
+    ("Try to stop smoking.", ""),
+    ("Take this seriously.", ""),
+    ("Don't take this lightly.", ""),
+    ("Acuda al médico si no mejora en dos días.", ""),
+    ("Descanse y beba agua varias veces al día.", ""),
+    # Medicines.
+    ("Omeprazole lowers the acid.", ""),
+    ("Prilosec lowers the acid.", ""),
+    ("El omeprazol reduce el ácido.", ""),
+    ("Tylenol may ease the headache.", ""),
+    ("Acetaminophen may ease the headache.", ""),
+    ("Your Altace may be the cause of the cough.", ""),
+    ("Naproxen is another one.", "medicine"),
+    ("Advil is another one.", ""),
+    ("Try Voltaren gel.", "medicine"),
+    ("Amoxicillin would be the choice.", "medicine"),
+    ("Amoxycillin would be the choice.", "medicine"),
+    ("La amoxicilina sería lo indicado.", "medicine"),
+    ("An aspirin-based product is best.", "medicine"),
+    ("Ask for co-amoxiclav.", "medicine"),
+    ("Xylofenidipine is a new one.", "medicine"),
+    ("Bexalimab is a new one.", "medicine"),
+    ("You may need insulin.", "medicine"),
+    ("Zestril or Norvasc would do.", "medicine"),
+    ("St John's wort may help.", "medicine"),
+    ("El Nolotil le puede ayudar.", "medicine"),
+    # Doses, in digits and in words, and ranges.
+    ("Take paracetamol 500 mg.", ""),
+    ("Take 500 milligrams of paracetamol.", ""),
+    ("Take five hundred milligrams of paracetamol.", ""),
+    ("Take half a gram of paracetamol.", ""),
+    ("Take 500-1000 mg of paracetamol.", ""),
+    ("Take paracetamol 0.5 to 1 g.", ""),
+    ("Take 10ml of Gaviscon.", ""),
+    ("Take ten millilitres of Gaviscon.", ""),
+    ("Your 5 mg of ramipril may be the cause.", ""),
+    ("Take paracetamol 2 g.", "dose"),
+    ("Take paracetamol 500-2000 mg.", "dose"),
+    ("Take two grams of paracetamol.", "dose"),
+    ("Take omeprazole 500 mg.", "dose"),
+    ("Take omeprazole 500 mg, or paracetamol.", "dose"),
+    ("Take 1,000 mg of omeprazole.", "dose"),
+    ("Take 20 micrograms of omeprazole.", "dose"),
+    ("Take two tablets.", "dose"),
+    ("Take one or two puffs.", "dose"),
+    ("Start with half a tablet.", "dose"),
+    ("Use a 5% cream.", "dose"),
+    ("Ten units will do.", "dose"),
+    ("Give her 2.5 ml.", "dose"),
+    ("Tome 1 g de paracetamol.", ""),
+    ("Tome ibuprofeno de 600 mg.", "dose"),
+    ("Tome dos comprimidos.", "dose"),
+    ("Tome media pastilla.", "dose"),
+    # Frequencies.
+    ("Take omeprazole once a day.", ""),
+    ("Take omeprazole 20 mg daily.", ""),
+    ("Take paracetamol every 4 to 6 hours.", ""),
+    ("Take Gaviscon four times daily.", ""),
+    ("Take omeprazole twice daily.", "frequency"),
+    ("Take it five times a day.", "frequency"),
+    ("Take paracetamol every hour.", "frequency"),
+    ("Take paracetamol 1 g every two hours.", "frequency"),
+    ("Apply the cream three times a week.", "frequency"),
+    ("Take omeprazole bid.", "frequency"),
+    ("Tome ibuprofeno cada 8 horas.", ""),
+    ("Tome ibuprofeno cada dos horas.", "frequency"),
+    ("Tome una pastilla cinco veces al día.", "frequency"),
+    # Lengths.
+    ("Take omeprazole for four weeks.", ""),
+    ("Take omeprazole for 28 days.", ""),
+    ("Take omeprazole for two years.", "length"),
+    ("Take it for the rest of your life.", "length"),
+    ("A seven-day course of treatment is enough.", "length"),
+    ("Tome ibuprofeno durante tres días.", ""),
+    ("Tome ibuprofeno durante tres semanas.", "length"),
+    # Several at once.
+    ("The best treatment is aspirin 200 mg daily.", "dose frequency medicine"),
+    ("Then one tablet every four to six weeks for about two years.", "dose frequency length"),
+    ("Paracetamol 3 g twice a week for a month helps.", "dose frequency length"),
+    # To stop, not to take, to change.
+    ("Do not take ibuprofen.", ""),
+    ("Avoid ibuprofen while your stomach hurts.", ""),
+    ("Stop the combined pill.", ""),
+    ("Stop your propranolol.", "stop"),
+    ("Stop taking ramipril.", "stop"),
+    ("You can stop your ramipril now.", "stop"),
+    ("You should not take any medicine.", "stop"),
+    ("Don't take it.", "stop"),
+    ("Skip the blood thinner for a while.", "stop"),
+    ("There is no need to take tablets.", "stop"),
+    ("Come off your antidepressant.", "stop"),
+    ("Double the dose if it does not help.", "change"),
+    ("Cut down on your ramipril.", "change"),
+    ("Deje de tomar la pastilla.", "stop"),
+    ("No tome ramipril.", "stop"),
+    ("No tome antibióticos.", ""),
+    ("Duplique la dosis.", "change"),
+    # No need to be seen.
+    ("You need not see a neurologist.", ""),
+    ("There is no need to see a doctor.", "unseen"),
+    ("You don't need to go to hospital.", "unseen"),
+    ("It is not necessary to be seen.", "unseen"),
+    ("This is nothing to worry about.", "unseen"),
+    ("It does not need treatment.", "stop unseen"),
+    ("This is not an emergency.", "unseen"),
+    ("No hace falta que vaya al médico.", "unseen"),
+    ("No es necesario acudir a urgencias.", "unseen"),
+    ("No es nada grave.", "unseen"),
+]
+
+
+@pytest.fixture(scope="module")
+def borne() -> Borne:
+    return Borne(REPLIES, PATIENT)
+
+
+@pytest.mark.parametrize(("sentence", "kinds"), TABLE)
+def test_what_nobody_bears(borne: Borne, sentence: str, kinds: str) -> None:
+    assert borne.unborne(sentence) == set(kinds.split())
+
+
+@pytest.mark.parametrize("sentence", [sentence for sentence, kinds in TABLE if kinds])
+def test_what_claims_something_is_waited_for(sentence: str) -> None:
+    """A word of it is known before the sentence ends, so that its claim is never on its way."""
+    assert may_claim(sentence)
+
+
+def test_without_replies_the_patient_bears_their_own_words_alone() -> None:
+    alone = Borne([], ["My doctor gave me 40 mg of citalopram, once a day. Shall I stop it?"])
+    assert not alone.unborne("Your citalopram, 40 mg once a day, may cause this.")
+    assert alone.unborne("Stop your citalopram.") == {"stop"}
+    assert alone.unborne("Take 20 mg of citalopram.") == {"dose"}
+    assert Borne([], []).unborne("Take paracetamol.") == {"medicine"}
+
+
+def test_a_dose_belongs_to_its_medicine_and_its_passage() -> None:
+    reply = "Take ibuprofen 400 mg. Rest. Drink. Sleep. Some need paracetamol 1 g."
+    borne = Borne([reply], [])
+    assert not borne.unborne("Ibuprofen 400 mg or 1 g of paracetamol.")
+    assert borne.unborne("Paracetamol 400 mg.") == borne.unborne("Ibuprofen 1 g.") == {"dose"}
+    changed = Borne([reply.replace("400", "200")], [])
+    assert changed.unborne("Ibuprofen 400 mg.") == {"dose"}
+    assert not changed.unborne("Ibuprofen 200 mg.")
+
+
+def test_amounts_compare_however_they_are_said() -> None:
+    said = ["1 g", "1,000 mg", "1000mg", "a thousand milligrams", "1.000 miligramos"]
+    assert [next(doses(text)).amount for text in said] == [1000] * len(said)
+    assert rates("every eight hours") == rates("three times a day") == rates("tid") == {3}
+    assert rates("cada 12 h") == rates("dos veces al día") == rates("twice-daily") == {2}
+    assert rates("every other day") == {Fraction(1, 2)}
+    assert lengths("for a fortnight") == lengths("durante 14 días") == lengths("for two weeks")
+    assert not rates("in your daily life") and not lengths("for two hours")
+
+
+def test_a_medicine_is_known_by_all_its_names() -> None:
+    for names in (
+        "paracetamol Tylenol acetaminophen acetaminofén Panadol",
+        "hydrochlorothiazide hidroclorotiazida",
+        "levothyroxine levotiroxina Synthroid",
+        "spironolactone espironolactona",
+        "aspirin aspirina",
+    ):
+        assert len({named.medicine for named in medicines(names)}) == 1
+        assert len(medicines(names)) == len(names.split())
+    assert [named.medicine for named in medicines("sodium valproate, folic acid")] == [
+        "sodium valproate",
+        "folic acid",
+    ]
+    assert not medicines("I regain control at the concert; my body makes insulin levels.")
+
+
+@pytest.mark.parametrize("text", ["do not take it " * 2_000, "2 " * 8_000, "1" + " " * 50_000])
+def test_a_long_text_is_read(text: str) -> None:
+    """No pattern takes the square of the length, which would not end here."""
+    borne = Borne([text], [text])
+    assert isinstance(borne.unborne(text), frozenset)
