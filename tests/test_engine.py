@@ -441,7 +441,7 @@ async def test_an_answer_that_the_engine_cut_has_not_ended(talk: Talk, base: Scr
     base._stream = cut  # type: ignore[method-assign]
     finished = (await events_of(talk(), COMPLAINT))[-1]
     assert isinstance(finished, Finished) and not finished.ended
-    assert finished.answer == f"{OPENING}Rest in the dark."
+    assert finished.answer == ANSWER
 
 
 async def test_a_list_that_does_not_end_is_ended_with_an_item(
