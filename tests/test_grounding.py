@@ -9,17 +9,15 @@ import pytest
 
 from agent.evaluation.grounding import Grounding, grounding, is_claim, named, refuses
 from agent.evaluation.parts.grounding import Asked, as_text, figures
-from index_store.dataset import Dialogue
 
 MESSAGE = "I get acid in my throat at night."
-DOCUMENTS = [
-    Dialogue(
-        "Q. Burning at night?",
-        "I am 34 and drive a lorry; my chest burns at night.",
+LETTERS = ["I am 34 and drive a lorry; my chest burns at night.", "My skin itches."]
+REPLIES = [
+    (
         "Keep supper small and at least three hours before you lie down. An alginate liquid "
-        "after meals soothes the gullet. Take omeprazole 20 mg once daily before breakfast.",
+        "after meals soothes the gullet. Take omeprazole 20 mg once daily before breakfast."
     ),
-    Dialogue("Q. A rash?", "My skin itches.", "A zinc cream protects sore skin from moisture."),
+    "A zinc cream protects sore skin from moisture.",
 ]
 KEEP = "Keep supper small and at least three hours before you lie down"
 
@@ -30,7 +28,7 @@ def far_apart(texts: Sequence[str]) -> np.ndarray:
 
 
 def count(answer: str) -> Grounding:
-    return grounding(answer, MESSAGE, DOCUMENTS, far_apart)
+    return grounding(answer, MESSAGE, REPLIES, LETTERS, far_apart)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +90,7 @@ def test_doses_and_medicines_are_borne_by_a_shown_reply_or_the_patient() -> None
     assert (borne.named, borne.borne) == (3, 3)
     other = count("Take omeprazole 40 mg twice daily, or lansoprazole.")
     assert (other.named, other.borne) == (4, 1)
-    own = grounding("Keep taking ramipril.", "I take ramipril.", DOCUMENTS, far_apart)
+    own = grounding("Keep taking ramipril.", "I take ramipril.", REPLIES, LETTERS, far_apart)
     assert (own.named, own.borne) == (1, 1)
 
 

@@ -48,14 +48,14 @@ PROMPTS = ("system", "rag", "raft", "rag.embedded", "opening.embedded")
 
 
 class Answer(Row):
-    """An answer with what the engine told of it: `supported` is the share of its sentences that
-    the documents support, None where there are no documents; times in milliseconds."""
+    """An answer with what the engine told of it: `letters` are what the documents were written in
+    reply to; times in milliseconds."""
 
     behaviour: Behaviour
     answer: str
     ended: bool
     documents: list[str]
-    supported: float | None
+    letters: list[str]
     prompt_tokens: int
     tokens: int
     first_token_ms: float | None
@@ -142,7 +142,7 @@ async def ask(agent: Agent, question: Dialogue, approach: Approach) -> Answer:
         answer=told["answer"],
         ended=told["ended"],
         documents=documents,
-        supported=_share_supported(told["support"]) if documents else None,
+        letters=[f"{source['title']}\n{source['patient']}" for source in told["sources"]],
         prompt_tokens=told["timing"]["prompt_tokens"],
         tokens=told["timing"]["tokens"],
         first_token_ms=told["timing"]["first_token_ms"],
@@ -185,10 +185,6 @@ async def _prompt(
     engine: Engine, llm: LLMChoice, question: Dialogue, documents: list[str], settings: Settings
 ) -> Prompt:
     return await prompt(engine.llm(llm), llm, [], question.patient, documents, settings.max_tokens)
-
-
-def _share_supported(sentences: Sequence[dict[str, Any]]) -> float:
-    return sum(each["source"] is not None for each in sentences) / max(1, len(sentences))
 
 
 def _files(adapter: Path | None) -> list[Path]:

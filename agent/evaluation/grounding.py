@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from agent.chat.support import Embed, sentences, support
 from agent.finetuning.altered import medicines
 from agent.finetuning.particulars import of_another
-from index_store.dataset import Dialogue
 
 _CITATION = re.compile(r"\s*\[(\d{1,2})\]")
 _AFTER = re.compile(r"([.!?])((?:\s*\[\d{1,2}\])+)")  # a citation that follows its full stop
@@ -73,13 +72,15 @@ class Grounding:
     refuses: bool
 
 
-def grounding(answer: str, message: str, documents: Sequence[Dialogue], embed: Embed) -> Grounding:
-    """Of an answer to `message` that was shown the replies of `documents`, numbered from 1.
+def grounding(
+    answer: str, message: str, replies: Sequence[str], letters: Sequence[str], embed: Embed
+) -> Grounding:
+    """Of an answer to `message` that was shown `replies`, numbered from 1, to other `letters`.
 
     Embeds sentences: call it off the event loop.
     """
     answer = _AFTER.sub(r"\2\1", answer)
-    replies = [document.doctor for document in documents]
+    asked = "\n".join(letters)
     shown = "\n".join([*replies, message])
     counts = dict.fromkeys(
         ("claims", "supported", "cited", "citations", "right", "sentences", "leaking"), 0
@@ -96,7 +97,6 @@ def grounding(answer: str, message: str, documents: Sequence[Dialogue], embed: E
             counts["claims"] += 1
             counts["supported"] += bool(by)
             counts["cited"] += bool(numbers & by)
-        asked = "\n".join(f"{d.title}\n{d.patient}" for d in documents)
         counts["leaking"] += not is_courtesy(plain) and of_another(plain, asked, message)
     things = named("\n".join(map(_uncited, said)))
     return Grounding(

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agent.chat.support import Embed
 from agent.evaluation.asking import Answer, ReferenceLoss
 from agent.evaluation.conclusions import Table
 from agent.evaluation.eval_log import EvalLog
+from agent.evaluation.grounding import grounding
 from agent.evaluation.judging import Judgement
 from agent.evaluation.metrics import (
     chrf,
@@ -25,6 +27,7 @@ from agent.evaluation.metrics import (
 )
 from agent.evaluation.questions import Approach
 from index_store.dataset import Dialogue
+from index_store.embedding import embed_texts
 
 if TYPE_CHECKING:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
@@ -43,6 +46,10 @@ def score(
     """Values by metric and behaviour, shape (questions,), in the order of `questions`."""
     table: Table = {}
     references = [question.doctor for question in questions]
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        return embed_texts(embedding, [*texts])
+
     for approach in approaches:
         rows = [answers[question.id, approach] for question in questions]
         texts = [row.answer for row in rows]
@@ -51,7 +58,10 @@ def score(
             "rouge_l": rouge_l(texts, references),
             "chrf": chrf(texts, references),
         }
-        of_each = [_of_answer(row) for row in rows]
+        of_each = [
+            _of_answer(row) | _of_sentences(row, question.patient, embed)
+            for row, question in zip(rows, questions, strict=True)
+        ]
         columns |= {name: [each[name] for each in of_each] for name in of_each[0]}
         keys = [(question.id, approach) for question in questions]
         # A part of the questions, from a run that asked fewer of them, would not compare.
@@ -68,7 +78,6 @@ def score(
 def _of_answer(answer: Answer) -> dict[str, float]:
     words = word_tokens(answer.answer)
     return {
-        "supported": _number(answer.supported),
         "copied": share_copied(words, answer.documents) if answer.documents else NONE,
         "repeats": float(repeats(words)),
         "ended": float(answer.ended),
@@ -77,6 +86,25 @@ def _of_answer(answer: Answer) -> dict[str, float]:
         "total": answer.total_ms / 1000,
         "tokens": float(answer.tokens),
         "cost": float(answer.prompt_tokens + answer.tokens),
+    }
+
+
+def _of_sentences(answer: Answer, message: str, embed: Embed) -> dict[str, float]:
+    """What its sentences have of the documents: nothing to count is NONE."""
+    names = ("supported", "citation_precision", "citation_recall", "leaking", "borne")
+    if not answer.documents:
+        return dict.fromkeys(names, NONE)
+    told = grounding(answer.answer, message, answer.documents, answer.letters, embed)
+    shares = (
+        (told.supported, told.claims),
+        (told.right, told.citations),
+        (told.cited, told.claims),
+        (told.leaking, told.sentences),
+        (told.borne, told.named),
+    )
+    return {
+        name: part / whole if whole else NONE
+        for name, (part, whole) in zip(names, shares, strict=True)
     }
 
 

@@ -15,7 +15,7 @@ import random
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llama_index.core.schema import QueryBundle
 
@@ -166,17 +166,15 @@ async def _ask(
             if is_enough(text, tokens, settings.max_tokens):
                 ended = False
                 break
-    shown = documents[: made.used]
-
-    def embed(sentences: Sequence[str]) -> Any:
-        return agent.embedding.matrix(sentences)
-
-    counted = await asyncio.to_thread(grounding, text, question.patient, shown, embed)
+    replies = texts[: made.used]
+    letters = [f"{document.title}\n{document.patient}" for document in documents[: made.used]]
+    matrix = agent.embedding.matrix
+    counted = await asyncio.to_thread(grounding, text, question.patient, replies, letters, matrix)
     return Asked(
         question.id,
         question.patient,
         distractors,
-        [document.doctor for document in shown],
+        replies,
         text.strip(),
         ended and tokens < settings.max_tokens,
         counted,
