@@ -26,7 +26,7 @@ from agent.finetuning.export import export
 from agent.finetuning.prepare import Prepared, prepare
 from agent.finetuning.recipe import Recipe, Training
 from agent.finetuning.targets import NONE
-from agent.finetuning.training import check, train
+from agent.finetuning.training import check, check_reporter, train
 from agent.llms import embedded, engines, interface
 from agent.llms.choice import SHIPPED_ADAPTER
 from agent.llms.interface import ChatLLM, Engine
@@ -495,3 +495,12 @@ async def test_llama_cpp_and_peft_answer_alike(
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     for question, answers in parted:
         assert near_tie(tokenizer, model, question, answers) < 0.05
+
+
+@pytest.mark.parametrize(
+    "name, said", [("nobody", "--report-to takes .*tensorboard"), ("comet_ml", "pip install")]
+)
+def test_where_nothing_can_be_reported_to_is_told(name: str, said: str) -> None:
+    check_reporter("none")
+    with pytest.raises(AgentError, match=said):
+        check_reporter(name)

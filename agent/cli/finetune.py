@@ -92,6 +92,9 @@ def train_adapter(
     ] = Training.at_once,
     four_bit: Annotated[bool, typer.Option(help="QLoRA; CUDA only.")] = Training.four_bit,
     seed: int = Training.seed,
+    report_to: Annotated[
+        str, typer.Option(help="tensorboard, mlflow, trackio ..., if it is installed.")
+    ] = "none",
 ) -> None:
     """Train a LoRA adapter of MEDRAFT_MODEL; a run that was killed goes on where it was."""
     from agent.finetuning.training import train
@@ -107,7 +110,7 @@ def train_adapter(
         seed=seed,
     )
     folder = examples or settings.home / "finetuning" / "examples"
-    record = train(settings, how, folder, output)
+    record = train(settings, how, folder, output, report_to)
     print(
         f"{record['steps']} steps in {record['minutes']} minutes, validation loss "
         f"{record['best_validation_loss']:.3f} at step {record['best_step']}. "

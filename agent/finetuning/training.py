@@ -55,13 +55,37 @@ def check(training: Training, examples: Path) -> None:
         )
 
 
-def train(settings: Settings, training: Training, examples: Path, output: Path) -> dict[str, Any]:
+def check_reporter(name: str) -> None:
+    """Raise AgentError unless transformers can report to it here."""
+    from transformers.integrations import get_available_reporting_integrations
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    if name == "none" or name in get_available_reporting_integrations():
+        return
+    if name not in INTEGRATION_TO_CALLBACK:
+        known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+        raise AgentError(f"transformers cannot report to {name!r}: --report-to takes {known}.")
+    raise AgentError(
+        f"{name} is not installed: pip install {name}, or leave --report-to {name} out."
+    )
+
+
+def train(
+    settings: Settings,
+    training: Training,
+    examples: Path,
+    output: Path,
+    report_to: str = "none",
+) -> dict[str, Any]:
     """Train, or go on with a run that was killed; the adapter lies in `output` afterwards.
+
+    Loss and learning rate go to `report_to` as well, by its own variables: what transformers knows.
 
     Returns what `training.json` holds. Raises AgentError if a setting is out of range, the
     examples are missing, the model does not load, or `output` holds another run.
     """
     check(training, examples)
+    check_reporter(report_to)
     name, checkpoint = decide(settings, "huggingface").base.checkpoint(settings.home / "models")
     record = run.record_of(name, training, examples)
     run.claim(output, record)
@@ -77,7 +101,7 @@ def train(settings: Settings, training: Training, examples: Path, output: Path) 
     begun = time.monotonic()
     last = run.last_checkpoint(output)
     try:
-        trainer = _trainer(checkpoint, training, examples, output / run.CHECKPOINTS)
+        trainer = _trainer(checkpoint, training, examples, output / run.CHECKPOINTS, report_to)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     except RuntimeError as error:
         if not gpu.is_full(error):
@@ -103,7 +127,13 @@ def train(settings: Settings, training: Training, examples: Path, output: Path) 
     return record
 
 
-def _trainer(checkpoint: str, training: Training, examples: Path, checkpoints: Path) -> Any:
+def _trainer(
+    checkpoint: str,
+    training: Training,
+    examples: Path,
+    checkpoints: Path,
+    report_to: str = "none",
+) -> Any:
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -143,7 +173,7 @@ def _trainer(checkpoint: str, training: Training, examples: Path, checkpoints: P
         metric_for_best_model="eval_loss",
         logging_steps=max(1, steps // 100),
         disable_tqdm=True,
-        report_to="none",
+        report_to=report_to,
         seed=training.seed,
         dataloader_pin_memory=on_cuda,
     )
