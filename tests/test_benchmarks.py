@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from transformers import AutoTokenizer
 
 from agent.llms.interface import Sampling
+from agent.settings import ROOT
 from benchmarks import engines
 
 from asking import PROMPT
@@ -31,3 +37,23 @@ async def test_bare_transformers_is_bare_and_reads_where_the_model_is(
     assert speed.rate > 0
     assert asked["input_ids"].device == asked["attention_mask"].device == model.device
     assert "adapter_names" not in asked
+
+
+@pytest.mark.slow
+def test_the_proof_for_a_gpu_runs_on_small_weights_on_a_cpu(tmp_path: Path) -> None:
+    environment = os.environ | {"SHAPE": "tiny", "WORK": str(tmp_path), "OUT": str(tmp_path)}
+    command = [sys.executable, "-m", "benchmarks.cuda"]
+    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads((tmp_path / "cuda.json").read_text("utf-8"))
+    here = {"facts", "correct", "create", "ours", "stop", "eight", "bare", "lora", "embed"}
+    here |= {"search", "static"}
+    on_cuda = {"t4", "full", "qlora", "quantized"}
+    assert found.keys() == (here | on_cuda if torch.cuda.is_available() else here)
+    for behaved in found["correct"].values():
+        wanted = ("differ", "from the cache", "both at once", "after ten stops", "sampled")
+        assert all(behaved[each] is True for each in wanted), behaved
+    assert found["ours"]["fine-tuned"]["tokens_s"] > 0 and found["bare"]["tokens_s"] > 0
+    assert len(found["eight"]["first_ms"]) == 8
+    assert found["lora"]["steps"] == 1
+    assert "HNSW32 on the GPU, ms" in found["search"]

@@ -1,0 +1,157 @@
+"""What benchmarks/cuda.py measures beside the chat: training steps, embedding, searching.
+
+Owns these stages. Knows nothing of answers.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agent import settings
+from agent.finetuning import training
+from agent.llms.huggingface.failures import free_memory
+from benchmarks.cuda_engine import BIG, TINY, WORK, Found, let_go, made, on_cuda, said
+
+DIMENSION = 384
+
+
+def lora() -> Found:
+    return _train(BIG, four_bit=False, steps=1 if TINY else 20)
+
+
+def qlora() -> Found:
+    return _train(BIG, four_bit=True, steps=20, at_once=4)
+
+
+def t4() -> Found:
+    """What a card without bf16 does: fp16 and its scaler, with LoRA and with QLoRA."""
+    real = training._precision
+    got: Found = {}
+    training._precision = lambda: "fp16"
+    try:
+        for four_bit in (False, True):
+            name = "qlora" if four_bit else "lora"
+            try:
+                got[name] = _train("tiny", four_bit=four_bit, steps=4)
+            except Exception as error:
+                got[name] = {"failed": repr(error)[:300]}
+    finally:
+        training._precision = real
+    return got
+
+
+def _examples(folder: Path, rows: int) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, count in (("train.jsonl", rows), ("validation.jsonl", 2 if TINY else 8)):
+        lines = [
+            json.dumps(
+                {
+                    "prompt": [{"role": "user", "content": said(150 + n % 50)[1].content}],
+                    "completion": [{"role": "assistant", "content": said(60 + n % 40)[1].content}],
+                }
+            )
+            for n in range(count)
+        ]
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def _train(shape: str, four_bit: bool, steps: int, at_once: int = 1) -> Found:
+    let_go()
+    output = WORK / "trained"
+    shutil.rmtree(output, ignore_errors=True)
+    if on_cuda():
+        torch.cuda.reset_peak_memory_stats()
+    how = training.Training(
+        learning_rate=2e-4, batch_size=8, at_once=at_once, four_bit=four_bit, evaluations=1
+    )
+    wanted = settings.load(model=str(made(shape)), home=WORK, engine="huggingface")
+    begun = time.perf_counter()
+    record = training.train(wanted, how, _examples(WORK / "examples", 8 * steps), output)
+    got = {
+        "s": round(time.perf_counter() - begun, 1),
+        "steps": record["steps"],
+        "precision": record["precision"],
+        "losses": [point["loss"] for point in record["history"] if "loss" in point][::5],
+    }
+    if on_cuda():
+        got["peak_GiB"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
+    free_memory()
+    return got
+
+
+def embed() -> Found:
+    """Texts a second of the embedding model that ships: what batch and precision are worth."""
+    from index_store.embedding import EMBEDDED, load_embedding
+
+    model = load_embedding(EMBEDDED)._model
+    count = 40 if TINY else 20_000
+    texts = [
+        " ".join(f"word{(n * 7 + k) % 3000}" for k in range(60 + n % 60)) for n in range(count)
+    ]
+    kinds = [(32, torch.float32), (256, torch.float32)]
+    if on_cuda():
+        kinds += [(32, torch.float16), (256, torch.float16), (1024, torch.float16)]
+    got: Found = {}
+    for batch, kind in kinds:
+        model.to(kind)
+        model.encode(texts[:1], batch_size=batch, show_progress_bar=False)
+        begun = time.perf_counter()
+        model.encode(texts, batch_size=batch, show_progress_bar=False)
+        took = time.perf_counter() - begun
+        got[f"{batch} in {str(kind).removeprefix('torch.')}, texts/s"] = round(count / took)
+    return got
+
+
+def search() -> Found:
+    """Milliseconds a search, of FAISS on the CPU and, if it is faiss-gpu, on the GPU."""
+    import faiss
+    import numpy as np
+
+    from index_store import vectors
+
+    rows = 1_100 if TINY else 250_000
+    data = np.random.default_rng(0).standard_normal((rows, DIMENSION), dtype=np.float32)
+    data /= np.linalg.norm(data, axis=1, keepdims=True)
+    WORK.mkdir(parents=True, exist_ok=True)
+    vectors.write(WORK / "vectors.faiss", [data], rows, DIMENSION)
+    exact = vectors.opened(WORK / "vectors.faiss")
+    got: Found = {"faiss": faiss.__version__, "options": faiss.get_compile_options()}
+    for factory in ("Flat", "IVF16,Flat" if TINY else "IVF1024,PQ48", "HNSW32"):
+        try:
+            index = exact
+            if factory != "Flat":
+                vectors.write_nearest(WORK / "nearest.faiss", _first(exact, factory), factory)
+                index = vectors.open_nearest(WORK / "nearest.faiss")
+            got[f"{factory} on the CPU, ms"] = _ms(index, data)
+            got[f"{factory} on the GPU, ms"] = _ms(vectors.OnGpu(index), data)
+        except vectors.StoreError as error:
+            got[f"{factory} on the GPU, ms"] = str(error)
+    return got
+
+
+def _first(exact: Any, factory: str) -> Any:
+    """Few of the vectors for HNSW, which is slow to build and has only to say its sentence."""
+    import faiss
+
+    if factory != "HNSW32":
+        return exact
+    few = faiss.IndexFlatIP(DIMENSION)
+    few.add(exact.reconstruct_n(0, 1_000))
+    return few
+
+
+def _ms(index: Any, data: Any) -> float:
+    times = []
+    for n in range(50):
+        begun = time.perf_counter()
+        index.search(data[n : n + 1], 50)
+        times.append((time.perf_counter() - begun) * 1000)
+    return round(statistics.median(times), 3)
