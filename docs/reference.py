@@ -1,9 +1,9 @@
-"""Write what the code says of itself: `.env.example` and docs/cli.md.
+"""Write what the code says of itself: `.env.example`, docs/cli.md and docs/emergency-numbers.md.
 
-    make reference                         # both anew
+    make reference                         # all anew
     python -m docs.reference --check       # exit code 1 if one of them is stale
 
-Owns their layout. Their words stand in agent/settings.py and agent/cli/.
+Owns their layout. Their words stand in agent/settings.py, agent/cli/ and agent/safety/data/.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import typer
+from babel import Locale
 from typer.core import TyperGroup
 
 from agent.cli import app
+from agent.safety.emergency import countries
 from agent.settings import PREFIX, ROOT, Settings
 from index_store.disk import write_text
 
@@ -31,6 +33,16 @@ HEAD_OF_COMMANDS = """\
 Written by `make reference` from agent/cli/. `--help` tells the same; `--json` prints JSON and
 nothing else. What went wrong is one sentence on standard error, and exit code 2.
 
+"""
+HEAD_OF_NUMBERS = """\
+# Emergency numbers
+
+What a notice tells to call, by country ([safety.md](safety.md#whom-to-call)). Written by
+`make reference` from agent/safety/data/emergency_numbers.toml; from general knowledge, checked
+against no register: who serves patients checks those of their country.
+
+| country | ambulance | crisis line | by text message | poison centre |
+|---|---|---|---|---|
 """
 
 
@@ -60,6 +72,22 @@ def cli() -> str:
     return HEAD_OF_COMMANDS + "\n".join(_command(typer.Context(root, info_name="medraft")))
 
 
+def numbers() -> str:
+    """Every country's numbers, as a table."""
+    names = Locale("en").territories
+    rows = [
+        " | ".join(
+            [
+                f"| {names[code]} ({code})",
+                *(", ".join(each) for each in (told.emergency, told.crisis, told.text)),
+                f"{', '.join(told.poison)} |",
+            ]
+        )
+        for code, told in sorted(countries().items(), key=lambda row: str(names[row[0]]))
+    ]
+    return HEAD_OF_NUMBERS + "\n".join(rows) + "\n"
+
+
 def _command(context: typer.Context) -> Iterator[str]:
     """The lines of a command, and of those below it."""
     command = context.command
@@ -80,7 +108,11 @@ def _command(context: typer.Context) -> Iterator[str]:
 
 def stale() -> dict[Path, str]:
     """The files that do not say what the code says, each with what it should say."""
-    wanted = {ROOT / ".env.example": env_example(), ROOT / "docs" / "cli.md": cli()}
+    wanted = {
+        ROOT / ".env.example": env_example(),
+        ROOT / "docs" / "cli.md": cli(),
+        ROOT / "docs" / "emergency-numbers.md": numbers(),
+    }
     return {
         path: text
         for path, text in wanted.items()
