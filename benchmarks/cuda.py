@@ -245,7 +245,8 @@ def quantized() -> Found:
 
 def stages() -> dict[str, Callable[[], Found]]:
     """All of them, in the order of their worth; those that need CUDA only where it is."""
-    apart = {"lora": parts.lora, "embed": parts.embed, "search": parts.search}
+    apart: dict[str, Callable[[], Found]] = {"batched": parts.batched, "lora": parts.lora}
+    apart |= {"embed": parts.embed, "search": parts.search}
     named: dict[str, Callable[[], Found]] = {"facts": facts, "correct": correct}
     if on_cuda():
         named["t4"] = parts.t4

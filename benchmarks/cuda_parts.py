@@ -87,6 +87,53 @@ def _train(shape: str, four_bit: bool, steps: int, at_once: int = 1) -> Found:
     return got
 
 
+def batched() -> Found:
+    """Eight chats in a row by `generate`, and at once by transformers' continuous batching.
+
+    Greedy, without adapter and penalty, which it does not have per request. Seconds: on a CPU those
+    of the processor, so that others on it do not count; there it is the embedded model.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers.generation import ContinuousBatchingConfig
+
+    from agent.llms.embedded import transformers_directory
+
+    let_go()
+    embedded = not (TINY or on_cuda())
+    source = transformers_directory(settings.load().home / "models") if embedded else made(BIG)
+    placed: Any = {"dtype": "bfloat16", "device_map": "auto"} if on_cuda() else {}
+    model: Any = AutoModelForCausalLM.from_pretrained(source, **placed).eval()
+    words: Any = AutoTokenizer.from_pretrained(source)
+    chats = [f"I am {30 + n} and my head hurts in the morning, what helps?" for n in range(8)]
+    prompts = [
+        words.apply_chat_template(
+            [{"role": "user", "content": chat}], add_generation_prompt=True, return_dict=True
+        )["input_ids"]
+        for chat in chats
+    ]
+    tokens, clock = (4 if TINY else 24), time.perf_counter if on_cuda() else time.process_time
+    # Its default takes 60 % of what the card has free.
+    bounded = ContinuousBatchingConfig(num_blocks=64, max_batch_tokens=512)
+    how = GenerationConfig(max_new_tokens=tokens, do_sample=False, eos_token_id=-1)
+    got: Found = {}
+    begun = clock()
+    for prompt in prompts:
+        ids = torch.tensor([prompt], device=model.device)
+        wanted = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
+        model.generate(ids, attention_mask=torch.ones_like(ids), **wanted)
+    got["eight in a row, s"] = round(clock() - begun, 2)
+    for name, some in (("eight at once, s", prompts), ("one alone, s", prompts[:1])):
+        begun = clock()
+        model.generate_batch(
+            inputs=some,
+            generation_config=how,
+            continuous_batching_config=bounded,
+            progress_bar=False,
+        )
+        got[name] = round(clock() - begun, 2)
+    return got
+
+
 def embed() -> Found:
     """Texts a second of the embedding model that ships: what batch and precision are worth."""
     from index_store.embedding import EMBEDDED, load_embedding

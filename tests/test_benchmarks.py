@@ -47,7 +47,7 @@ def test_the_proof_for_a_gpu_runs_on_small_weights_on_a_cpu(tmp_path: Path) -> N
     assert ran.returncode == 0, ran.stderr
     found = json.loads((tmp_path / "cuda.json").read_text("utf-8"))
     here = {"facts", "correct", "create", "ours", "stop", "eight", "bare", "lora", "embed"}
-    here |= {"search", "static"}
+    here |= {"batched", "search", "static"}
     on_cuda = {"t4", "full", "qlora", "quantized"}
     assert found.keys() == (here | on_cuda if torch.cuda.is_available() else here)
     for behaved in found["correct"].values():
