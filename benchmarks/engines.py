@@ -4,8 +4,10 @@
     python -m benchmarks.engines --engine llama_cpp
 
 For each engine: time to the first token and tokens/s of a turn without retrieval against the bare
-engine with the same prompt; the first token of turn 10 against that of turn 2; eight
-conversations at once against the same eight in a row, with the event loop's longest gap. Read the
+engine with the same prompt; the same of the endpoint (agent/serving) against a turn, with its
+client's clock, and how long after a client hangs up the turn has ended; the first token of turn 10
+against that of turn 2; eight conversations at once against the same eight in a row, with the event
+loop's longest gap; eight clients of the endpoint at once, one of which hangs up. Read the
 ratios: the absolute times are of one machine. Run it on an idle one.
 """
 
@@ -13,22 +15,28 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import socket
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import httpx
+import uvicorn
+
 from agent import settings
-from agent.chat import loading
+from agent.chat import loading, metrics
 from agent.chat.engine import PatientChatEngine
 from agent.chat.events import Finished, Timing
 from agent.chat.loading import Agent
+from agent.chat.models import Models
 from agent.chat.prompting import prompt
 from agent.llms.choice import decide
 from agent.llms.interface import Sampling, as_dicts
+from agent.serving.app import app
 from benchmarks.turn import longest_gap
 
 COMPLAINTS = (
@@ -170,6 +178,78 @@ async def against_bare(agent: Agent) -> None:
     )
 
 
+class Given(Models):
+    """Models that are loaded."""
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__(agent.settings)
+        self._loading = asyncio.create_task(asyncio.sleep(0, agent))
+
+
+@asynccontextmanager
+async def endpoint(agent: Agent) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the endpoint, which is served in this event loop."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        served = app(agent.settings, Given(agent), "127.0.0.1", history=False)
+        server = uvicorn.Server(uvicorn.Config(served, log_level="warning", lifespan="off"))
+        running = asyncio.create_task(server.serve([listening]))
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        async with httpx.AsyncClient(base_url=address, timeout=600, trust_env=False) as client:
+            yield client
+        server.should_exit = True
+        await running
+
+
+async def client_of(http: httpx.AsyncClient, message: str, hang_up: bool = False) -> Speed:
+    """What a client of the endpoint sees of an answer; `hang_up`: at its first word."""
+    body = {"model": "base", "messages": [{"role": "user", "content": message}], "stream": True}
+    start, first, tokens = time.perf_counter(), 0.0, 0
+    async with http.stream("POST", "/v1/chat/completions", json=body) as response:
+        async for line in response.aiter_lines():
+            if '"delta": {"content"' in line:
+                tokens += 1
+                first = first or (time.perf_counter() - start) * 1000
+                if hang_up:
+                    break
+    return speed(first, (time.perf_counter() - start) * 1000, tokens)
+
+
+async def turns_end() -> float:
+    """Milliseconds until no turn runs."""
+    start = time.perf_counter()
+    while metrics.registry.get_sample_value("medraft_turns_running"):  # noqa: ASYNC110
+        await asyncio.sleep(0.002)
+    return (time.perf_counter() - start) * 1000
+
+
+async def through_the_endpoint(agent: Agent) -> None:
+    ours, below, ends = [], [], []
+    async with endpoint(agent) as http:
+        await client_of(http, "Hello.")
+        for n, complaint in enumerate(COMPLAINTS[:REPEATS]):
+            ours.append(await client_of(http, f"I am {30 + n}. {complaint}"))
+            timing = await turn(agent.conversation(), f"I am {40 + n}. {complaint}")
+            assert timing.first_token_ms is not None
+            below.append(speed(timing.first_token_ms, timing.total_ms, timing.tokens))
+            await client_of(http, f"I am {70 + n}. {complaint}", hang_up=True)
+            ends.append(await turns_end())
+        us, them = median(ours), median(below)
+        print(
+            f"  the endpoint: first token {us.first:.0f} ms, a turn {them.first:.0f} ms "
+            f"({us.first / them.first:.2f} x, {us.first - them.first:+.0f} ms); {us.rate:.1f} "
+            f"tokens/s, a turn {them.rate:.1f} ({us.rate / them.rate:.2f} x); after a client has "
+            f"hung up the turn ends in {statistics.median(ends):.0f} ms, at most {max(ends):.0f}"
+        )
+        together = await asyncio.gather(
+            *(client_of(http, f"I am {80 + n}. {COMPLAINTS[n]}", n == 3) for n in range(8))
+        )
+        first = [each.first for each in together]
+        print(
+            f"  eight clients of it, one of which hangs up: first token median "
+            f"{statistics.median(first):.0f} ms, slowest {max(first):.0f} ms"
+        )
+
+
 async def ten_turns(agent: Agent) -> None:
     engine = agent.conversation()
     first = []
@@ -212,6 +292,7 @@ async def measure(name: str) -> None:
     await turn(agent.conversation(), "Hello.")
     print(f"{name}, {agent.engine.model}, answers of {TOKENS} tokens at most")
     await against_bare(agent)
+    await through_the_endpoint(agent)
     await ten_turns(agent)
     await eight(agent)
 
