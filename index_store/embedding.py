@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +93,24 @@ def load_embedding(name: str) -> HuggingFaceEmbedding:
 def transformer(embedding: HuggingFaceEmbedding) -> Any:
     """The transformer below an embedding, whose weights a LoRA is for."""
     return embedding._model.transformers_model
+
+
+def question_embedder(name: str) -> Callable[[list[str]], np.ndarray[Any, Any]]:
+    """What embeds as `embed_queries` does with that model, and loads no more than a few questions
+    need.
+
+    Raises StoreError as `load_embedding` does.
+    """
+    if name not in (EMBEDDED, MINILM):
+        return partial(embed_queries, load_embedding(name))
+    from index_store import minilm
+
+    try:
+        return minilm.load()
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(
+            f"The embedding model {name} cannot be loaded ({reason(error)}): install medraft again."
+        ) from error
 
 
 def embed_queries(embedding: HuggingFaceEmbedding, texts: list[str]) -> np.ndarray[Any, Any]:

@@ -6,13 +6,18 @@ know how either text is used.
 
 from __future__ import annotations
 
-from llama_index.core.schema import TextNode
+from typing import TYPE_CHECKING
 
 from index_store.dataset import Dialogue
+
+if TYPE_CHECKING:
+    from llama_index.core.schema import TextNode
 
 
 def reply_node(dialogue: Dialogue) -> TextNode:
     """A node whose text is the reply; title and patient are metadata that no LLM sees."""
+    from llama_index.core.schema import TextNode
+
     return TextNode(
         id_=dialogue.id,
         text=dialogue.doctor,

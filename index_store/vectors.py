@@ -54,9 +54,8 @@ def write(path: Path, blocks: Iterable[np.ndarray[Any, Any]], rows: int, dimensi
 def opened(path: Path) -> Any:
     """The FAISS index in a file, memory-mapped where FAISS can. Raises RuntimeError."""
     import faiss
-    from llama_index.vector_stores.faiss import FaissVectorStore
 
-    return FaissVectorStore(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)).client
+    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
 
 
 def write_nearest(path: Path, exact: Any, factory: str) -> None:

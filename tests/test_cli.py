@@ -84,6 +84,31 @@ def test_build_info_search(rows: Path, tmp_path: Path) -> None:
     assert set(hit) >= {"id", "rank", "score", "patient", "doctor"}
 
 
+HEAVY = ("torch", "transformers", "sentence_transformers", "sklearn", "llama_index.core")
+
+
+def test_a_search_loads_nothing_heavy_and_reads_many_questions(sample_index: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['medraft', *sys.argv[1:]]\n"
+        "from agent.cli import app\n"
+        "try: app()\nexcept SystemExit: pass\n"
+        f"print([m for m in {HEAVY} if m in sys.modules])"
+    )
+    arguments = ("index", "search", "-", "-k", "1", "--json", "--dir", str(sample_index))
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        input="\ufeffmy knees creak\r\n\nheartburn at night",
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+    knees, heartburn, loaded = done.stdout.splitlines()
+    assert "thighs" in json.loads(knees)[0]["doctor"]
+    assert "Reflux" in json.loads(heartburn)[0]["doctor"]
+    assert loaded == "[]"
+
+
 @pytest.mark.usefixtures("models_home")  # the embedding model, in its own process
 def test_a_build_tells_what_it_skipped_and_changed(rows: Path, tmp_path: Path) -> None:
     with rows.open("a") as file:

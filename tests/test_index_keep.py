@@ -336,7 +336,7 @@ def test_a_record_that_was_cut_off_or_spoilt_is_left_out(tmp_path: Path) -> None
 CHANGE_FOR_EVER = """
 import json, sys
 from pathlib import Path
-import bm25s, faiss, llama_index.vector_stores.faiss
+import bm25s, faiss
 from index_store.build import add, build, compact, remove
 from index_store.dataset import Dialogue
 directory, rows = Path(sys.argv[1]), [Dialogue(*row) for row in json.loads(sys.argv[2])]

@@ -29,6 +29,7 @@ from index_store.embedding import (
     embed_texts,
     identity,
     load_embedding,
+    question_embedder,
 )
 from index_store.errors import StoreError
 from index_store.node import searched_text
@@ -383,3 +384,12 @@ def test_the_words_of_a_search_in_a_large_index_do_not_stay_in_memory(
     mapped = Path("/proc/self/smaps").read_text().split(f"{folder}/data.csc.index.npy\n")[1:]
     resident = [re.search(r"^Rss: *(\d+) kB", each, re.MULTILINE) for each in mapped]
     assert [found and found[1] for found in resident] == ["0"]
+
+
+def test_questions_are_embedded_as_sentence_transformers_does(
+    embedding: HuggingFaceEmbedding,
+) -> None:
+    texts = ["my knee hurts", "", " a\nb ", "word " * 1000, "\u00bfQu\u00e9 me pasa? \u75db"]
+    ours = question_embedder(EMBEDDED)(texts)
+    assert ours.dtype == np.float32
+    assert np.abs(ours - embed_queries(embedding, texts)).max() < 1e-5

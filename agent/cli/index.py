@@ -22,6 +22,7 @@ from agent.cli.options import (
     Split,
     Strict,
     print_json,
+    text_lines,
 )
 from agent.errors import AgentError
 
@@ -212,25 +213,29 @@ def info(
 
 @app.command("search")
 def search(
-    question: str,
+    question: Annotated[str, typer.Argument(help="`-` reads one a line from standard input.")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many replies.")] = 5,
     directory: Dir = None,
     as_json: Json = False,
 ) -> None:
     """The replies nearest to a question: by vectors and by BM25."""
-    from index_store.embedding import embed_queries, load_embedding
+    from index_store.embedding import question_embedder
     from index_store.store import IndexStore
 
     settings = settings_module.load()
+    questions = text_lines() if question == "-" else iter([question])
     target = directory or settings.index_dir
     with IndexStore.open(target, settings.embed_model, settings.search_on) as store:
-        vector = embed_queries(load_embedding(settings.embed_model), [question])[0]
-        hits = store.search(question, vector, k)
-    if as_json:
-        print_json([asdict(hit) for hit in hits])
-        return
-    for hit in hits:
-        print(f"{hit.rank}. {hit.title}  (similarity {hit.score:.2f})\n   {hit.doctor}\n")
+        embed = question_embedder(settings.embed_model)
+        for asked in questions:
+            hits = store.search(asked, embed([asked])[0], k)
+            if as_json:
+                print_json([asdict(hit) for hit in hits])
+                continue
+            if question == "-":
+                print(f"> {asked}\n")
+            for hit in hits:
+                print(f"{hit.rank}. {hit.title}  (similarity {hit.score:.2f})\n   {hit.doctor}\n")
 
 
 class _New:
