@@ -17,11 +17,9 @@ CHOICES: dict[Behaviour, tuple[LLMChoice, Retrieval]] = {
 }
 
 
-def behaviour(llm: LLMChoice, retrieve: bool) -> Behaviour:
-    """The behaviour of one answer.
-
-    "Retrieve" is the decision, not its success: RAG that found nothing close enough is RAG.
-    """
+def behaviour(llm: LLMChoice, replies: bool) -> Behaviour:
+    """The behaviour of one answer: whether its prompt holds `replies`, not whether they were looked
+    for. RAG that found nothing close enough is the base LLM alone."""
     if llm == "base":
-        return "RAG" if retrieve else "base"
-    return "RAFT" if retrieve else "fine-tuned"
+        return "RAG" if replies else "base"
+    return "RAFT" if replies else "fine-tuned"

@@ -314,6 +314,7 @@ async def chat(
 
 QUESTION = ("user_message", COMPLAINT)
 ANSWERED = "Two plus two is four."
+ANSWER = ("assistant_message", ANSWERED)
 UNSOURCED = re.compile(
     r" \[\\\[\u2013\\\]\]\(#no-source [^)]*\)"
 )  # the mark behind it: no source says so
@@ -545,6 +546,25 @@ async def test_an_answer_keeps_what_is_known_of_it(chat: Chat) -> None:
     (step,) = [s for s in thread["steps"] if s["type"] == "retrieval"]
     for fact in ("Behaviour: RAG", "retrieval is set to always (score ", "Sources: 2"):
         assert fact in step["output"]
+
+
+async def test_an_answer_for_which_nothing_fitted_is_the_llms_alone(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(self: Any, query: Any) -> list[Any]:
+        return []
+
+    monkeypatch.setattr(DoctorReplyRetriever, "_aretrieve", nothing)
+    await chat.send(COMPLAINT)
+    await chat.idle()
+    alone = "No doctor's reply fitted: this answer is base alone, without sources."
+    assert chat.screen.messages() == [QUESTION, ("system_message", alone), ANSWER]
+    thread = await chat.thread()
+    about = thread["steps"][-1]["metadata"]
+    assert (about["behaviour"], about["avatarName"]) == ("base", "base")
+    assert about["route"]["retrieve"] and about["sources"] == []
+    (step,) = [s for s in thread["steps"] if s["type"] == "retrieval"]
+    assert step["name"] == "base" and "Behaviour: base" in step["output"]
 
 
 async def test_the_panel_and_the_picker_show_the_same_choices(chat: Chat) -> None:

@@ -32,6 +32,7 @@ from agent.chat.events import (
     Waiting,
 )
 from agent.chat.loading import Agent, load
+from agent.chat.record import collect
 from agent.cli.terminal import show
 from agent.errors import AgentError
 from agent.llms.interface import Engine
@@ -143,8 +144,25 @@ async def test_nothing_close_enough_is_answered_without_sources(
     talk: Talk, base: ScriptedLLM
 ) -> None:
     events = await events_of(talk(min_relevance=0.99), COMPLAINT)
-    assert next(e for e in events if isinstance(e, Retrieved)).sources == []
+    found = next(e for e in events if isinstance(e, Retrieved))
+    assert (found.sources, found.behaviour) == ([], "base")
     assert base.prompts[0][-1].content == COMPLAINT
+    assert isinstance(events[-1], Finished) and events[-1].speaker == "base"
+
+
+async def test_a_badge_is_raft_or_rag_only_where_the_prompt_held_replies(
+    talk: Talk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = await collect(talk(), COMPLAINT)
+    assert (told["behaviour"], told["speaker"], told["nothing_fitted"]) == ("RAG", "RAG", False)
+    told = await collect(talk(min_relevance=0.99), COMPLAINT)
+    assert (told["behaviour"], told["speaker"], told["nothing_fitted"]) == ("base", "base", True)
+    assert told["route"]["retrieve"] is True
+    whole = await talk(min_relevance=0.99).achat(COMPLAINT)
+    assert whole.metadata is not None and whole.metadata["behaviour"] == "base"
+    await show(talk(min_relevance=0.99), COMPLAINT)
+    aside = "no doctor's reply was close enough: base answers, without sources"
+    assert aside in capsys.readouterr().err
 
 
 async def test_fine_tuned_without_an_adapter_is_refused_and_forgotten(talk: Talk) -> None:

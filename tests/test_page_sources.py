@@ -33,7 +33,7 @@ def found() -> Retrieved:
         node = reply_node(Dialogue("Title", "Question", reply))
         node.metadata["rank"] = rank
         nodes.append(NodeWithScore(node=node, score=0.5))
-    return Retrieved(nodes[:2], nodes[2:])
+    return Retrieved(nodes[:2], nodes[2:], "RAG")
 
 
 def test_a_reply_is_used_or_not_or_left_out() -> None:

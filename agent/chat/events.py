@@ -38,7 +38,7 @@ class Advice:
 
 @dataclass(frozen=True)
 class Routed:
-    """The decision, and the behaviour that it makes of this answer."""
+    """The decision, and the behaviour that it makes of this answer if replies are found."""
 
     route: Route
     behaviour: Behaviour
@@ -46,12 +46,13 @@ class Routed:
 
 @dataclass(frozen=True)
 class Retrieved:
-    """The doctors' replies that go into the prompt, none if nothing was close enough; and those
-    that were found and `left_out`: they address a model (agent.safety.injection), or there is no
-    room."""
+    """The doctors' replies that go into the prompt, none if nothing fitted; those that were found
+    and `left_out`: they address a model (agent.safety.injection), or there is no room; and the
+    `behaviour` that this makes of the answer: without replies, the LLM's alone."""
 
     sources: list[NodeWithScore]
-    left_out: list[NodeWithScore] = field(default_factory=list)
+    left_out: list[NodeWithScore]
+    behaviour: Behaviour
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,10 @@ def part(event: Event) -> dict[str, Any]:
             return {"advice": text}
         case Routed(route, behaviour):
             return {"behaviour": behaviour, "route": asdict(route)}
-        case Retrieved(sources, left_out):
+        case Retrieved(sources, left_out, behaviour):
             return {
+                "behaviour": behaviour,
+                "nothing_fitted": not sources,
                 "sources": [source(found) for found in sources],
                 "left_out": [source(found) for found in left_out],
             }
@@ -65,6 +67,7 @@ def unanswered(engine: PatientChatEngine, question: str) -> dict[str, Any]:
         "answer": "",
         "speaker": None,
         "ended": False,
+        "nothing_fitted": False,
         "sources": [],
         "left_out": [],
         "support": [],

@@ -104,14 +104,14 @@ class Turn:
         decided, turns = await self._route(alone=verdict.emergency)
         parts = await self.loading()
         llm = parts.engine.llm(self.choices.llm)
-        mode = behaviour(self.choices.llm, decided.retrieve)
-        yield Routed(decided, mode)
+        yield Routed(decided, behaviour(self.choices.llm, decided.retrieve))
         found = await self._retrieve(parts, turns) if decided.retrieve else []
         trusted = await asyncio.to_thread(_trusted, found)
         asked = await self._prompt(llm, trusted)
         sources = trusted[: asked.used]
+        mode = behaviour(self.choices.llm, bool(sources))
         if decided.retrieve:
-            yield Retrieved(sources, [node for node in found if node not in sources])
+            yield Retrieved(sources, [node for node in found if node not in sources], mode)
         answering = await self._answering(parts, llm, asked, sources)
         async with aclosing(answering.events()) as events:
             async for event in events:

@@ -86,8 +86,9 @@ class ChatEngineViews(BaseChatEngine):
                         told["advice"] = line
                     case Routed(route, name):
                         told |= {"route": route, "behaviour": name}
-                    case Retrieved(sources):
+                    case Retrieved(sources, _, name):
                         response.source_nodes = sources
+                        told["behaviour"] = name
                     case Finished(answer, timing):
                         response.response = warned + answer
                         told["timing"] = timing

@@ -44,8 +44,9 @@ def _write_sources(found: Retrieved) -> None:
         print(f"[{number}] {title} ({source.score:.2f})", file=sys.stderr)
     for source in found.left_out:
         print(f"[left out] {source.node.metadata['title']}", file=sys.stderr)
-    if not found.sources and not found.left_out:
-        _aside("no doctor's reply was close enough")
+    if not found.sources:
+        why = "may go to the model" if found.left_out else "was close enough"
+        _aside(f"no doctor's reply {why}: {found.behaviour} answers, without sources")
 
 
 def _write_end(finished: Finished) -> None:

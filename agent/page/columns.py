@@ -45,12 +45,13 @@ class Column:
     timing: dict[str, Any] | None = None
     sources: list[Payload] | None = None  # None: not looked up
     unsourced: list[int] = field(default_factory=list)
+    answered_by: Behaviour | None = None  # the LLM alone, where nothing fitted
 
     def about(self) -> dict[str, Any]:
         """The metadata of the message that takes this answer over."""
         llm, retrieval = CHOICES[self.behaviour]
         about = {
-            "behaviour": self.behaviour,
+            "behaviour": self.answered_by or self.behaviour,
             "llm": llm,
             "retrieval": retrieval,
             "route": self.route,

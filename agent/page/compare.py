@@ -176,6 +176,7 @@ class ComparisonOnScreen:
                 column.note = say("turn.another_model")
             case Retrieved():
                 self._retrieved = event
+                column.answered_by = event.behaviour
                 column.sources = sources.payloads(event, self._sample)
             case Finished(answer, timing, _, support):
                 column.state = "finished"

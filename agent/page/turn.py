@@ -17,6 +17,7 @@ from typing import Any
 import chainlit as cl
 from chainlit.utils import utc_now
 
+from agent.behaviour import Behaviour
 from agent.chat.events import (
     Advice,
     Delta,
@@ -85,14 +86,8 @@ class TurnOnScreen:
                 await advise(text)
             case Routed():
                 await self._say_why(event)
-            case Retrieved(found):
-                self._retrieved = event
-                self._show_sources(sources.payloads(event, self.sample))
-                any_found = found or event.left_out
-                self._facts.append(
-                    say("turn.sources", count=len(found)) if any_found else say("turn.no_source")
-                )
-                await self._show_facts()
+            case Retrieved():
+                await self._say_what_was_found(event)
             case Waiting(before):
                 await self.say_meanwhile(say("turn.waiting", count=before))
             case Notice():
@@ -163,6 +158,25 @@ class TurnOnScreen:
             why = say("turn.scored", why=why, score=number(route.score, 2))
         self._facts = [say("turn.behaviour", behaviour=behaviour), say("turn.why", why=why)]
         await self._begin_step(behaviour, route.retrieve)
+
+    async def _say_what_was_found(self, event: Retrieved) -> None:
+        self._retrieved = event
+        self._show_sources(sources.payloads(event, self.sample))
+        count = len(event.sources)
+        told = event.sources or event.left_out
+        self._facts.append(say("turn.sources", count=count) if told else say("turn.no_source"))
+        if not event.sources:
+            self._be(event.behaviour)
+            alone = say("turn.nothing_fitted", behaviour=event.behaviour)
+            await cl.Message(alone, type="system_message").send()
+        await self._show_facts()
+
+    def _be(self, behaviour: Behaviour) -> None:
+        """The badge and the step are this behaviour's."""
+        self.about |= {"behaviour": behaviour, "avatarName": behaviour}
+        self._facts[0] = say("turn.behaviour", behaviour=behaviour)
+        if self._step is not None:
+            self._step.name = behaviour
 
     def _take_whole(self, finished: Finished) -> None:
         self._ended = True
