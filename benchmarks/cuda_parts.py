@@ -16,8 +16,10 @@ import torch
 
 from agent import settings
 from agent.finetuning import training
+from agent.finetuning.recipe import Training
 from agent.llms.huggingface.failures import free_memory
 from benchmarks.cuda_engine import BIG, TINY, WORK, Found, let_go, made, on_cuda, said
+from index_store.errors import StoreError
 
 DIMENSION = 384
 
@@ -32,9 +34,9 @@ def qlora() -> Found:
 
 def t4() -> Found:
     """What a card without bf16 does: fp16 and its scaler, with LoRA and with QLoRA."""
-    real = training._precision
+    real = training.precision
     got: Found = {}
-    training._precision = lambda: "fp16"
+    training.precision = lambda: "fp16"
     try:
         for four_bit in (False, True):
             name = "qlora" if four_bit else "lora"
@@ -43,7 +45,7 @@ def t4() -> Found:
             except Exception as error:
                 got[name] = {"failed": repr(error)[:300]}
     finally:
-        training._precision = real
+        training.precision = real
     return got
 
 
@@ -69,7 +71,7 @@ def _train(shape: str, four_bit: bool, steps: int, at_once: int = 1) -> Found:
     shutil.rmtree(output, ignore_errors=True)
     if on_cuda():
         torch.cuda.reset_peak_memory_stats()
-    how = training.Training(
+    how = Training(
         learning_rate=2e-4, batch_size=8, at_once=at_once, four_bit=four_bit, evaluations=1
     )
     wanted = settings.load(model=str(made(shape)), home=WORK, engine="huggingface")
@@ -94,7 +96,7 @@ def batched() -> Found:
     of the processor, so that others on it do not count; there it is the embedded model.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-    from transformers.generation import ContinuousBatchingConfig
+    from transformers.generation import ContinuousBatchingConfig  # type: ignore[attr-defined]
 
     from agent.llms.embedded import transformers_directory
 
@@ -179,7 +181,7 @@ def search() -> Found:
                 index = vectors.open_nearest(WORK / "nearest.faiss")
             got[f"{factory} on the CPU, ms"] = _ms(index, data)
             got[f"{factory} on the GPU, ms"] = _ms(vectors.OnGpu(index), data)
-        except vectors.StoreError as error:
+        except StoreError as error:
             got[f"{factory} on the GPU, ms"] = str(error)
     return got
 
