@@ -123,7 +123,7 @@ def create() -> Found:
 async def speeds(loaded: Engine, tokens: int = TOKENS) -> Found:
     got: Found = {}
     for name in ("base", "fine-tuned"):
-        llm = loaded.llm(name)  # type: ignore[arg-type]
+        llm = loaded.llm(name)
         await ask(llm, said(20, "warm"), 8)
         runs = [await ask(llm, said(LONG // 3, f"{name}{n}"), tokens) for n in range(REPEATS)]
         got[name] = told(median([speed for speed, _ in runs]))

@@ -96,7 +96,7 @@ def batched() -> Found:
     of the processor, so that others on it do not count; there it is the embedded model.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-    from transformers.generation import ContinuousBatchingConfig  # type: ignore[attr-defined]
+    from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
     from agent.llms.embedded import transformers_directory
 
@@ -165,6 +165,7 @@ def search() -> Found:
     import numpy as np
 
     from index_store import vectors
+    from index_store.errors import StoreError
 
     rows = 1_100 if TINY else 250_000
     data = np.random.default_rng(0).standard_normal((rows, DIMENSION), dtype=np.float32)

@@ -73,7 +73,7 @@ def checkpoint(folder: Path, shape: Shape) -> Path:
             held = 0
         shards[-1][name] = size
         held, total = held + length, total + length
-    where = {}
+    where: dict[str, str] = {}
     for number, names in enumerate(shards, 1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors"
         made = {

@@ -5,8 +5,8 @@ and which of those are in memory. Knows nothing of retrieval or conversations; c
 generation.py answers.
 
 Only `astream_chat` and `count_tokens` are ours; what else HuggingFaceLLM offers is as it was.
-Never run on a GPU so far: CUDA differs from what the tests run in dtype, device_map and
-quantization alone.
+Never run on a GPU so far: CUDA differs from what the tests run in dtype, device_map, quantization
+and what is asked of the card's memory.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ from the thread to the event loop. Knows nothing of models.
 
 Why a queue and no batches: `generate` runs a batch to its end, so that nobody could join an answer
 under way, a short answer would wait for the longest, and one temperature would hold for all; and
-the continuous batching of transformers knows no adapter per row. Where many chat at once, vLLM
-does both: MEDRAFT_ENGINE=openai_like.
+the continuous batching of transformers knows no adapter per row, and finds a prefix whichever LLM
+read it (docs/engines.md). Where many chat at once, vLLM does all of it: MEDRAFT_ENGINE=openai_like.
 """
 
 from __future__ import annotations
