@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from agent import cli
-from agent.cli.routing import _messages
+from agent.cli import talk, terminal
+from agent.cli.routing import _messages, _notice
 from agent.errors import AgentError
 from agent.evaluation.parts.labelled import read
+from agent.safety.triage import CALM, Verdict
 
 LINES = {
     "a byte order mark": (b'\xef\xbb\xbf{"text": "hi"}', "byte order mark"),
@@ -129,3 +131,45 @@ def test_line_ends_inside_a_text_end_no_case(tmp_path: Path) -> None:
     path = tmp_path / "cases.jsonl"
     path.write_text(json.dumps({"text": "a\u2028b"}, ensure_ascii=False) + "\n", encoding="utf-8")
     assert read(path, {"text"}) == [{"text": "a\u2028b"}]
+
+
+SAID = {
+    Verdict("now", "cardiac"): ("emergencia", "emergency"),
+    Verdict("soon", "suicide"): ("usted importa", "you matter"),
+    Verdict("soon", "burn"): ("m\u00e9dic", "doctor"),
+}
+
+
+@pytest.mark.parametrize("verdict", SAID)
+def test_the_notice_is_in_the_language_that_is_asked_for(verdict: Verdict) -> None:
+    spanish, english = (_notice(verdict, language, "") for language in ("es", "en"))
+    assert spanish and english and spanish != english
+    assert SAID[verdict][0] in spanish.lower() and SAID[verdict][1] in english.lower()
+    assert _notice(CALM, "es", "") is None
+
+
+@pytest.mark.parametrize("command", [["ask", "hola"], ["chat"]])
+def test_the_terminal_speaks_the_language_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    class Conversation:
+        language = "en"
+
+        def conversation(self) -> Conversation:
+            return self
+
+    made = Conversation()
+    seen = []
+    monkeypatch.setattr(talk, "_conversation", lambda settings: made)
+    monkeypatch.setattr(talk, "_load", lambda settings: made)
+
+    async def show(engine: Conversation, question: str) -> None:
+        seen.append(engine.language)
+
+    monkeypatch.setattr(terminal, "show", show)
+    monkeypatch.setattr(sys, "argv", ["medraft", *command, "--language", "es"])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hola\n")))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0 and seen == ["es"]
+    assert ("No soy m\u00e9dico" in capsys.readouterr().out) == (command == ["chat"])

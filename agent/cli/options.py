@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from agent.errors import AgentError
+from agent.templates import Language
 
 FILES = "a file (.jsonl, .json, .csv, .tsv, .parquet, .xlsx)"
 Source = Annotated[str, typer.Option(help=f"sample, {FILES}, or a Hub data set.")]
@@ -32,6 +33,9 @@ Strict = Annotated[
 ]
 KeepAsIs = Annotated[
     bool, typer.Option("--keep-as-is", help="Change no text: keep HTML and advertisements.")
+]
+Spoken = Annotated[
+    Language, typer.Option("--language", help="Of the notice in an emergency, and our other words.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Dir = Annotated[Path | None, typer.Option("--dir", help="The index; default: MEDRAFT_INDEX_DIR.")]

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agent import settings as settings_module
 from agent.cli.options import lines, print_json
 from agent.errors import AgentError
+from agent.templates import Language
+
+if TYPE_CHECKING:
+    from agent.safety.triage import Verdict
 
 app = typer.Typer()
 
@@ -28,14 +32,31 @@ def route_command() -> None:
 
 
 @app.command("triage")
-def triage_command() -> None:
+def triage_command(
+    language: Annotated[
+        Language | None,
+        typer.Option(help="Print what the patient is told, too: `notice`, in this language."),
+    ] = None,
+) -> None:
     """Read {"text": ...} lines; print how urgent each is, and of which kind of emergency."""
     from agent.safety.triage import triage
 
-    settings_module.load()
+    country = settings_module.load().country
     for text in _texts():
         verdict = triage(text)
-        print_json({"emergency": verdict.emergency, **asdict(verdict)})
+        told = {"emergency": verdict.emergency, **asdict(verdict)}
+        if language is not None:
+            told["notice"] = _notice(verdict, language, country)
+        print_json(told)
+
+
+def _notice(verdict: Verdict, language: Language, country: str) -> str | None:
+    """What a patient is told before any answer."""
+    from agent.safety.emergency import notice, soon
+
+    if verdict.emergency and verdict.kind is not None:
+        return notice(verdict.kind, language, country)
+    return soon(language, country) if verdict.degree == "soon" else None
 
 
 @app.command("train-encoder")

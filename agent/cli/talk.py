@@ -11,7 +11,7 @@ import typer
 
 from agent import settings as settings_module
 from agent.behaviour import Behaviour, LLMChoice, Retrieval
-from agent.cli.options import Json, print_json
+from agent.cli.options import Json, Spoken, print_json
 from agent.errors import AgentError
 from agent.llms.choice import with_first_llm
 
@@ -29,7 +29,13 @@ Ret = Annotated[Retrieval | None, typer.Option(help="Default: MEDRAFT_RETRIEVAL.
 
 
 @app.command()
-def ask(question: str, llm: Llm = None, retrieval: Ret = None, as_json: Json = False) -> None:
+def ask(
+    question: str,
+    llm: Llm = None,
+    retrieval: Ret = None,
+    language: Spoken = "en",
+    as_json: Json = False,
+) -> None:
     """Answer one question."""
     import asyncio
 
@@ -37,6 +43,7 @@ def ask(question: str, llm: Llm = None, retrieval: Ret = None, as_json: Json = F
     from agent.cli.terminal import show
 
     engine = _conversation(_settings(llm, retrieval))
+    engine.language = language
     if as_json:
         print_json(asyncio.run(collect(engine, question)))
     else:
@@ -44,11 +51,13 @@ def ask(question: str, llm: Llm = None, retrieval: Ret = None, as_json: Json = F
 
 
 @app.command()
-def chat(llm: Llm = None, retrieval: Ret = None) -> None:
+def chat(llm: Llm = None, retrieval: Ret = None, language: Spoken = "en") -> None:
     """Talk with the agent in the terminal. Control-C stops an answer, Control-D leaves."""
     from agent.cli.terminal import converse
 
-    converse(_load(_settings(llm, retrieval)).conversation())
+    engine = _load(_settings(llm, retrieval)).conversation()
+    engine.language = language
+    converse(engine)
 
 
 @app.command()

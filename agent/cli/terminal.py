@@ -12,6 +12,12 @@ from contextlib import aclosing
 from agent.chat.engine import PatientChatEngine
 from agent.chat.events import Advice, Delta, Emergency, Event, Finished, Notice, Retrieved, Routed
 from agent.errors import AgentError
+from agent.templates import Language
+
+NO_DOCTOR: dict[Language, str] = {
+    "en": "I am not a doctor. In an emergency call your local emergency number.",
+    "es": "No soy médico. En una emergencia, llame al número de emergencias de su zona.",
+}
 
 
 async def show(engine: PatientChatEngine, question: str) -> None:
@@ -72,7 +78,7 @@ def _aside(text: str) -> None:
 
 def converse(engine: PatientChatEngine) -> None:
     """A conversation until the end of input; an error or Control-C ends the answer, not it."""
-    print("I am not a doctor. In an emergency call your local emergency number.")
+    print(NO_DOCTOR[engine.language])
     with asyncio.Runner() as runner:
         while True:
             try:
