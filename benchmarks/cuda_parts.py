@@ -19,7 +19,6 @@ from agent.finetuning import training
 from agent.finetuning.recipe import Training
 from agent.llms.huggingface.failures import free_memory
 from benchmarks.cuda_engine import BIG, TINY, WORK, Found, let_go, made, on_cuda, said
-from index_store.errors import StoreError
 
 DIMENSION = 384
 
