@@ -107,6 +107,30 @@ def test_the_distance_to_the_old_vectors_is_nothing_before_the_first_step() -> N
     )
 
 
+def test_a_model_is_judged_as_it_will_be_kept_and_then_learns_on() -> None:
+    import torch
+    from peft import LoraConfig
+
+    from agent.finetuning.retriever.averaging import Averaging
+
+    model = load_embedding(MINILM)._model
+    before = torch.tensor(model.encode(["gout"]))
+    model.add_adapter(LoraConfig(r=2, target_modules=["query"], task_type="FEATURE_EXTRACTION"))
+    averaging = Averaging(model, 0.5)
+    ups = [p for name, p in model.named_parameters() if ".lora_B." in name]
+    with torch.no_grad():
+        for up in ups:
+            up.fill_(0.4)
+    learned = torch.tensor(model.encode(["gout"]))
+    with averaging.applied():
+        assert all(torch.all(up == 0.2) for up in ups)
+        between = torch.tensor(model.encode(["gout"]))
+    assert torch.equal(torch.tensor(model.encode(["gout"])), learned)
+    assert torch.dist(before, between) < torch.dist(before, learned)
+    averaging.apply()
+    assert torch.equal(torch.tensor(model.encode(["gout"])), between)
+
+
 def test_labels_come_from_a_column_and_the_split_is_the_projects() -> None:
     parts = pairs.read("sample", Columns(), None, "condition")
     assert sum(len(rows) for rows in parts.values()) == len(list(read_rows("sample")))

@@ -1,7 +1,7 @@
 """What a trained retriever's folder holds: an adapter or a whole model, its record, its curve.
 
-Owns the averaging of old and new weights, the files' names and their order. Knows nothing of how
-training went, nor of how the result does.
+Owns the files' names and their order. Knows nothing of how training went, nor of how the result
+does.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.finetuning import run
-from agent.finetuning.recipe import RetrieverRecipe
 from index_store import lora
 from index_store.disk import sync, write_text
-from index_store.embedding import RECORD, load_embedding
+from index_store.embedding import RECORD
 
 CARD = "README.md"
 NDCG = {  # ours, and sentence-transformers' for it
@@ -35,19 +34,12 @@ def points(history: list[dict[str, Any]]) -> list[dict[str, float]]:
     ]
 
 
-def finish(
-    output: Path, model: Any, base: str, recipe: RetrieverRecipe, record: dict[str, Any]
-) -> None:
-    """Write the model, its curve and its record, the checkpoints being of no use any more.
-
-    Of what was learned, `recipe.scale` is kept: weights between the old and the new ones do both
-    jobs better than either (WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903).
-    """
+def finish(output: Path, model: Any, base: str, record: dict[str, Any]) -> None:
+    """Write the model, its curve and its record, the checkpoints being of no use any more."""
     run.draw(record["history"], output / run.CURVE, "loss (nats), nDCG@10")
-    if recipe.rank:
-        _save_adapter(output, model, base, recipe.scale)
+    if record["recipe"]["rank"]:
+        _save_adapter(output, model, base)
     else:
-        _average(model, base, recipe.scale)
         model.save_pretrained(str(output), create_model_card=False)
     write_text(output / RECORD, json.dumps(record, indent=2) + "\n")
     shutil.rmtree(output / run.CHECKPOINTS, ignore_errors=True)
@@ -86,7 +78,7 @@ by, {rows["test"]} held out; {label if record["label"] else "no labels"} |
     write_text(output / CARD, text.replace("\\\n", ""))
 
 
-def _save_adapter(output: Path, model: Any, base: str, scale: float) -> None:
+def _save_adapter(output: Path, model: Any, base: str) -> None:
     """The adapter in 16 bits, into place file by file, the one that makes it an adapter last."""
     import torch
     from peft import get_peft_model_state_dict
@@ -99,11 +91,7 @@ def _save_adapter(output: Path, model: Any, base: str, scale: float) -> None:
     # The embeddings are not trained; unless told so, PEFT asks the Hub whether they were.
     learned = get_peft_model_state_dict(inner, save_embedding_layers=False)
     weights = {
-        lora.PREFIX + name.removeprefix(lora.PREFIX): (
-            tensor * scale if ".lora_B." in name else tensor
-        )
-        .to(torch.float16)
-        .contiguous()
+        lora.PREFIX + name.removeprefix(lora.PREFIX): tensor.to(torch.float16).contiguous()
         for name, tensor in learned.items()
     }
     making = output / ".saving"
@@ -113,13 +101,3 @@ def _save_adapter(output: Path, model: Any, base: str, scale: float) -> None:
         sync(making / file)
         (making / file).replace(output / file)
     shutil.rmtree(making)
-
-
-def _average(model: Any, base: str, scale: float) -> None:
-    import torch
-
-    old = load_embedding(base, "cpu")._model.state_dict()
-    with torch.no_grad():
-        for name, new in model.state_dict().items():
-            if new.is_floating_point():
-                new.lerp_(old[name].to(new.device), 1 - scale)

@@ -16,6 +16,7 @@ import torch
 from sentence_transformers.base.evaluation import SequentialEvaluator
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
+from agent.finetuning.retriever.averaging import Averaging
 from agent.finetuning.retriever.pairs import Row
 from agent.finetuning.training import precision
 
@@ -25,11 +26,19 @@ AMONG = 4000  # texts that are searched
 
 
 class HeldOut(SequentialEvaluator):
-    """The mean nDCG@10 of both searches, or of the one that there is; texts are read as long as a
-    search will read them, whatever they are cut to in training."""
+    """The mean nDCG@10 of both searches, or of the one that there is.
+
+    By the weights as they will be kept; and texts are read as long as a search will read them,
+    whatever they are cut to in training.
+    """
 
     def __init__(
-        self, learned: Sequence[Row], held_out: Sequence[Row], tokens: int, seed: int
+        self,
+        learned: Sequence[Row],
+        held_out: Sequence[Row],
+        tokens: int,
+        averaging: Averaging,
+        seed: int,
     ) -> None:
         chance = random.Random(seed)
         asking = chance.sample(held_out, min(MOST, len(held_out)))
@@ -40,13 +49,14 @@ class HeldOut(SequentialEvaluator):
         ]
         super().__init__([each for each in searches if each.queries], main_score_function=fmean)
         self._tokens = tokens
+        self._averaging = averaging
 
     def __call__(self, model: Any, *told: Any, **more: Any) -> dict[str, float]:
         """sentence-transformers' measures by name, and their mean as METRIC."""
         cut, model.max_seq_length = model.max_seq_length, self._tokens
         fast = precision() != "fp32"
         try:
-            with torch.autocast(model.device.type, enabled=fast):
+            with self._averaging.applied(), torch.autocast(model.device.type, enabled=fast):
                 return super().__call__(model, *told, **more)
         finally:
             model.max_seq_length = cut

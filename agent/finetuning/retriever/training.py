@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import AgentError
 from agent.finetuning import run
@@ -29,6 +29,9 @@ from agent.finetuning.training import precision
 from index_store import lora
 from index_store.embedding import EMBEDDED, MINILM, load_embedding
 from index_store.split import Split
+
+if TYPE_CHECKING:
+    from agent.finetuning.retriever.averaging import Averaging
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "peft", "accelerate", "datasets")
 
@@ -79,7 +82,7 @@ def train(
     begun = time.monotonic()
     model = load_embedding(base)._model
     tokens = model.max_seq_length
-    trainer = _trainer(model, base, parts, recipe, output / run.CHECKPOINTS)
+    trainer, averaging = _trainer(model, base, parts, recipe, output / run.CHECKPOINTS)
     last = run.last_checkpoint(output)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
 
@@ -95,7 +98,8 @@ def train(
         "history": folder.points(trainer.state.log_history),
     }
     model.max_seq_length = tokens
-    folder.finish(output, model, base, recipe, record)
+    averaging.apply()
+    folder.finish(output, model, base, record)
     relevance.write(output, parts)
     return record
 
@@ -135,7 +139,7 @@ def _trainer(
     parts: dict[Split, list[Row]],
     recipe: RetrieverRecipe,
     checkpoints: Path,
-) -> Any:
+) -> tuple[Any, Averaging]:
     import torch
     from peft import LoraConfig
     from sentence_transformers import SentenceTransformerTrainer as Trainer
@@ -143,13 +147,13 @@ def _trainer(
     from transformers import EarlyStoppingCallback, PrinterCallback
 
     from agent.finetuning.progress import Progress
+    from agent.finetuning.retriever.averaging import Averaging
     from agent.finetuning.retriever.held_out import METRIC, HeldOut
     from agent.finetuning.retriever.loss import RankedAndKept, one_of_a_label
     from agent.finetuning.retriever.mining import mine
 
     learned = parts["train"]
     pairs = draw(learned, recipe, mine(model, learned) if recipe.negatives else {})
-    evaluator = HeldOut(learned, parts["validation"], model.max_seq_length, recipe.seed)
     old = load_embedding(base)._model.eval() if recipe.kept else model
     if recipe.rank:
         model.add_adapter(
@@ -161,6 +165,9 @@ def _trainer(
                 task_type="FEATURE_EXTRACTION",
             )
         )
+    averaging = Averaging(model, recipe.scale)
+    tokens = model.max_seq_length
+    evaluator = HeldOut(learned, parts["validation"], tokens, averaging, recipe.seed)
     model.max_seq_length = old.max_seq_length = recipe.tokens
     numbers, on_cuda = precision(), torch.cuda.is_available()
     steps = max(1, len(pairs) // recipe.batch_size)
@@ -209,7 +216,7 @@ def _trainer(
         ],
     )
     trainer.remove_callback(PrinterCallback)
-    return trainer
+    return trainer, averaging
 
 
 def _dataset(pairs: Sequence[Pair]) -> Any:
