@@ -121,6 +121,12 @@ class Settings(BaseSettings):
     top_p: float = Field(
         0.9, gt=0, le=1, description="The share of probability that tokens are drawn from."
     )
+    llm_languages: str = Field(
+        "auto",
+        description="What the LLM writes: codes of ISO 639-1 (en,es), any, or auto (en for the "
+        "embedded model, any for others). To who writes another language the replies found are "
+        "shown, and the LLM says nothing.",
+    )
     claims: ClaimsMode = Field(
         "checked",
         description="A sentence with a dose, a medicine, to stop one or not to be seen, that "
@@ -182,6 +188,16 @@ class Settings(BaseSettings):
                 "a key has plain letters, digits and signs, without spaces, line ends or accents"
             )
         return SecretStr(key)
+
+    @field_validator("llm_languages")
+    @classmethod
+    def _codes(cls, given: str) -> str:
+        codes = [code.strip().lower() for code in given.split(",")]
+        if not all(
+            code in ("auto", "any") or (len(code) == 2 and code.isalpha()) for code in codes
+        ):
+            raise ValueError("languages are codes of ISO 639-1, as in en,es, or any, or auto")
+        return ",".join(codes)
 
     @field_validator("country")
     @classmethod

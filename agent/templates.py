@@ -27,6 +27,11 @@ def _templates() -> Environment:
     )
 
 
+def render_text(text: str, **values: object) -> str:
+    """A template that stands in another file."""
+    return _templates().from_string(text).render(**values).strip()
+
+
 def render(name: str, **values: object) -> str:
     """`prompts/NAME.j2` with its variables."""
     return _templates().get_template(f"{name}.j2").render(**values).strip()

@@ -120,7 +120,7 @@ async def say(engine: PatientChatEngine, message: str, llm: LLMChoice) -> tuple[
     async with aclosing(engine.turn(message)) as events:
         async for event in events:
             if isinstance(event, Routed):
-                name = event.behaviour
+                name = event.behaviour or ""
             if isinstance(event, Finished):
                 answer = event.answer
     return name, answer

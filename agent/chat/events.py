@@ -38,21 +38,23 @@ class Advice:
 
 @dataclass(frozen=True)
 class Routed:
-    """The decision, and the behaviour that it makes of this answer if replies are found."""
+    """The decision, and the behaviour that it makes of this answer if replies are found; None:
+    medraft answers, and no LLM."""
 
     route: Route
-    behaviour: Behaviour
+    behaviour: Behaviour | None
 
 
 @dataclass(frozen=True)
 class Retrieved:
     """The doctors' replies that go into the prompt, none if nothing fitted; those that were found
     and `left_out`: they address a model (agent.safety.injection), or there is no room; and the
-    `behaviour` that this makes of the answer: without replies, the LLM's alone."""
+    `behaviour` that this makes of the answer: without replies, the LLM's alone; None: medraft
+    answers, and no LLM."""
 
     sources: list[NodeWithScore]
     left_out: list[NodeWithScore]
-    behaviour: Behaviour
+    behaviour: Behaviour | None
 
 
 @dataclass(frozen=True)

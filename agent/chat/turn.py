@@ -12,6 +12,8 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import get_args
 
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.schema import NodeWithScore, QueryBundle
@@ -30,8 +32,10 @@ from agent.chat.events import (
     Timing,
 )
 from agent.chat.marks import without_marks
+from agent.chat.own_words import named, of_itself, unwritten
 from agent.chat.prompting import Prompt, prompt
 from agent.chat.support import Sources
+from agent.llms.choice import languages
 from agent.llms.interface import ChatLLM, Engine, Sampling, as_dicts
 from agent.routing.embedding import TurnEmbedding
 from agent.routing.query import query
@@ -41,8 +45,9 @@ from agent.safety.injection import addresses_model
 from agent.safety.triage import CALM, Verdict, verdicts
 from agent.safety.watch import in_crisis, is_held_back, without_crises
 from agent.settings import Settings
-from agent.templates import Language
+from agent.templates import Language, render
 from agent.understanding.labels import Kind
+from agent.understanding.language import language_of
 from index_store.retriever import DoctorReplyRetriever
 
 
@@ -103,6 +108,16 @@ class Turn:
             yield self._advise()
         decided, turns = await self._route(alone=verdict.emergency)
         parts = await self.loading()
+        written = languages(parts.settings, parts.engine.model)
+        if decided.reason is Reason.ABOUT:
+            yield Routed(decided, None)
+            yield (words := await self._of_itself(parts, written))
+            yield self._finish(words.text)
+            return
+        if written is not None and self._spoken not in written:
+            async for event in self._show_alone(parts, decided, turns, written):
+                yield event
+            return
         llm = parts.engine.llm(self.choices.llm)
         yield Routed(decided, behaviour(self.choices.llm, decided.retrieve))
         found = await self._retrieve(parts, turns) if decided.retrieve else []
@@ -142,7 +157,35 @@ class Turn:
         """Our own words in place of an LLM's, which may say below the notice that it is nothing."""
         assert urgent.kind is not None
         kind: Kind = "suicide" if in_crisis(urgent, self._judged) else urgent.kind
-        words = held_back(kind, self.choices.language)
+        return self._say(held_back(kind, self.choices.language))
+
+    async def _of_itself(self, parts: Parts, written: frozenset[str] | None) -> Delta:
+        """Our own words to a question about medraft."""
+        told = await asyncio.to_thread(
+            of_itself,
+            self.message,
+            parts.embedding.matrix,
+            parts.settings,
+            parts.engine,
+            written,
+            self._ours,
+        )
+        return self._say(told)
+
+    async def _show_alone(
+        self, parts: Parts, decided: Route, turns: list[str], written: frozenset[str]
+    ) -> AsyncGenerator[Event, None]:
+        """The replies that are found, and that the LLM does not write the patient's language."""
+        yield Routed(decided, None)
+        sources: list[NodeWithScore] = []
+        if decided.retrieve:
+            found = await self._retrieve(parts, turns)
+            sources = await asyncio.to_thread(_trusted, found)
+            yield Retrieved(sources, [node for node in found if node not in sources], None)
+        yield (words := self._say(unwritten(self._spoken, written, len(sources))))
+        yield self._finish(words.text)
+
+    def _say(self, words: str) -> Delta:
         self.said.append(words)
         self._timing.first_token_ms = _since(self._start)
         return Delta(words)
@@ -150,14 +193,21 @@ class Turn:
     async def _route(self, alone: bool) -> tuple[Route, list[str]]:
         """Whether to retrieve, and the turns to search with; an emergency is searched by its own
         words `alone`, whatever was spoken of before."""
-        if self.choices.retrieval == "never":
+        never = self.choices.retrieval == "never"
+        if never and not self.choices.watchful:
             return Route(False, None, Reason.NEVER), []
         said = [] if alone else as_dicts(without_crises(self.history, self._judged))
         messages = [*said, {"role": "user", "content": self.message}]
         decided, turns = await asyncio.to_thread(route, messages)
+        self._timing.route_ms = _since(self._start)
+        if decided.reason is Reason.ABOUT and self.choices.watchful and not alone:
+            return decided, []
+        if never:
+            return Route(False, None, Reason.NEVER), []
         if self.choices.retrieval == "always":
             decided = Route(True, decided.score, Reason.ALWAYS)
-        self._timing.route_ms = _since(self._start)
+        elif decided.reason is Reason.ABOUT:
+            decided = Route(False, decided.score, Reason.OTHER)
         return decided, turns
 
     async def _retrieve(self, parts: Parts, turns: list[str]) -> list[NodeWithScore]:
@@ -173,10 +223,11 @@ class Turn:
         told = [_unmarked(m) for m in without_crises(self.history, self._judged)]
         texts = [node.get_content() for node in trusted]
         chosen = self.choices
-        longest = chosen.sampling.max_tokens
-        return await prompt(
-            llm, chosen.llm, told, self.message, texts, longest, chosen.instructions
-        )
+        longest, instructions = chosen.sampling.max_tokens, chosen.instructions
+        if self._spoken != "en":
+            order = render("answer_in", language=named([self._spoken], "en"))
+            instructions = f"{instructions}\n\n{order}".strip()
+        return await prompt(llm, chosen.llm, told, self.message, texts, longest, instructions)
 
     async def _answering(
         self, parts: Parts, llm: ChatLLM, asked: Prompt, sources: Sequence[NodeWithScore]
@@ -191,7 +242,7 @@ class Turn:
             parts.settings.claims,
             await asyncio.to_thread(Borne, texts, patient),
             Sources(texts, parts.embedding.matrix) if texts else None,
-            self.choices.language,
+            self._ours,
             self.said,
             self._timing,
             self._start,
@@ -213,6 +264,21 @@ class Turn:
         """The end of our own words."""
         self._timing.total_ms = _since(self._start)
         return Finished(words, self._timing, speaker="medraft")
+
+    @cached_property
+    def _spoken(self) -> str:
+        """The patient's language: the message's, or that of the last one that tells, or the
+        page's. Who measures an LLM has it asked as it is."""
+        if not self.choices.watchful:
+            return "en"
+        texts = [self.message, *reversed(self._asked())]
+        return next(filter(None, map(language_of, texts)), self.choices.language)
+
+    @property
+    def _ours(self) -> Language:
+        """The language of our own words in the answer."""
+        ours: dict[str, Language] = {each: each for each in get_args(Language)}
+        return ours.get(self._spoken, self.choices.language)
 
     def _asked(self) -> list[str]:
         """The patient's earlier messages."""

@@ -33,7 +33,7 @@ def write(event: Event) -> None:
         case Emergency(notice=text) | Advice(text):
             print(f"{text}\n", flush=True)
         case Routed(route, behaviour):
-            _aside(f"{behaviour}: {route.reason}")
+            _aside(f"{behaviour or 'medraft'}: {route.reason}")
         case Retrieved():
             _write_sources(event)
         case Notice(text):
@@ -50,7 +50,10 @@ def _write_sources(found: Retrieved) -> None:
         print(f"[{number}] {title} ({source.score:.2f})", file=sys.stderr)
     for source in found.left_out:
         print(f"[left out] {source.node.metadata['title']}", file=sys.stderr)
-    if not found.sources:
+    if found.behaviour is None:  # no model tells what is in them
+        for number, source in enumerate(found.sources, start=1):
+            print(f"[{number}] {source.get_content()}\n", flush=True)
+    elif not found.sources:
         why = "may go to the model" if found.left_out else "was close enough"
         _aside(f"no doctor's reply {why}: {found.behaviour} answers, without sources")
 

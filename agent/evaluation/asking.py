@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SETTINGS = {
     *("model", "adapter", "fine_tuned_model", "base_url", "context_window"),
     *("threads", "slots", "sources", "min_relevance", "max_tokens", "temperature", "top_p"),
-    "embed_model",
+    *("embed_model", "claims"),
 }
 
 # What asks with the prompt of another one comes long after it: or it would find that prompt read

@@ -125,6 +125,13 @@ def with_first_llm(settings: Settings) -> Settings:
     return settings.model_copy(update={"llm": decide(settings).first})
 
 
+def languages(settings: Settings, model: str) -> frozenset[str] | None:
+    """What a loaded model writes, by codes of ISO 639-1; None: any."""
+    if settings.llm_languages == "auto":
+        return frozenset({"en"}) if model == EMBEDDED else None
+    return None if settings.llm_languages == "any" else frozenset(settings.llm_languages.split(","))
+
+
 def check(settings: Settings) -> None:
     """Refuse at once what no engine could load. Raises AgentError for a file that is not there."""
     decide(settings).check()

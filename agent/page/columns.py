@@ -20,6 +20,7 @@ from chainlit.element import ElementDict
 from chainlit.types import ThreadDict
 
 from agent.behaviour import CHOICES, Behaviour
+from agent.chat.events import Speaker
 from agent.page import sources
 from agent.page.language import number, say
 from agent.page.sources import Payload
@@ -45,13 +46,12 @@ class Column:
     timing: dict[str, Any] | None = None
     sources: list[Payload] | None = None  # None: not looked up
     unsourced: list[int] = field(default_factory=list)
-    answered_by: Behaviour | None = None  # the LLM alone, where nothing fitted
+    answered_by: Speaker | None = None  # the LLM alone, where nothing fitted, or medraft itself
 
     def about(self) -> dict[str, Any]:
         """The metadata of the message that takes this answer over."""
         llm, retrieval = CHOICES[self.behaviour]
         about = {
-            "behaviour": self.answered_by or self.behaviour,
             "llm": llm,
             "retrieval": retrieval,
             "route": self.route,
@@ -60,7 +60,9 @@ class Column:
             "unsourced": self.unsourced,
             "answer": self.answer.strip(),
         }
-        return {key: value for key, value in about.items() if value is not None}
+        by = self.answered_by or self.behaviour
+        known = {key: value for key, value in about.items() if value is not None}
+        return {"behaviour": None if by == "medraft" else by, **known}
 
 
 @dataclass

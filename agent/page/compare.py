@@ -168,15 +168,16 @@ class ComparisonOnScreen:
 
     def _fill(self, column: Column, event: Event) -> None:
         match event:
-            case Routed(route, _):
+            case Routed(route, behaviour):
                 column.route = asdict(route)
+                column.answered_by = behaviour or "medraft"
             case Waiting(before):
                 column.note = say("turn.waiting", count=before)
             case Notice():
                 column.note = say("turn.another_model")
             case Retrieved():
                 self._retrieved = event
-                column.answered_by = event.behaviour
+                column.answered_by = event.behaviour or "medraft"
                 column.sources = sources.payloads(event, self._sample)
             case Finished(answer, timing, _, support):
                 column.state = "finished"

@@ -152,12 +152,14 @@ class TurnOnScreen:
 
     async def _say_why(self, routed: Routed) -> None:
         route, behaviour = routed.route, routed.behaviour
-        self.about |= {"behaviour": behaviour, "avatarName": behaviour, "route": asdict(route)}
+        name = behaviour or "medraft"
+        self.about |= {"behaviour": behaviour, "avatarName": name, "route": asdict(route)}
         why = say(f"turn.{route.reason.name.lower()}")
         if route.score is not None:
             why = say("turn.scored", why=why, score=number(route.score, 2))
-        self._facts = [say("turn.behaviour", behaviour=behaviour), say("turn.why", why=why)]
-        await self._begin_step(behaviour, route.retrieve)
+        who = say("turn.behaviour", behaviour=behaviour) if behaviour else say("turn.own_words")
+        self._facts = [who, say("turn.why", why=why)]
+        await self._begin_step(name, route.retrieve)
 
     async def _say_what_was_found(self, event: Retrieved) -> None:
         self._retrieved = event
@@ -165,7 +167,7 @@ class TurnOnScreen:
         count = len(event.sources)
         told = event.sources or event.left_out
         self._facts.append(say("turn.sources", count=count) if told else say("turn.no_source"))
-        if not event.sources:
+        if not event.sources and event.behaviour is not None:
             self._be(event.behaviour)
             alone = say("turn.nothing_fitted", behaviour=event.behaviour)
             await cl.Message(alone, type="system_message").send()
@@ -227,7 +229,7 @@ async def show_answer(about: dict[str, Any], run_id: str | None, actions: list[c
     """Show an answer that came about elsewhere as that of the run `run_id`, with its sources and
     `actions` below it; `about` as in `TurnOnScreen`."""
     message = cl.Message("", parent_id=run_id)
-    message.metadata = about | {"avatarName": about["behaviour"]}
+    message.metadata = about | {"avatarName": about["behaviour"] or "medraft"}
     message.content = _shown(about["answer"], about, message.id)
     message.actions = [*sources.buttons(about.get("sources") or [], message.id), *actions]
     await message.send()

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agent.routing.about import is_asked
 from agent.understanding.encoder import Reading, shipped
 from agent.understanding.labels import Said
 
@@ -19,6 +20,7 @@ from agent.understanding.labels import Said
 # needless search costs little and a missed one costs the sources.
 HEALTH = 0.4
 UNSURE = 0.6  # up to here it is said to be unsure
+ABOUT = 0.5  # the probability of a question about medraft from which on it answers itself
 
 
 class Reason(StrEnum):
@@ -28,6 +30,7 @@ class Reason(StrEnum):
     FOLLOWS = "goes on about the patient's health"
     UNSURE = "perhaps a health question, so better looked up"
     OTHER = "not a health question"
+    ABOUT = "a question about medraft, which answers it itself"
     ALWAYS = "retrieval is set to always"
     NEVER = "retrieval is set to never"
 
@@ -63,6 +66,8 @@ def route(messages: Sequence[Mapping[str, str]]) -> tuple[Route, list[str]]:
     reading = _read(last["content"], thread, reply)
     goes_on = bool(thread) and _goes_on(reading)
     score = reading.topic["health"]
+    if is_asked(last["content"]) or (score < HEALTH and reading.topic["about"] >= ABOUT):
+        return Route(False, round(score, 4), Reason.ABOUT), [last["content"]]
     decided = Route(score >= HEALTH, round(score, 4), _reason(score, goes_on))
     return decided, [*(thread if goes_on else []), last["content"]]
 
