@@ -52,8 +52,8 @@ class Talk:
         self._store = IndexStore.open(index, EMBEDDED)
 
     def __call__(self, engine: str = "scripted", **values: Any) -> PatientChatEngine:
-        chosen = settings.load(**{"index_dir": self._index, "min_score": -1.0} | values)
-        retriever = DoctorReplyRetriever(self._store, self._embedding, 2, chosen.min_score)
+        chosen = settings.load(**{"index_dir": self._index, "min_relevance": 0} | values)
+        retriever = DoctorReplyRetriever(self._store, self._embedding, 2, chosen.min_relevance)
         served = Engine(engine, "scripted", base=self._llm, fine_tuned=None)
         return Agent(chosen, served, TurnEmbedding(self._embedding), retriever).conversation()
 
@@ -130,7 +130,7 @@ def test_every_question_of_the_file_means_its_matter(embedding_of_turns: TurnEmb
             assert about.is_asked(question.upper() + " ")
             assert about.matter(question, embedding_of_turns.matrix) == name
         for to in ("en", "es"):
-            words = about.words(name, to, **facts)  # type: ignore[arg-type]
+            words = about.words(name, to, **facts)
             assert "{" not in words and len(words) > 100
     assert not about.is_asked("I have a headache")
 
@@ -195,10 +195,10 @@ async def test_a_note_is_in_the_patients_language(talk: Talk, llm: ScriptedLLM) 
 
 
 def test_what_an_llm_writes_is_known_or_set() -> None:
-    assert languages(settings.load(), EMBEDDED_LLM) == {"en"}
+    assert languages(settings.load(), EMBEDDED_LLM) == frozenset({"en"})
     assert languages(settings.load(), "llama") is None
     assert languages(settings.load(llm_languages="any"), EMBEDDED_LLM) is None
-    assert languages(settings.load(llm_languages="en, ES"), "llama") == {"en", "es"}
+    assert languages(settings.load(llm_languages="en, ES"), "llama") == frozenset({"en", "es"})
     with pytest.raises(AgentError, match="MEDRAFT_LLM_LANGUAGES"):
         settings.load(llm_languages="english")
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from agent.evaluation.parts import relevance
 from agent.finetuning.recipe import RetrieverRecipe
 from agent.finetuning.retriever import pairs, training
 from agent.finetuning.retriever.pairs import Row
-from index_store.dataset import Columns, Dialogue, read_rows
+from index_store.columns import Columns
+from index_store.dataset import Dialogue, read_rows
 from index_store.embedding import (
     EMBEDDED,
     MINILM,
@@ -45,7 +46,7 @@ def row(label: str, number: int) -> Row:
 ROWS = [row(label, number) for label in ("gout", "acne", "asthma") for number in range(4)]
 
 
-def write(path: Path, rows: list[Mapping[str, str]]) -> Path:
+def write(path: Path, rows: Sequence[Mapping[str, str]]) -> Path:
     path.write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
     return path
 
@@ -101,7 +102,7 @@ def test_the_distance_to_the_old_vectors_is_nothing_before_the_first_step() -> N
 
     model = load_embedding(MINILM)._model
     features = [model.preprocess([f"{word} {n}" for n in range(3)]) for word in ("gout", "acne")]
-    nothing = RankedAndKept(model, model, 0.0)(features, None)  # type: ignore[arg-type]
+    nothing = RankedAndKept(model, model, 0.0)(features, None)
     assert RankedAndKept(model, model, 5.0)(features, None).item() == pytest.approx(  # type: ignore[arg-type]
         nothing.item(), abs=1e-5
     )

@@ -93,8 +93,9 @@ class Figures:
             case Advice():
                 self._verdict = "soon"
             case Routed(_, behaviour):
-                self.behaviour = behaviour
-            case Retrieved(sources, left_out):
+                self.behaviour = behaviour or "medraft"
+            case Retrieved(sources, left_out, behaviour):
+                self.behaviour = behaviour or "medraft"
                 found = "sources" if sources else "left_out" if left_out else "nothing"
                 retrievals.labels(found).inc()
             case Finished():

@@ -144,12 +144,12 @@ class Turn:
 
     def _warn(self, urgent: Verdict) -> Emergency:
         assert urgent.kind is not None
-        text = notice(urgent.kind, self.choices.language, self.choices.country)
+        text = notice(urgent.kind, self._ours, self.choices.country)
         self.said.append(f"{text}\n\n")
         return Emergency(urgent.kind, text, answered=not is_held_back(urgent, self._judged))
 
     def _advise(self) -> Advice:
-        line = soon(self.choices.language, self.choices.country)
+        line = soon(self._ours, self.choices.country)
         self.said.append(f"{line}\n\n")
         return Advice(line)
 
@@ -157,7 +157,7 @@ class Turn:
         """Our own words in place of an LLM's, which may say below the notice that it is nothing."""
         assert urgent.kind is not None
         kind: Kind = "suicide" if in_crisis(urgent, self._judged) else urgent.kind
-        return self._say(held_back(kind, self.choices.language))
+        return self._say(held_back(kind, self._ours))
 
     async def _of_itself(self, parts: Parts, written: frozenset[str] | None) -> Delta:
         """Our own words to a question about medraft."""

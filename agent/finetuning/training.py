@@ -57,8 +57,10 @@ def check(training: Training, examples: Path) -> None:
 
 def check_reporter(name: str) -> None:
     """Raise AgentError unless transformers can report to it here."""
-    from transformers.integrations import get_available_reporting_integrations
-    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+    from transformers.integrations.integration_utils import (
+        INTEGRATION_TO_CALLBACK,
+        get_available_reporting_integrations,
+    )
 
     if name == "none" or name in get_available_reporting_integrations():
         return

@@ -121,7 +121,7 @@ class Completion:
             async with aclosing(told.pieces()) as pieces:
                 async for piece in pieces:
                     # A line to see someone soon comes before it is known whether there is more.
-                    known = told.record["emergency"] or told.record["behaviour"]
+                    known = told.record["emergency"] or told.record["route"]
                     if not begun and known:
                         begun = True
                         yield self._chunk({"role": "assistant", "content": ""})

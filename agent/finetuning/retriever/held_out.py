@@ -62,7 +62,7 @@ class HeldOut(SequentialEvaluator):
             model.max_seq_length = cut
 
 
-Sought = tuple[dict[str, str], dict[str, str], dict[str, set[str]]]  # queries, corpus, relevant
+Sought = tuple[dict[str, Any], dict[str, Any], dict[str, set[str]]]  # queries, corpus, relevant
 
 
 def _by_label(among: Sequence[Row], asking: Sequence[Row]) -> Sought:
@@ -83,8 +83,8 @@ def _by_reply(among: Sequence[Row], asking: Sequence[Row]) -> Sought:
 
 def _search(
     name: str,
-    queries: dict[str, str],
-    corpus: dict[str, str],
+    queries: dict[str, Any],
+    corpus: dict[str, Any],
     relevant: dict[str, set[str]],
 ) -> InformationRetrievalEvaluator:
     return InformationRetrievalEvaluator(
