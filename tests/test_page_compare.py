@@ -177,7 +177,7 @@ async def test_an_error_in_the_middle_is_a_sentence_in_its_column(chat: Chat) ->
     await chat.send(COMPLAINT, **COMMAND)
     await chat.idle()
     assert [column.state for column in comparison(chat).columns] == ["failed"] * 4
-    assert comparison(chat).columns[0].answer == "Rest "
+    assert comparison(chat).columns[0].answer == "Rest"
     assert comparison(chat).columns[0].failure == "The engine is gone."
 
 
