@@ -30,6 +30,7 @@ from agent.llms.interface import Engine
 from agent.settings import ROOT
 from agent.understanding.encoder import Encoder, shipped
 from index_store.build import Built, build
+from index_store.cleaning import Cleaner
 from index_store.dataset import Dialogue
 from index_store.embedding import EMBEDDED, load_embedding
 
@@ -344,12 +345,14 @@ def app_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def index(
     tmp_path_factory: pytest.TempPathFactory,
     dialogues: list[Dialogue],
-    build_index: Callable[[list[Dialogue], Path], Built],
+    models_home: Path,
 ) -> Path:
     """An index of `dialogues`, of one whose texts try to be more than texts, and of one that
     gives orders to a model."""
     directory = tmp_path_factory.mktemp("page-index")
-    build_index([*dialogues, HOSTILE, COMMANDING], directory)
+    as_it_is = Cleaner(as_is=True)  # a build that cleans takes some of its markup away
+    rows = [*dialogues, HOSTILE, COMMANDING]
+    build(rows, directory, EMBEDDED, source="rows.jsonl", progress=False, cleaner=as_it_is)
     return directory
 
 

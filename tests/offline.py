@@ -23,6 +23,8 @@ OURS = {
     # Two processes test side by side on two cores: threads that wait for each other are slower.
     "MEDRAFT_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+    # As where nothing but medraft is installed; uvicorn would take what others' clients bring.
+    "UVICORN_WS_PROTOCOL": "wsproto",
 }
 
 

@@ -234,7 +234,7 @@ def test_other_websites_may_not_talk_to_the_server(server: Server) -> None:
         "Connection": "Upgrade",
         "Upgrade": "websocket",
         "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "bWVkcmFmdCBpcyBhIHRlc3Q=",
+        "Sec-WebSocket-Key": "bWVkcmFmdCBpcyBhdGVzdA==",
     }
     path = "/ws/socket.io/?EIO=4&transport=websocket"
     assert status(server, path, origin=server.url, **upgrade) == 101
