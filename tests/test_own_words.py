@@ -41,7 +41,7 @@ def llm() -> ScriptedLLM:
     return ScriptedLLM()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def embedding_of_turns(embedding: HuggingFaceEmbedding) -> TurnEmbedding:
     return TurnEmbedding(embedding)
 
