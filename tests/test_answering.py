@@ -135,6 +135,15 @@ async def test_of_a_sentence_that_is_left_out_no_claim_was_on_its_way() -> None:
     assert without_marks(answer.answer) == "For the pain some say Eat early."
 
 
+async def test_space_before_the_first_word_of_a_stream_is_nobodys() -> None:
+    llm = Retold(
+        ["\n", "Eat ", "early.\n\n", "Take ", "aspirin."], ["\n\n", "\n", "Sleep ", "well."]
+    )
+    answer = answering(llm)
+    await told(answer)
+    assert answer.answer == "Eat early. [1]\n\nSleep well."
+
+
 async def test_notes_that_would_stand_together_are_one() -> None:
     one, two = "Take aspirin. Take ibuprofen. Sleep well.", "Take codeine. Sleep well."
     answer = answering(Retold(one, one, one, two))

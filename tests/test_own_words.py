@@ -196,6 +196,7 @@ async def test_a_note_is_in_the_patients_language(talk: Talk, llm: ScriptedLLM) 
 
 def test_what_an_llm_writes_is_known_or_set() -> None:
     assert languages(settings.load(), EMBEDDED_LLM) == frozenset({"en"})
+    assert languages(settings.load(), f"{EMBEDDED_LLM}.Q8_0") == frozenset({"en"})
     assert languages(settings.load(), "llama") is None
     assert languages(settings.load(llm_languages="any"), EMBEDDED_LLM) is None
     assert languages(settings.load(llm_languages="en, ES"), "llama") == frozenset({"en", "es"})

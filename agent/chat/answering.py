@@ -98,6 +98,8 @@ class Answering:
                 self.timing.tokens = before + raw["tokens"]
                 self.ended = self.ended and "cut" not in raw
                 delta = stops.before(response.delta or "")
+                if not heard and not delta.strip() and not stops.found:
+                    continue  # space before the first word
                 pieces = gate.push(delta if heard else self._joined(delta))
                 heard = True
                 async for event in self._show(pieces):

@@ -83,6 +83,8 @@ _UNSEEN = re.compile(
     rf"|needed|required|have\s+to)|n[\u2019']?t\s+(?:\w+\s+)?(?:need|have\s+to|require)|\bneed\s+not"
     rf"|\bneedn[\u2019']?t|\bunnecessary|\bno\s+longer\s+need)\s+(?:for\s+)?(?:to\s+)?"
     rf"(?:[\w'-]+\s+){{0,4}}?{_LOOKED_AT}"
+    rf"|(?:\bnot|n[\u2019']?t)\s+(?:mean\s+|why\s+|a\s+reason\s+|enough\s+)(?:[\w'-]+\s+){{0,5}}?"
+    rf"{_LOOKED_AT}"
     r"|\bnothing\s+(?:serious|dangerous|to\s+(?:worry|be\s+concerned)\s+about)"
     r"|\bno\s+(?:cause|reason|grounds?)\s+for\s+(?:concern|alarm|worry)"
     r"|\b(?:is|it's|are)\s+not\s+(?:an\s+emergency|dangerous|serious|urgent)\b"
@@ -106,7 +108,7 @@ _MAY_CLAIM = re.compile(
     rf"|omit|withhold|leave\s+(?:out|off)|give\s+up|avoid\w*|refrain|doubl\w+|tripl\w+|halv\w+"
     rf"|increas\w+|rais\w+|reduc\w+|lower\w*|cut\w*|decreas\w+|taper\w*|dej\w+|suspend\w+"
     rf"|interrump\w+|abandon\w+|evit\w+|retir\w+|duplique|aument\w+|baje|suba|unnecessary|nothing"
-    rf"|nada|no\s+(?:\w+\s+)?(?:need|reason|cause|grounds)|needn\W?t|not\s+(?:an|necessary|required|danger\w+|serious|urgent)"
+    rf"|nada|no\s+(?:\w+\s+)?(?:need|reason|cause|grounds)|needn\W?t|\w+n[\u2019']t\s+mean|not\s+(?:an?|why|mean|enough|necessary|required|danger\w+|serious|urgent)"
     rf"|no\s+(?:le|te|hace|necesita\w*|es|tiene\w*|hay|requiere|precisa|lo|la|los|las|us\w+|tom\w+)"
     rf"|lifelong|indefinitely|indefinidamente)\b"
     rf"|{_NOT}\s+{_UP_TO}(?:us(?:e|ing)|start|continue|give|have|need|requir\w+)\b",

@@ -128,7 +128,8 @@ def with_first_llm(settings: Settings) -> Settings:
 def languages(settings: Settings, model: str) -> frozenset[str] | None:
     """What a loaded model writes, by codes of ISO 639-1; None: any."""
     if settings.llm_languages == "auto":
-        return frozenset({"en"}) if model == EMBEDDED else None
+        # llama.cpp's name for it has that of its quantization, too.
+        return frozenset({"en"}) if model.startswith(EMBEDDED) else None
     return None if settings.llm_languages == "any" else frozenset(settings.llm_languages.split(","))
 
 
