@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -51,13 +52,10 @@ def write(path: Path, rows: Sequence[Mapping[str, str]]) -> Path:
     return path
 
 
-def finetune(*options: str, settings: Mapping[str, str] | None = None) -> dict[str, Any]:
-    import os
-
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(settings or {})}
+def finetune(*options: str) -> dict[str, Any]:
     return {
         "args": [MEDRAFT, "finetune", "retriever", *options],
-        "env": environment,
+        "env": {**os.environ, "OMP_NUM_THREADS": "1"},
         "stdout": subprocess.PIPE,
         "stderr": subprocess.PIPE,
         "text": True,
@@ -184,8 +182,10 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_a_model(tmp_path: Path) -> 
         first.send_signal(signal.SIGKILL)
     assert not (output / "adapter_config.json").exists()
 
-    other = subprocess.run(**finetune(*given, "--learning-rate", "0.01"))
-    assert other.returncode == 2 and "other settings" in other.stderr
+    parts = pairs.read(str(source), Columns(), None, None)
+    told = {"source": str(source), "limit": None, "label": None}
+    with pytest.raises(AgentError, match="other settings"):
+        training.train(MINILM, parts, RetrieverRecipe(seed=7), output, told=told)
 
     second = subprocess.run(**finetune(*given))
     assert second.returncode == 0, second.stderr
@@ -201,14 +201,10 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_a_model(tmp_path: Path) -> 
     }
     assert "Before and after" in (output / "README.md").read_text("utf-8")
 
-    again = subprocess.run(**finetune(*given))
-    assert again.returncode == 2 and "holds an adapter already" in again.stderr
-    upon = subprocess.run(
-        **finetune(
-            *given[:3], str(tmp_path / "next"), settings={"MEDRAFT_EMBED_MODEL": str(output)}
-        )
-    )
-    assert upon.returncode == 2 and "none is trained upon another" in upon.stderr
+    with pytest.raises(AgentError, match="holds an adapter already"):
+        training.train(MINILM, parts, RetrieverRecipe(), output, told=told)
+    with pytest.raises(AgentError, match=f"none is trained upon another.*{MINILM}"):
+        training.base_of(str(output))
 
     name = identity(str(output))
     assert name.startswith("mine-") and name != identity(EMBEDDED)
