@@ -124,21 +124,18 @@ class OpenAILikeLLM(OpenAILike):
                     tokens = max(tokens + 1, chunk.tokens)
                 if delta := said.hear(chunk.text):
                     text += delta
-                    message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
-                    yield ChatResponse(message=message, delta=delta, raw={"tokens": tokens})
+                    yield _response(text, delta, tokens=tokens)
                 if finish or said.ended:
                     break
         if rest := said.rest():
             text += rest
-            message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
-            yield ChatResponse(message=message, delta=rest, raw={"tokens": tokens})
+            yield _response(text, rest, tokens=tokens)
         self._thinks_unannounced |= said.unannounced
         if finish not in ("cut", "filtered"):
             return
         if not text:
             raise self._server.nothing(finish, thought or said.thought, sampling.max_tokens)
-        message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
-        yield ChatResponse(message=message, delta="", raw={"tokens": tokens, "cut": True})
+        yield _response(text, "", tokens=tokens, cut=True)
 
     async def _chunks(
         self, messages: Sequence[ChatMessage], sampling: Sampling
@@ -207,6 +204,11 @@ class OpenAILikeLLM(OpenAILike):
         client = self._get_aclient().with_options(max_retries=0, timeout=REPLY)
         url = f"{self._server.root}{path}"
         return (await client.post(url, body=body, cast_to=httpx.Response)).json()
+
+
+def _response(text: str, delta: str, **raw: int) -> ChatResponse:
+    message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
+    return ChatResponse(message=message, delta=delta, raw=raw)
 
 
 def _without_older_half(messages: Sequence[ChatMessage]) -> list[ChatMessage] | None:
