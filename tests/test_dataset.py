@@ -25,6 +25,8 @@ ROWS = [
     {"Description": "Q. Two?", "Patient": "Second\nquestion", "Doctor": 'Said "two", then left'},
 ]
 EXPECTED = [Dialogue(*row.values()) for row in ROWS]
+# The same at any time: its bytes are in the name of a test.
+HALF_A_GZIP = gzip.compress(b"Patient,Doctor\na,b\n" * 99, mtime=0)[:-9]
 
 
 def write_jsonl(path: Path, rows: list[Any]) -> str:
@@ -144,11 +146,7 @@ def test_a_source_that_does_not_exist(
         ("rows.jsonl", b"[" * 100_000, "line 1 is not JSON (nested too deeply)"),
         ("rows.jsonl", b'{"Patient": ' + b"9" * 6_000 + b"}", "line 1 is not JSON"),
         ("rows.csv.gz", b"no gzip", "cannot be read"),
-        (
-            "rows.csv.gz",
-            gzip.compress(b"Patient,Doctor\na,b\n" * 99, mtime=0)[:-9],
-            "cannot be read",
-        ),
+        ("rows.csv.gz", HALF_A_GZIP, "cannot be read"),
         ("rows.parquet.gz", b"", "because of its ending"),
         ("rows.xlsx", b"no workbook", "cannot be read as .xlsx"),
         ("rows.parquet", b"PAR1 but no more", "cannot be read as Parquet"),

@@ -101,7 +101,7 @@ def test_the_distance_to_the_old_vectors_is_nothing_before_the_first_step() -> N
     model = load_embedding(MINILM)._model
     features = [model.preprocess([f"{word} {n}" for n in range(3)]) for word in ("gout", "acne")]
     nothing = RankedAndKept(model, model, 0.0)(features, None)
-    assert RankedAndKept(model, model, 5.0)(features, None).item() == pytest.approx(  # type: ignore[arg-type]
+    assert RankedAndKept(model, model, 5.0)(features, None).item() == pytest.approx(
         nothing.item(), abs=1e-5
     )
 
