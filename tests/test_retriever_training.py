@@ -146,7 +146,7 @@ def test_labels_come_from_a_column_and_the_split_is_the_projects() -> None:
           for n in range(10)], (), r"too few dialogues.*10 read, 10 kept.*give a larger"),
         ([{"Description": "", "Patient": "", "Doctor": f"Rest {n} days"} for n in range(10)],
          (), r"too few dialogues.*10 empty or missing question"),
-        ([{"Doctor": "Rest."}], (), r"has no column Description, Patient; it has Doctor"),
+        ([{"Doctor": "Rest."}], (), r"has no column Patient; it has Doctor"),
         ([{"Description": "Q", "Patient": "I hurt", "Doctor": "Rest."}], ("--label", "illness"),
          r"has no column illness to be the --label; it has Description, Patient, Doctor"),
         ([{"Description": f"Q {n}", "Patient": f"I hurt {n}", "Doctor": f"Rest {n} days",

@@ -108,7 +108,7 @@ _MAY_CLAIM = re.compile(
     rf"|omit|withhold|leave\s+(?:out|off)|give\s+up|avoid\w*|refrain|doubl\w+|tripl\w+|halv\w+"
     rf"|increas\w+|rais\w+|reduc\w+|lower\w*|cut\w*|decreas\w+|taper\w*|dej\w+|suspend\w+"
     rf"|interrump\w+|abandon\w+|evit\w+|retir\w+|duplique|aument\w+|baje|suba|unnecessary|nothing"
-    rf"|nada|no\s+(?:\w+\s+)?(?:need|reason|cause|grounds)|needn\W?t|\w+n[\u2019']t\s+mean|not\s+(?:an?|why|mean|enough|necessary|required|danger\w+|serious|urgent)"
+    rf"|nada|no\s+(?:\w+\s+)?(?:need|reason|cause|grounds)|needn\W?t|\w+n[\u2019']t\s+(?:mean|an?|why|enough)|not\s+(?:an?|why|mean|enough|necessary|required|danger\w+|serious|urgent)"
     rf"|no\s+(?:le|te|hace|necesita\w*|es|tiene\w*|hay|requiere|precisa|lo|la|los|las|us\w+|tom\w+)"
     rf"|lifelong|indefinitely|indefinidamente)\b"
     rf"|{_NOT}\s+{_UP_TO}(?:us(?:e|ing)|start|continue|give|have|need|requir\w+)\b",
