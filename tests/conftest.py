@@ -30,7 +30,7 @@ from agent.llms.interface import Engine
 from agent.settings import ROOT
 from agent.understanding.encoder import Encoder, shipped
 from index_store.build import Built, build
-from index_store.cleaning import Cleaner
+from index_store.cleaning import Cleaner, clean
 from index_store.dataset import Dialogue
 from index_store.embedding import EMBEDDED, load_embedding
 
@@ -351,7 +351,7 @@ def index(
     gives orders to a model."""
     directory = tmp_path_factory.mktemp("page-index")
     as_it_is = Cleaner(as_is=True)  # a build that cleans takes some of its markup away
-    rows = [*dialogues, HOSTILE, COMMANDING]
+    rows = [*clean([*dialogues, COMMANDING])[0], HOSTILE]
     build(rows, directory, EMBEDDED, source="rows.jsonl", progress=False, cleaner=as_it_is)
     return directory
 

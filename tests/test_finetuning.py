@@ -108,7 +108,8 @@ def test_the_shares_are_those_of_the_recipe(examples: Path, replies: dict[str, D
     rows = [r for r in read(examples) if any(p in r["prompt"][-1]["content"] for p in trained)]
     documents = [row for row in rows if row["relevant"] or row["distractors"]]
     oracle = [row for row in documents if row["relevant"]]
-    assert len(rows) == 2 * len(trained)
+    # A reply that is too long for an answer is not learned from.
+    assert 2 * (len(trained) - 1) <= len(rows) <= 2 * len(trained)
     # 0.8 of about 100, less what the search finds and nothing can be quoted of
     assert 0.2 < len(documents) / len(rows) < 0.8
     assert 0.4 < len(oracle) / len(documents) < 0.95
