@@ -276,8 +276,9 @@ class Turn:
 
     @property
     def _ours(self) -> Language:
-        """The language of our own words in the answer."""
-        ours: dict[str, Language] = {each: each for each in get_args(Language)}
+        """The language of our own words: the message's where it is surely not English, as short
+        Spanish may be taken for it; else the page's."""
+        ours: dict[str, Language] = {each: each for each in get_args(Language) if each != "en"}
         return ours.get(self._spoken, self.choices.language)
 
     def _asked(self) -> list[str]:
