@@ -142,7 +142,7 @@ def test_a_spanish_browser_gets_a_page_without_english(server: Server, browser: 
         page.locator("#confirm").click()
         page.locator("#chat-settings").wait_for(state="detached")
 
-        ask(page, "No puedo respirar, me ahogo")
+        ask(page, CHEST)
         expect(page.locator(PINNED)).to_contain_text("Llame al 112 ahora mismo")
         answered(page)
         expect(page.locator(".watermark")).to_have_text(NO_ES_MEDICO)
