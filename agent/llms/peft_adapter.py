@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError
-from index_store.errors import first_sentence
+from agent.llms.skeleton import skeleton
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -132,18 +132,9 @@ def linear_modules(checkpoint: str) -> dict[str, tuple[int, int]]:
     Raises AgentError if the checkpoint is not to be had.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
-    try:
-        config = AutoConfig.from_pretrained(checkpoint)
-    except (OSError, ValueError) as error:
-        raise AgentError(
-            f"transformers cannot load {checkpoint}: {first_sentence(error)} Correct MEDRAFT_MODEL."
-        ) from None
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config)
     return {
         name: (module.out_features, module.in_features)
-        for name, module in skeleton.named_modules()
+        for name, module in skeleton(checkpoint).named_modules()
         if isinstance(module, torch.nn.Linear)
     }

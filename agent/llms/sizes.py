@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from agent.errors import AgentError
-from index_store.errors import first_sentence
+from agent.llms.skeleton import skeleton
 
 Quantize = Literal["none", "8bit", "4bit"]
 
@@ -48,21 +47,13 @@ def shape_of(checkpoint: str) -> Shape:
     Raises AgentError if that is not to be had.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
-    try:
-        config = AutoConfig.from_pretrained(checkpoint)
-    except (OSError, ValueError) as error:
-        raise AgentError(
-            f"transformers cannot load {checkpoint}: {first_sentence(error)} Correct MEDRAFT_MODEL."
-        ) from None
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    model = skeleton(checkpoint)
     head = model.get_output_embeddings()
     linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
     matrices = sum(module.weight.numel() for module in linear)
     rest = sum(parameter.numel() for parameter in model.parameters()) - matrices
-    text = config.get_text_config()
+    text = model.config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return Shape(matrices, rest, 2 * 2 * text.num_hidden_layers * heads * width)

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import AgentError
 from agent.settings import ROOT
 from agent.understanding.labels import HEADS, Said
+from index_store import lora
+from index_store.errors import StoreError
 
 if TYPE_CHECKING:
     import torch
@@ -26,9 +28,7 @@ if TYPE_CHECKING:
     from agent.understanding.network import Network
 
 SHIPPED = ROOT / "agent" / "adapters" / "minilm-l6-messages"
-CONFIG, LORA = "adapter_config.json", "adapter_model.safetensors"
 HEAD_WEIGHTS, RECORD = "heads.safetensors", "training.json"
-PREFIX = "base_model.model."  # of a module's name, as PEFT saves it
 REMEMBERED = 4096  # messages whose reading is at hand
 AT_ONCE = 32  # windows in one forward pass
 
@@ -152,29 +152,15 @@ def load(folder: Path) -> Encoder:
     from agent.understanding.network import Network, embedded
 
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         tokenizer, model = embedded()
-        _merge(model, load_file(folder / LORA), config["lora_alpha"] / config["r"])
+        lora.merge(model, folder)
         network = Network(model, model.config.hidden_size)
         missing, foreign = network.load_state_dict(load_file(folder / HEAD_WEIGHTS), strict=False)
         if foreign or any(not name.startswith("encoder.") for name in missing):
             raise ValueError("other heads")
-    except (OSError, ImportError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
+    except (StoreError, OSError, ImportError, ValueError, RuntimeError, SafetensorError) as error:
         raise AgentError(
             f"The encoder in {folder} cannot be loaded ({type(error).__name__}): install medraft "
             "again, or train it anew with `medraft train-encoder`."
         ) from None
     return Encoder(network.eval(), tokenizer)
-
-
-def _merge(model: torch.nn.Module, lora: Mapping[str, torch.Tensor], scale: float) -> None:
-    """Add a LoRA, as PEFT saves it, to the weights that it belongs to."""
-    import torch
-
-    weights = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, down in lora.items():
-            if ".lora_A" in name:
-                module = name.removeprefix(PREFIX).partition(".lora_A")[0]
-                up = lora[name.replace(".lora_A", ".lora_B")]
-                weights[f"{module}.weight"].add_(up @ down, alpha=scale)

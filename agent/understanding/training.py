@@ -31,9 +31,10 @@ from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 
 from agent.errors import AgentError
-from agent.understanding.encoder import CONFIG, HEAD_WEIGHTS, LORA, RECORD
+from agent.understanding.encoder import HEAD_WEIGHTS, RECORD
 from agent.understanding.labels import HEADS, Said
 from agent.understanding.network import Network, batch, embedded, windows
+from index_store import lora
 from index_store.disk import make_whole, write_text
 
 DATA = Path(__file__).parent / "data"
@@ -107,10 +108,10 @@ def fit(
     chance = random.Random(how.seed)
     tokenizer, encoder = embedded()
     modules = ["query", "key", "value", "dense"]
-    lora = LoraConfig(
+    adapter = LoraConfig(
         r=how.rank, lora_alpha=2 * how.rank, lora_dropout=0.05, target_modules=modules
     )
-    network = Network(get_peft_model(encoder, lora), encoder.config.hidden_size)
+    network = Network(get_peft_model(encoder, adapter), encoder.config.hidden_size)
     learned = [p for p in network.encoder.parameters() if p.requires_grad]
     above = [p for name, p in network.named_parameters() if not name.startswith("encoder.")]
     optimizer = torch.optim.AdamW(
@@ -253,7 +254,7 @@ def write(network: Network, record: dict[str, Any], output: Path) -> None:
     try:
         with TemporaryDirectory() as temporary:
             model.save_pretrained(temporary)
-            for name in (CONFIG, LORA):
+            for name in (lora.CONFIG, lora.WEIGHTS):
                 make_whole(output / name, partial(copyfile, Path(temporary) / name))
         make_whole(output / HEAD_WEIGHTS, lambda target: save_file(heads, target))
         write_text(output / RECORD, json.dumps(record, indent=1) + "\n")
