@@ -138,24 +138,23 @@ async def test_it_answers_with_and_without_documents(
     assert answer.rstrip("\"')").endswith((".", "!", "?"))
 
 
-async def test_base_and_fine_tuned_alternate_in_two_conversations_at_once(agent: Agent) -> None:
-    questions = [ACNE, "And on my back?", "How long does it take?"]
-    orders: list[list[LLMChoice]] = [
-        ["base", "fine-tuned", "base"],
-        ["fine-tuned", "base", "fine-tuned"],
-    ]
+async def test_base_and_fine_tuned_alternate_side_by_side(agent: Agent) -> None:
+    questions = [ACNE, "What helps against migraine?", "My knee hurts after running."]
+    llms: list[LLMChoice] = ["base", "fine-tuned"]
 
-    async def talk(order: list[LLMChoice]) -> list[str]:
+    async def answer(question: str, llm: LLMChoice) -> str:
         engine = agent.conversation()
         engine.retrieval = "never"
-        return [(await say(engine, q, llm))[1] for q, llm in zip(questions, order, strict=True)]
+        return (await say(engine, question, llm))[1]
 
-    alone = [await talk(order) for order in orders]
-    assert alone[0][0] != alone[1][0]
-    both = await asyncio.gather(*map(talk, orders))
-    # Side by side in one batch the last bits differ, and a near tie may fall the other way: the
-    # first words tell the two apart.
-    again = [await talk(order) for order in orders]
-    for answers in (both, again):
-        assert [each[0][:25] for each in answers] == [each[0][:25] for each in alone]
-        assert all(all(each) for each in answers)
+    async def talk(first: int) -> list[tuple[str, LLMChoice, str]]:
+        turns = [(q, llms[(first + place) % 2]) for place, q in enumerate(questions * 2)]
+        return [(q, llm, await answer(q, llm)) for q, llm in turns]
+
+    alone = {(q, llm): await answer(q, llm) for q in questions for llm in llms}
+    assert all(alone[q, "base"][:15] != alone[q, "fine-tuned"][:15] for q in questions)
+    both = [turn for turns in await asyncio.gather(talk(0), talk(1)) for turn in turns]
+    # In one batch the last bits differ, and a near tie may fall the other way, once of six times.
+    for llm in llms:
+        same = [said[:15] == alone[q, by][:15] for q, by, said in both if by == llm]
+        assert len(same) == 6 and sum(same) >= 5, (llm, alone, both)
