@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from agent import settings
-from agent.finetuning import training
+from agent.finetuning import run, training
 from agent.finetuning.recipe import Training
 from agent.llms.huggingface.failures import free_memory
 from benchmarks.cuda_engine import BIG, TINY, WORK, Found, let_go, made, on_cuda, said
@@ -33,9 +33,9 @@ def qlora() -> Found:
 
 def t4() -> Found:
     """What a card without bf16 does: fp16 and its scaler, with LoRA and with QLoRA."""
-    real = training.precision
+    real = run.precision
     got: Found = {}
-    training.precision = lambda: "fp16"
+    run.precision = lambda: "fp16"
     try:
         for four_bit in (False, True):
             name = "qlora" if four_bit else "lora"
@@ -44,7 +44,7 @@ def t4() -> Found:
             except Exception as error:
                 got[name] = {"failed": repr(error)[:300]}
     finally:
-        training.precision = real
+        run.precision = real
     return got
 
 

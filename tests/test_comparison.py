@@ -52,7 +52,7 @@ def agent(
     base: ScriptedLLM, tuned: ScriptedLLM, embedding: HuggingFaceEmbedding, sample_index: Path
 ) -> Agent:
     """All but the LLMs is real."""
-    chosen = settings.load(max_tokens=100)
+    chosen = settings.load(max_tokens=100, min_relevance=0.01)
     store = IndexStore.open(sample_index, EMBEDDED)
     retriever = DoctorReplyRetriever(store, embedding, chosen.sources, chosen.min_relevance)
     engine = Engine("scripted", "scripted", base=base, fine_tuned=tuned)

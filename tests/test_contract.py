@@ -60,7 +60,7 @@ def talk(
 ) -> Callable[..., PatientChatEngine]:
     """Begins a conversation over the small index."""
     store = IndexStore.open(sample_index, EMBEDDED)
-    chosen = settings.load(max_tokens=24, temperature=0, min_relevance=0.2)
+    chosen = settings.load(max_tokens=24, temperature=0, min_relevance=0.01)
     retriever = DoctorReplyRetriever(store, embedding, chosen.sources, chosen.min_relevance)
     agent = Agent(chosen, engine, TurnEmbedding(embedding), retriever)
 

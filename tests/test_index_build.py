@@ -15,7 +15,7 @@ from index_store import build as building
 from index_store import manifest as manifests
 from index_store.build import Built, build
 from index_store.dataset import Dialogue
-from index_store.embedding import EMBEDDED, embed_queries
+from index_store.embedding import EMBEDDED, embed_queries, identity
 from index_store.errors import StoreError
 from index_store.store import IndexStore
 
@@ -74,7 +74,7 @@ def test_the_manifest_says_how_the_index_was_made(
     manifest = manifests.read(tmp_path)
     (source,) = manifest.sources
     assert (source.name, source.limit, manifest.rows) == ("rows.csv", 13, 12)
-    assert (manifest.embed_model, manifest.dimension) == ("all-MiniLM-L6-v2", 384)
+    assert (manifest.embed_model, manifest.dimension) == (identity(EMBEDDED), 384)
     assert source.cleaning.dropped == {"duplicate": 1}
     folder = tmp_path / manifest.generation
     files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}

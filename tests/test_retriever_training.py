@@ -82,6 +82,29 @@ def test_a_row_without_a_label_has_its_own_reply_only() -> None:
     assert {pair.positive for pair in pairs.draw(alone, RetrieverRecipe(), {})} == replies
 
 
+def test_a_letter_goes_to_what_is_of_its_label_and_never_to_itself(tmp_path: Path) -> None:
+    letters = [
+        {"patient": "My big toe glows at night.", "gist": "gout"},
+        {"patient": "Toe again, after the mussels.", "gist": "gout"},
+        {"patient": "I snore.", "doctor": "Lie on your side.", "gist": "snoring"},
+        {"patient": "Alone in the world.", "gist": "nobody else's"},
+    ]
+    read = pairs.read_letters(write(tmp_path / "letters.jsonl", letters), "gist")
+    drawn = pairs.draw(ROWS, RetrieverRecipe(rounds=40), {}, read)
+    found: dict[str, set[str]] = {each.patient: set() for each in read}
+    for pair in drawn:
+        found.get(pair.anchor, set()).add(pair.positive)
+    gout = {each.text for each in ROWS if each.label == "gout"}
+    assert [found[each.patient] for each in read] == [
+        gout | {read[1].patient},
+        gout | {read[0].patient},
+        {"Lie on your side."},
+        set(),
+    ]
+    with pytest.raises(AgentError, match=r"line 1.*`patient` and `illness`"):
+        pairs.read_letters(tmp_path / "letters.jsonl", "illness")
+
+
 def test_no_label_comes_twice_in_a_batch_be_it_of_a_negative() -> None:
     from agent.finetuning.retriever.loss import one_of_a_label
 

@@ -38,12 +38,17 @@ def setup() -> None:
     """Prepare what the first conversation needs: the embedded model and the sample's index."""
     from agent.llms import embedded
     from agent.llms.choice import decide
+    from index_store import manifest
+    from index_store.embedding import identity
 
     settings = settings_module.load()
     choice = decide(settings)
     if choice.engine == "llama_cpp" and choice.base.embedded:
         print(f"The model: {embedded.llama_cpp_file(settings.home / 'models')}")
-    if not (settings.index_dir / "manifest.json").exists():
+    there = (settings.index_dir / manifest.NAME).exists()
+    found = manifest.read(settings.index_dir) if there else None
+    of_another = found is not None and found.embed_model != identity(settings.embed_model)
+    if found is None or (of_another and found.is_sample):
         print("The index: embedding the sample (about half a minute)")
         index.build()
     else:

@@ -10,6 +10,7 @@ import typer
 
 from agent import settings as settings_module
 from agent.cli.options import ColumnNames, Limit, Source
+from agent.errors import AgentError
 from agent.finetuning.recipe import Recipe, RetrieverRecipe, Training
 
 app = typer.Typer(
@@ -144,6 +145,10 @@ def train_retriever(
         str | None,
         typer.Option(help="A column that says which replies answer the same problem: condition."),
     ] = None,
+    letters: Annotated[
+        Path | None,
+        typer.Option(help="More patients' words for the labels: JSON lines, learned from alone."),
+    ] = None,
     rounds: Annotated[
         int, typer.Option(min=1, help="Times that pairs are drawn of each dialogue.")
     ] = RetrieverRecipe.rounds,
@@ -190,8 +195,11 @@ def train_retriever(
     base = training.base_of(settings.embed_model)
     names = Columns.parse(columns) if columns else Columns()
     parts = pairs.read(source, names, limit, label)
+    if letters and not label:
+        raise AgentError("--letters are for labels: name their column by --label.")
+    more = pairs.read_letters(letters, label) if letters and label else []
     told = {"source": source, "limit": limit, "label": label}
-    record = training.train(base, parts, recipe, output, told=told)
+    record = training.train(base, parts, recipe, output, letters=more, told=told)
 
     from agent.evaluation.parts import embedding, relevance, retrieval
 

@@ -1,6 +1,7 @@
-"""A training run's folder: whose it is, what is recorded of it, and what lies in it at the end.
+"""A training run: its folder, its numbers, its record, and what lies there at the end.
 
-Owns its files' names and the order in which they come to be. Knows nothing of how training goes.
+Owns its files' names, the order in which they come to be, and what a retriever's run has in common
+with an LLM's. Knows nothing of what is trained, nor on what.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from agent.errors import AgentError
 from agent.finetuning.prepare import SUMMARY, TRAIN, VALIDATION
@@ -20,6 +24,19 @@ from index_store.disk import sync, write_text
 
 RECORD, CURVE, CHECKPOINTS = "training.json", "loss.png", "checkpoints"
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+
+
+Precision = Literal["bf16", "fp16", "fp32"]
+
+
+def precision() -> Precision:
+    """The fastest that this machine multiplies natively and that training bears."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    able = torch.cpu.get_capabilities()
+    return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "fp32"
 
 
 def record_of(model: str, training: Training, examples: Path) -> dict[str, Any]:
@@ -55,6 +72,31 @@ def last_checkpoint(output: Path) -> Path | None:
     """The newest checkpoint that was written to its end, where the trainer's state comes last."""
     whole = [path.parent for path in (output / CHECKPOINTS).glob("checkpoint-*/trainer_state.json")]
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def through(trainer: Callable[[], Any], output: Path) -> tuple[Any, dict[str, Any]]:
+    """Make the trainer and let it train, from `output`'s last checkpoint if there is one; quietly,
+    for what a run says is told by `progress`. The trainer, and what is recorded of how it went.
+    """
+    import datasets
+    import torch
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    begun, last = time.monotonic(), last_checkpoint(output)
+    made = trainer()
+    made.train(resume_from_checkpoint=str(last) if last else None)
+    return made, {
+        "precision": precision(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "steps": made.state.global_step,
+        "minutes": round((time.monotonic() - begun) / 60, 1),
+        "resumed_from_step": int(last.name.rpartition("-")[2]) if last else None,
+    }
 
 
 def points(history: list[dict[str, Any]]) -> list[dict[str, float]]:

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import time
-import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from agent.errors import AgentError
 from agent.finetuning import run
@@ -29,8 +27,6 @@ from index_store.device import device
 from index_store.errors import first_sentence
 
 PADDING = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|endoftext|>", "<pad>")
-
-Precision = Literal["bf16", "fp16", "fp32"]
 
 
 def check(training: Training, examples: Path) -> None:
@@ -92,19 +88,11 @@ def train(
     record = run.record_of(name, training, examples)
     run.claim(output, record)
 
-    import datasets
-    import torch
-    from transformers.utils import logging
+    def trainer() -> Any:
+        return _trainer(checkpoint, training, examples, output / run.CHECKPOINTS, report_to)
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    begun = time.monotonic()
-    last = run.last_checkpoint(output)
     try:
-        trainer = _trainer(checkpoint, training, examples, output / run.CHECKPOINTS, report_to)
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        made, went = run.through(trainer, output)
     except RuntimeError as error:
         if not gpu.is_full(error):
             raise
@@ -114,18 +102,12 @@ def train(
             f"MEDRAFT_MODEL. To begin anew, delete {output}."
         ) from None
 
-    record |= {
-        "precision": precision(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "threads": torch.get_num_threads(),
-        "steps": trainer.state.global_step,
-        "best_validation_loss": trainer.state.best_metric,
-        "best_step": trainer.state.best_global_step,
-        "minutes": round((time.monotonic() - begun) / 60, 1),
-        "resumed_from_step": int(last.name.rpartition("-")[2]) if last else None,
-        "history": run.points(trainer.state.log_history),
+    record |= went | {
+        "best_validation_loss": made.state.best_metric,
+        "best_step": made.state.best_global_step,
+        "history": run.points(made.state.log_history),
     }
-    run.finish(output, trainer.model, name, record)
+    run.finish(output, made.model, name, record)
     return record
 
 
@@ -148,7 +130,7 @@ def _trainer(
     rows = {name: _rows(examples / name) for name in (TRAIN, VALIDATION)}
     steps = max(1, round(len(rows[TRAIN]) / training.batch_size * training.epochs))
     every = max(1, steps // training.evaluations)
-    numbers = precision()
+    numbers = run.precision()
     on_cuda = torch.cuda.is_available()
     arguments = SFTConfig(
         output_dir=str(checkpoints),
@@ -211,7 +193,7 @@ def _trainer(
     return trainer
 
 
-def _model(checkpoint: str, precision: Precision, four_bit: bool) -> tuple[Any, Any]:
+def _model(checkpoint: str, precision: run.Precision, four_bit: bool) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
@@ -246,16 +228,6 @@ def _padding(tokenizer: Any) -> str:
         if token in vocabulary and token != tokenizer.eos_token:
             return token
     raise AgentError("This model's tokenizer has no token to pad with besides its end of turn.")
-
-
-def precision() -> Precision:
-    """The fastest that this machine multiplies natively and that training bears."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    able = torch.cpu.get_capabilities()
-    return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "fp32"
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from agent.errors import AgentError
-from agent.evaluation.parts.labelled import read
+from agent.evaluation.parts.labelled import LONG, Times, read
 from agent.routing.router import route
 from agent.understanding.encoder import shipped
 from index_store.disk import make_whole
@@ -26,8 +26,6 @@ CASES = Path(__file__).parent.parent / "data" / "router_test.jsonl"
 TURNS, LETTERS = CASES.with_name("turns_test.jsonl"), CASES.with_name("letters_test.jsonl")
 BINS = 10
 PLOTS = (".svg", ".png", ".pdf")
-LONG = 40  # words from which on a message is a letter
-_ROUNDS = 3
 # CLINC150 (S. Larson et al., EMNLP 2019). What a doctor may well be asked is left out; what the
 # data set calls out of scope is of all sorts, health among them.
 _CLINC_HEALTH = {"vaccines", "calories", "nutrition_info"}
@@ -71,14 +69,6 @@ class Bin:
     score: float
     health: float
     of: int
-
-
-@dataclass(frozen=True)
-class Times:
-    """Milliseconds a message: the fastest of three rounds over each, as the machine is shared."""
-
-    median: float
-    percentile_99: float
 
 
 @dataclass(frozen=True)
@@ -199,8 +189,7 @@ def times(rows: Iterable[dict[str, Any]]) -> Times:
         route(messages)
         return time.perf_counter() - start
 
-    taken = [min(once(row["messages"]) for _ in range(_ROUNDS)) * 1000 for row in rows]
-    return Times(float(np.median(taken)), float(np.percentile(taken, 99)))
+    return Times.of(lambda row: once(row["messages"]), rows)
 
 
 def plot(results: Sequence[Result], target: Path) -> None:

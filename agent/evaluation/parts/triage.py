@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from agent.errors import AgentError
-from agent.evaluation.parts.labelled import read
+from agent.evaluation.parts.labelled import LONG, Times, read
 from agent.safety.triage import Verdict, verdicts
 from agent.understanding.encoder import shipped
 from agent.understanding.labels import HEADS, Said
@@ -29,8 +27,6 @@ LETTERS, SHORT, ORDINARY = (
     DATA / "triage_test.jsonl",
     DATA / "router_test.jsonl",
 )
-LONG = 40  # words from which on a message is a letter
-_ROUNDS = 3
 
 Case = dict[str, Any]
 
@@ -71,14 +67,6 @@ class Result:
     parts: list[Part]
     confusions: list[tuple[str, str, int]]
     suicide: Count
-
-
-@dataclass(frozen=True)
-class Times:
-    """Milliseconds a message: the fastest of three readings of each, as the machine is shared."""
-
-    median: float
-    percentile_99: float
 
 
 def cases(path: Path) -> list[Case]:
@@ -145,8 +133,7 @@ def times(texts: Iterable[str]) -> Times:
         encoder.read([Said(text)])
         return time.perf_counter() - start
 
-    taken = [min(once(text) for _ in range(_ROUNDS)) * 1000 for text in texts]
-    return Times(float(np.median(taken)), float(np.percentile(taken, 99)))
+    return Times.of(once, texts)
 
 
 def as_text(result: Result) -> str:

@@ -49,6 +49,7 @@ def write_card(output: Path, record: dict[str, Any], before_and_after: str) -> N
     """README.md: what was trained on what, and what it finds; the last is Markdown."""
     recipe, rows = record["recipe"], record["rows"]
     what = f"a LoRA of rank {recipe['rank']}" if recipe["rank"] else "all weights"
+    letters = f"; {record['letters']} letters more to learn from" if record["letters"] else ""
     label = f"labels of the column `{record['label']}` ({record['labels']})"
     shares = f"{recipe['scale']:.0%} of what was learned is kept in the weights"
     text = f"""# {output.resolve().name}
@@ -60,7 +61,7 @@ An embedding model for medraft's index of doctors' replies: {what} on {record["m
 | | |
 |---|---|
 | data | {record["source"]}: {rows["train"]} dialogues to learn from, {rows["validation"]} to stop \
-by, {rows["test"]} held out; {label if record["label"] else "no labels"} |
+by, {rows["test"]} held out{letters}; {label if record["label"] else "no labels"} |
 | training | {record["steps"]} steps of {recipe["batch_size"]} pairs, learning rate \
 {recipe["learning_rate"]}, {record["minutes"]} minutes on {record["device"]} \
 ({record["threads"]} threads, {record["precision"]}); {shares} |

@@ -16,9 +16,9 @@ import torch
 from sentence_transformers.base.evaluation import SequentialEvaluator
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
+from agent.finetuning import run
 from agent.finetuning.retriever.averaging import Averaging
 from agent.finetuning.retriever.pairs import Row
-from agent.finetuning.training import precision
 
 METRIC = "sequential_score"  # sentence-transformers' name for the mean below
 MOST = 500  # patients that search
@@ -54,7 +54,7 @@ class HeldOut(SequentialEvaluator):
     def __call__(self, model: Any, *told: Any, **more: Any) -> dict[str, float]:
         """sentence-transformers' measures by name, and their mean as METRIC."""
         cut, model.max_seq_length = model.max_seq_length, self._tokens
-        fast = precision() != "fp32"
+        fast = run.precision() != "fp32"
         try:
             with self._averaging.applied(), torch.autocast(model.device.type, enabled=fast):
                 return super().__call__(model, *told, **more)

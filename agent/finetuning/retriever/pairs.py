@@ -9,11 +9,13 @@ alone with its label, and its question has its own reply only.
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from agent.errors import AgentError
 from agent.finetuning.recipe import RetrieverRecipe
@@ -39,6 +41,16 @@ class Row:
     def text(self) -> str:
         """What an index embeds of it."""
         return searched_text(self.dialogue)
+
+
+@dataclass(frozen=True)
+class Letter:
+    """What another patient wrote, with its label and, where there is one (else ""), the reply; it
+    is learned from, and never searched in."""
+
+    patient: str
+    doctor: str
+    label: str
 
 
 @dataclass(frozen=True)
@@ -91,8 +103,29 @@ def _labels(
     return {(kept[0].patient, kept[0].doctor): told[row] for row, kept in cleaned.items() if kept}
 
 
+def read_letters(path: Path, label: str) -> list[Letter]:
+    """Letters from JSON lines with `patient`, the column `label` and, if it likes, `doctor`.
+
+    Raises AgentError for a file that is not so.
+    """
+    letters = []
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            letters.append(Letter(row["patient"], row.get("doctor", ""), row[label]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise AgentError(
+            f"{path} holds no --letters (line {len(letters) + 1}): they are JSON lines with "
+            f"`patient` and `{label}`."
+        ) from None
+    return letters
+
+
 def draw(
-    rows: Sequence[Row], recipe: RetrieverRecipe, negatives: Mapping[str, Sequence[Row]]
+    rows: Sequence[Row],
+    recipe: RetrieverRecipe,
+    negatives: Mapping[str, Sequence[Row]],
+    letters: Sequence[Letter] = (),
 ) -> list[Pair]:
     """All that a run sees, in its order; `negatives` are the mined ones by the id of a row, and a
     row that has none gets no pair, unless nobody has any.
@@ -106,6 +139,9 @@ def draw(
     alike: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         alike[row.label].append(row)
+    same: dict[str, list[Letter]] = defaultdict(list)
+    for letter in letters:
+        same[letter.label].append(letter)
     drawn = []
     for _ in range(recipe.rounds):
         for row in rows:
@@ -115,6 +151,13 @@ def draw(
                 drawn.append(
                     Pair(row.label, anchor, positive, chance.choice(mined) if mined else None)
                 )
+        for letter in letters:
+            texts = [letter.doctor] if letter.doctor else []
+            texts += [row.text for row in alike.get(letter.label, ())]
+            texts += [each.patient for each in same[letter.label] if each is not letter]
+            if texts:
+                anchor = _cropped(letter.patient, chance)
+                drawn.append(Pair(letter.label, anchor, chance.choice(texts), None))
     if negatives:
         drawn = [pair for pair in drawn if pair.negative]
     chance.shuffle(drawn)

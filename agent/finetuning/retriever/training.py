@@ -12,8 +12,6 @@ nor of how the result does in an index.
 from __future__ import annotations
 
 import hashlib
-import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -24,8 +22,7 @@ from agent.errors import AgentError
 from agent.finetuning import run
 from agent.finetuning.recipe import RetrieverRecipe
 from agent.finetuning.retriever import folder, relevance
-from agent.finetuning.retriever.pairs import Pair, Row, draw
-from agent.finetuning.training import precision
+from agent.finetuning.retriever.pairs import Letter, Pair, Row, draw
 from index_store import lora
 from index_store.embedding import EMBEDDED, MINILM, load_embedding
 from index_store.split import Split
@@ -58,6 +55,7 @@ def train(
     recipe: RetrieverRecipe,
     output: Path,
     *,
+    letters: Sequence[Letter] = (),
     told: dict[str, Any],
 ) -> dict[str, Any]:
     """Train, or go on with a run that was killed; what `output` then holds is an embedding model.
@@ -68,34 +66,22 @@ def train(
     """
     recipe.check()
     _check_labels(parts["train"], recipe)
-    record = _record(base, parts, recipe, told)
+    record = _record(base, parts, letters, recipe, told)
     run.claim(output, record)
+    from agent.finetuning.retriever.averaging import Averaging
 
-    import datasets
-    import torch
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    begun = time.monotonic()
-    model = load_embedding(base)._model
+    model = _to_learn(base, recipe)
     tokens = model.max_seq_length
-    trainer, averaging = _trainer(model, base, parts, recipe, output / run.CHECKPOINTS)
-    last = run.last_checkpoint(output)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    averaging = Averaging(model, recipe.scale)
 
-    record |= {
-        "precision": precision(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "threads": torch.get_num_threads(),
-        "steps": trainer.state.global_step,
-        "best_ndcg": trainer.state.best_metric,
-        "best_step": trainer.state.best_global_step,
-        "minutes": round((time.monotonic() - begun) / 60, 1),
-        "resumed_from_step": int(last.name.rpartition("-")[2]) if last else None,
-        "history": folder.points(trainer.state.log_history),
+    def trainer() -> Any:
+        return _trainer(model, averaging, base, parts, letters, recipe, output / run.CHECKPOINTS)
+
+    made, went = run.through(trainer, output)
+    record |= went | {
+        "best_ndcg": made.state.best_metric,
+        "best_step": made.state.best_global_step,
+        "history": folder.points(made.state.log_history),
     }
     model.max_seq_length = tokens
     averaging.apply()
@@ -116,46 +102,38 @@ def _check_labels(rows: Sequence[Row], recipe: RetrieverRecipe) -> None:
 
 
 def _record(
-    base: str, parts: dict[Split, list[Row]], recipe: RetrieverRecipe, told: dict[str, Any]
+    base: str,
+    parts: dict[Split, list[Row]],
+    letters: Sequence[Letter],
+    recipe: RetrieverRecipe,
+    told: dict[str, Any],
 ) -> dict[str, Any]:
     """Everything that a run follows from, and that must be the same to go on with one."""
     rows = hashlib.sha256()
     for row in (*parts["train"], *parts["validation"]):
         rows.update(f"{row.dialogue.id} {row.label}\n".encode())
+    for letter in letters:
+        rows.update(f"{letter}\n".encode())
     return {
         "model": base,
         "recipe": asdict(recipe),
         **told,
         "rows": {part: len(there) for part, there in parts.items()},
+        "letters": len(letters),
         "labels": len({row.label for row in parts["train"] if row.named}),
         "sha256": rows.hexdigest(),
         "versions": {package: version(package) for package in PACKAGES},
     }
 
 
-def _trainer(
-    model: Any,
-    base: str,
-    parts: dict[Split, list[Row]],
-    recipe: RetrieverRecipe,
-    checkpoints: Path,
-) -> tuple[Any, Averaging]:
+def _to_learn(base: str, recipe: RetrieverRecipe) -> Any:
+    """The model whose weights, or whose new LoRA, the run changes."""
     import torch
     from peft import LoraConfig
-    from sentence_transformers import SentenceTransformerTrainer as Trainer
-    from sentence_transformers import SentenceTransformerTrainingArguments as Arguments
-    from transformers import EarlyStoppingCallback, PrinterCallback
 
-    from agent.finetuning.progress import Progress
-    from agent.finetuning.retriever.averaging import Averaging
-    from agent.finetuning.retriever.held_out import METRIC, HeldOut
-    from agent.finetuning.retriever.loss import RankedAndKept, one_of_a_label
-    from agent.finetuning.retriever.mining import mine
-
-    learned = parts["train"]
-    pairs = draw(learned, recipe, mine(model, learned) if recipe.negatives else {})
-    old = load_embedding(base)._model.eval() if recipe.kept else model
+    model = load_embedding(base)._model
     if recipe.rank:
+        torch.manual_seed(recipe.seed)
         model.add_adapter(
             LoraConfig(
                 r=recipe.rank,
@@ -165,11 +143,35 @@ def _trainer(
                 task_type="FEATURE_EXTRACTION",
             )
         )
-    averaging = Averaging(model, recipe.scale)
+    return model
+
+
+def _trainer(
+    model: Any,
+    averaging: Averaging,
+    base: str,
+    parts: dict[Split, list[Row]],
+    letters: Sequence[Letter],
+    recipe: RetrieverRecipe,
+    checkpoints: Path,
+) -> Any:
+    import torch
+    from sentence_transformers import SentenceTransformerTrainer as Trainer
+    from sentence_transformers import SentenceTransformerTrainingArguments as Arguments
+    from transformers import EarlyStoppingCallback, PrinterCallback
+
+    from agent.finetuning.progress import Progress
+    from agent.finetuning.retriever.held_out import METRIC, HeldOut
+    from agent.finetuning.retriever.loss import RankedAndKept, one_of_a_label
+    from agent.finetuning.retriever.mining import mine
+
+    learned = parts["train"]
+    pairs = draw(learned, recipe, mine(model, learned) if recipe.negatives else {}, letters)
+    old = load_embedding(base)._model.eval() if recipe.kept else model
     tokens = model.max_seq_length
     evaluator = HeldOut(learned, parts["validation"], tokens, averaging, recipe.seed)
     model.max_seq_length = old.max_seq_length = recipe.tokens
-    numbers, on_cuda = precision(), torch.cuda.is_available()
+    numbers, on_cuda = run.precision(), torch.cuda.is_available()
     steps = max(1, len(pairs) // recipe.batch_size)
     every = max(1, steps // recipe.evaluations)
     arguments = Arguments(
@@ -216,7 +218,7 @@ def _trainer(
         ],
     )
     trainer.remove_callback(PrinterCallback)
-    return trainer, averaging
+    return trainer
 
 
 def _dataset(pairs: Sequence[Pair]) -> Any:
