@@ -163,17 +163,14 @@ def test_llama_indexs_openai_like(endpoint: Server) -> None:
     from llama_index.core.base.llms.types import ChatMessage
     from llama_index.llms.openai_like import OpenAILike
 
-    def client(model: str) -> OpenAILike:
-        return OpenAILike(
-            model=model,
-            api_base=f"{endpoint.url}/v1",
-            api_key="none",
-            is_chat_model=True,
-            max_retries=0,
-            timeout=600,
-        )
-
-    llm = client("RAG")
+    llm = OpenAILike(
+        model="RAG",
+        api_base=f"{endpoint.url}/v1",
+        api_key="none",
+        is_chat_model=True,
+        max_retries=0,
+        timeout=600,
+    )
     said = [ChatMessage(role="user", content=FIRST)]
     answer = llm.chat(said).message
     check_sources(endpoint, answer.content or "")
@@ -182,8 +179,7 @@ def test_llama_indexs_openai_like(endpoint: Server) -> None:
     check_sources(endpoint, pieces[-1].message.content or "")
 
     def stop() -> None:
-        # What is said from replies comes sentence by sentence: perhaps all of it at once.
-        stream = client("base").stream_chat(said)
+        stream = llm.stream_chat(said)
         next(piece for piece in stream if piece.delta)
         stream.close()
 
@@ -194,12 +190,9 @@ def test_langchains_chat_openai(endpoint: Server) -> None:
     from langchain_core.messages import BaseMessage, HumanMessage
     from langchain_openai import ChatOpenAI
 
-    def client(model: str) -> Any:
-        return ChatOpenAI(
-            model=model, base_url=f"{endpoint.url}/v1", api_key="none", max_retries=0, timeout=600
-        )
-
-    chat = client("RAG")
+    chat: Any = ChatOpenAI(
+        model="RAG", base_url=f"{endpoint.url}/v1", api_key="none", max_retries=0, timeout=600
+    )
     said: list[BaseMessage] = [HumanMessage(FIRST)]
     answer = chat.invoke(said)
     check_sources(endpoint, answer.content)
@@ -208,7 +201,7 @@ def test_langchains_chat_openai(endpoint: Server) -> None:
     check_sources(endpoint, "".join(piece.content for piece in chat.stream(said)))
 
     def stop() -> None:
-        stream = client("base").stream(said)
+        stream = chat.stream(said)
         next(piece for piece in stream if piece.content)
         stream.close()
 
