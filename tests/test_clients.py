@@ -22,8 +22,9 @@ from outside import AI_SDK, CURL, NODE, needs_ai_sdk, needs_curl
 
 FIRST, SECOND = "What helps against migraine?", "And for my daughter, who is ten?"
 SERVE = [sys.executable, "-c", "from agent.cli import main; main()", "serve"]
-# Two cores are shared by two of pytest's processes: llama.cpp's threads would wait for each other.
-SHORT = {"MEDRAFT_MAX_TOKENS": "40", "MEDRAFT_SOURCES": "1"}
+# An answer that a client stops must be longer than the client takes; others need not be.
+LONG, SHORT = {"MEDRAFT_MAX_TOKENS": "240", "MEDRAFT_SOURCES": "1"}, 40
+WHOLE = [{"role": "user", "content": "Tell me everything about the flu, please."}]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def endpoint(
         process = subprocess.Popen(
             [*SERVE, "--port", str(port)],
             cwd=folder,
-            env=environment | SHORT,
+            env=environment | LONG,
             stdout=output,
             stderr=output,
         )
@@ -95,7 +96,7 @@ def test_openais_own_client(endpoint: Server) -> None:
     client = openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key="none", max_retries=0)
     assert [model.id for model in client.models.list()][:2] == ["base", "RAG"]
     messages: list[Any] = [{"role": "user", "content": FIRST}]
-    whole = client.chat.completions.create(model="RAG", messages=messages)
+    whole = client.chat.completions.create(model="RAG", messages=messages, max_tokens=SHORT)
     answer = whole.choices[0].message
     check_sources(endpoint, answer.content or "")
     for mark in answer.annotations or []:
@@ -106,7 +107,11 @@ def test_openais_own_client(endpoint: Server) -> None:
     messages += [answer, {"role": "user", "content": SECOND}]
     chunks = list(
         client.chat.completions.create(
-            model="RAG", messages=messages, stream=True, stream_options={"include_usage": True}
+            model="RAG",
+            messages=messages,
+            stream=True,
+            stream_options={"include_usage": True},
+            max_completion_tokens=SHORT,
         )
     )
     content = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
@@ -116,7 +121,8 @@ def test_openais_own_client(endpoint: Server) -> None:
     assert usage is not None and usage.prompt_tokens > whole.usage.prompt_tokens
 
     def stop() -> None:
-        with client.chat.completions.create(model="base", messages=messages, stream=True) as said:
+        told: Any = WHOLE
+        with client.chat.completions.create(model="base", messages=told, stream=True) as said:
             for chunk in said:
                 if chunk.choices[0].delta.content:
                     return
@@ -140,7 +146,8 @@ def test_curl(endpoint: Server, tmp_path: Path) -> None:
 
     messages = [{"role": "user", "content": FIRST}]
     for question in (SECOND, None):
-        out, _ = curl({"model": "RAG", "stream": True, "messages": messages}).communicate()
+        asked = {"model": "RAG", "stream": True, "messages": messages, "max_tokens": SHORT}
+        out, _ = curl(asked).communicate()
         *lines, done = [line.removeprefix("data: ") for line in out.splitlines() if line]
         assert done == "[DONE]"
         choices = [json.loads(line)["choices"][0] for line in lines if line[0] == "{"]
@@ -150,7 +157,7 @@ def test_curl(endpoint: Server, tmp_path: Path) -> None:
         messages += [{"role": "user", "content": question or FIRST}]
 
     def stop() -> None:
-        running = curl({"model": "base", "stream": True, "messages": messages})
+        running = curl({"model": "base", "stream": True, "messages": WHOLE})
         assert running.stdout is not None
         assert running.stdout.readline().startswith("data: ")
         running.terminate()
@@ -163,14 +170,20 @@ def test_llama_indexs_openai_like(endpoint: Server) -> None:
     from llama_index.core.base.llms.types import ChatMessage
     from llama_index.llms.openai_like import OpenAILike
 
-    llm = OpenAILike(
-        model="RAG",
-        api_base=f"{endpoint.url}/v1",
-        api_key="none",
-        is_chat_model=True,
-        max_retries=0,
-        timeout=600,
-    )
+    http = httpx.Client(trust_env=False, timeout=600)
+
+    def like(model: str, **more: Any) -> OpenAILike:
+        return OpenAILike(
+            model=model,
+            api_base=f"{endpoint.url}/v1",
+            api_key="none",
+            is_chat_model=True,
+            max_retries=0,
+            http_client=http,
+            **more,
+        )
+
+    llm = like("RAG", max_tokens=SHORT)
     said = [ChatMessage(role="user", content=FIRST)]
     answer = llm.chat(said).message
     check_sources(endpoint, answer.content or "")
@@ -179,9 +192,9 @@ def test_llama_indexs_openai_like(endpoint: Server) -> None:
     check_sources(endpoint, pieces[-1].message.content or "")
 
     def stop() -> None:
-        stream = llm.stream_chat(said)
+        stream = like("base").stream_chat([ChatMessage(**WHOLE[0])])
         next(piece for piece in stream if piece.delta)
-        stream.close()
+        http.close()  # closing the generator alone leaves the connection to the garbage collector
 
     stops(endpoint, stop)
 
@@ -190,9 +203,9 @@ def test_langchains_chat_openai(endpoint: Server) -> None:
     from langchain_core.messages import BaseMessage, HumanMessage
     from langchain_openai import ChatOpenAI
 
-    chat: Any = ChatOpenAI(
-        model="RAG", base_url=f"{endpoint.url}/v1", api_key="none", max_retries=0, timeout=600
-    )
+    given: dict[str, Any] = {"base_url": f"{endpoint.url}/v1", "api_key": "none"}
+    given |= {"max_retries": 0, "timeout": 600}
+    chat: Any = ChatOpenAI(model="RAG", max_completion_tokens=SHORT, **given)
     said: list[BaseMessage] = [HumanMessage(FIRST)]
     answer = chat.invoke(said)
     check_sources(endpoint, answer.content)
@@ -201,7 +214,8 @@ def test_langchains_chat_openai(endpoint: Server) -> None:
     check_sources(endpoint, "".join(piece.content for piece in chat.stream(said)))
 
     def stop() -> None:
-        stream = chat.stream(said)
+        long: Any = ChatOpenAI(model="base", **given)
+        stream = long.stream([HumanMessage(WHOLE[0]["content"])])
         next(piece for piece in stream if piece.content)
         stream.close()
 
@@ -211,7 +225,7 @@ def test_langchains_chat_openai(endpoint: Server) -> None:
 @needs_ai_sdk
 def test_vercels_ai_sdk(endpoint: Server) -> None:
     script = AI_SDK.parent.parent / "conversation.mjs"
-    arguments = [f"{endpoint.url}/v1", "none", FIRST, SECOND]
+    arguments = [f"{endpoint.url}/v1", "none", FIRST, SECOND, WHOLE[0]["content"]]
     told: dict[str, Any] = {}
 
     def converse() -> None:
@@ -233,14 +247,17 @@ def test_eight_clients_at_once_one_of_which_hangs_up(endpoint: Server) -> None:
     client = openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key="none", max_retries=0)
 
     def ask(number: int) -> str:
-        content = f"I am {20 + number}. My knee hurts."
-        said = ""
+        leaves, said = number == 3, ""
+        content = WHOLE[0]["content"] if leaves else f"I am {20 + number}. My knee hurts."
         with client.chat.completions.create(
-            model="base", messages=[{"role": "user", "content": content}], stream=True
+            model="base",
+            messages=[{"role": "user", "content": content}],
+            stream=True,
+            max_tokens=240 if leaves else SHORT,
         ) as stream:
             for chunk in stream:
                 said += chunk.choices[0].delta.content or ""
-                if number == 3 and said:
+                if leaves and said:
                     break
         return said
 

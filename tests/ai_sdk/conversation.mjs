@@ -1,16 +1,16 @@
 // Two turns and a Stop with the Vercel AI SDK; prints one JSON object. Called by test_clients.py:
-//     node conversation.mjs http://127.0.0.1:8001/v1 KEY FIRST SECOND
+//     node conversation.mjs http://127.0.0.1:8001/v1 KEY FIRST SECOND LONG
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { streamText } from "ai";
 
-const [baseURL, apiKey, first, second] = process.argv.slice(2);
+const [baseURL, apiKey, first, second, long] = process.argv.slice(2);
 const medraft = createOpenAICompatible({ name: "medraft", baseURL, apiKey, includeUsage: true });
 const messages = [];
 const answers = [];
 
 for (const content of [first, second]) {
   messages.push({ role: "user", content });
-  const result = streamText({ model: medraft("RAG"), messages, maxRetries: 0 });
+  const result = streamText({ model: medraft("RAG"), messages, maxRetries: 0, maxOutputTokens: 40 });
   let text = "";
   let pieces = 0;
   for await (const piece of result.textStream) {
@@ -22,9 +22,12 @@ for (const content of [first, second]) {
 }
 
 const abort = new AbortController();
-messages.push({ role: "user", content: first });
 const stopped = streamText({
-  model: medraft("base"), messages, maxRetries: 0, abortSignal: abort.signal, onError: () => {},
+  model: medraft("base"),
+  messages: [{ role: "user", content: long }],
+  maxRetries: 0,
+  abortSignal: abort.signal,
+  onError: () => {},
 });
 let heard = "";
 try {
