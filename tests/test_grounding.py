@@ -97,7 +97,7 @@ def test_doses_and_medicines_are_borne_by_a_shown_reply_or_the_patient() -> None
 def test_a_citation_is_no_dose() -> None:
     assert named("A zinc cream protects [2].") == set()
     assert named("400 mg of ibuprofen three times a day, 1 g every six hours, 2 tablets") == {
-        *("400 mg", "ibuprofen", "three times a day", "1 g", "every six hours", "2 tablet")
+        *("400 mg", "ibuprofen", "3 a day", "1000 mg", "4 a day", "2 piece")
     }
 
 

@@ -14,12 +14,12 @@ from agent.finetuning.grounded import grounded
 from agent.finetuning.particulars import of_another, stands_alone
 from agent.finetuning.targets import (
     CLOSES,
-    NO_DOSE,
+    NO_CLAIM,
     NONE,
     OPENINGS,
     Target,
     TargetMaker,
-    without_doses,
+    borne_alone,
 )
 from index_store.dataset import Dialogue
 from index_store.split import split
@@ -173,13 +173,19 @@ def test_every_medicine_has_another_of_its_kind() -> None:
     assert [name for name, kind in kinds().items() if len(set(kind)) < 2] == ["insulin"]
 
 
-def test_an_answer_without_documents_names_no_dose() -> None:
+def test_an_answer_without_documents_claims_nothing_that_nobody_bears() -> None:
     reply = (
         "This sounds like reflux. Take omeprazole 20 mg once daily.\n\n"
-        "Gaviscon 10 ml after meals helps. Raise the bed."
+        "Gaviscon helps. There is no need to see a doctor. Raise the bed."
     )
-    assert without_doses(reply) == f"This sounds like reflux. {NO_DOSE}\n\nRaise the bed."
-    assert without_doses("Rest, and drink plenty.") == "Rest, and drink plenty."
+    assert (
+        borne_alone(reply, ["It burns."])
+        == f"This sounds like reflux. {NO_CLAIM}\n\nRaise the bed."
+    )
+    assert borne_alone("Rest, and drink plenty.", ["It burns."]) == "Rest, and drink plenty."
+    own = "Omeprazole is a good choice."
+    assert borne_alone(own, ["May I take omeprazole?"]) == own
+    assert borne_alone(NO_CLAIM, ["It burns."]) == NO_CLAIM
 
 
 def test_answers_by_hand_cite_what_their_prompt_holds() -> None:

@@ -7,8 +7,8 @@ recall is the share of claims that their cited replies support, precision the sh
 that support their sentence (ALCE, Gao et al. 2023, arXiv 2305.14627; here a citation is right only
 if it supports alone). A sentence *leaks* if it says what belongs to the patient that the reply was
 written to (agent/finetuning/particulars.py, whose rules training targets were chosen by, so that
-the figure flatters a model that was trained on them). Doses and medicines are *borne* if a shown
-reply or the patient names them.
+the figure flatters a model that was trained on them). Doses and medicines, as the check of claims
+reads them, are *borne* if a shown reply or the patient names them.
 
 Knows nothing of how answers come about, nor of means over questions.
 """
@@ -19,8 +19,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agent.chat.amounts import treats
+from agent.chat.claims import Facts
 from agent.chat.support import Embed, sentences, support
-from agent.finetuning.altered import medicines
 from agent.finetuning.particulars import of_another
 
 _CITATION = re.compile(r"\s*\[(\d{1,2})\]")
@@ -44,13 +45,6 @@ _REFUSES = re.compile(
     r"\b(?:about other problems|none of (?:the|these|them)[^.]{0,30}\b(?:fits?|appl|match|answer)"
     r"|no reply fits|repl(?:y|ies)[^.]{0,40}\bdo(?:es)? not (?:fit|answer|cover|address|mention"
     r"|contain|provide)|not (?:covered|mentioned|addressed) in (?:the|these))\b",
-    re.IGNORECASE,
-)
-_DOSE = re.compile(
-    r"\b(\d+(?:[.,]\d+)?)(?:\s*(?:to|-)\s*\d+)?\s*"
-    r"(mg|mcg|micrograms?|\u00b5g|g|grams?|ml|units?|iu|tablets?|capsules?|puffs?|drops)\b"
-    r"|\b((?:once|twice|one|two|three|four|\d+)(?: times)? (?:a|per|each) (?:day|week)"
-    r"|(?:once|twice|(?:\w+ )?times) (?:daily|weekly)|every \w+(?: to \w+)? (?:hours|weeks))\b",
     re.IGNORECASE,
 )
 
@@ -124,12 +118,14 @@ def refuses(answer: str) -> bool:
 
 
 def named(text: str) -> set[str]:
-    """The doses and medicines that a text names, in one way of writing."""
-    doses = {
-        f"{number.replace(',', '.')} {unit.lower().rstrip('s')}" if number else often.lower()
-        for number, unit, often in _DOSE.findall(text)
-    }
-    return doses | medicines(text)
+    """The doses, how often and how long something is taken, and the medicines that a text names."""
+    found: set[str] = set()
+    for facts in (Facts(text[start:end]) for start, end in sentences(text)):
+        found |= facts.named | {f"{amount} {unit}" for amount, unit in facts.amounts}
+        if facts.named or facts.amounts or treats(facts.text):
+            found |= {f"{rate} a day" for rate in facts.rates}
+            found |= {f"{days} days" for days in facts.lengths}
+    return found
 
 
 def _supports(sentence: str, reply: str, embed: Embed) -> bool:

@@ -27,7 +27,7 @@ from agent.chat.support import Embed
 from agent.finetuning.altered import Altered
 from agent.finetuning.grounded import Grounded
 from agent.finetuning.recipe import Recipe
-from agent.finetuning.targets import TargetMaker, without_doses
+from agent.finetuning.targets import TargetMaker, borne_alone
 from agent.llms.interface import as_dicts
 from agent.routing.embedding import TurnEmbedding
 from agent.routing.query import Query, query
@@ -154,7 +154,8 @@ class ExampleMaker:
             return example
         self.counts["without documents"] += 1
         made = await self._prompt(history, message, [])
-        return Example(made.messages, without_doses(answer), [], [])
+        asked = [m.content or "" for m in history if m.role == MessageRole.USER]
+        return Example(made.messages, borne_alone(answer, [*asked, message]), [], [])
 
     async def _raft(self, history: list[ChatMessage], message: str, answer: str) -> Example | None:
         """An example with documents; None if the search finds what nothing can be quoted of, which

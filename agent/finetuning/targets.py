@@ -10,7 +10,8 @@ How well a sentence answers is measured against the question and against the doc
 to it: the mean of its cosine to the question and to the nearest sentence of that reply. What
 belongs to the other patient is left out (`particulars.py`).
 
-An answer without documents keeps the doctor's own words, and names no dose: nothing bears one.
+An answer without documents keeps the doctor's own words, but for what nobody bears there: doses,
+medicines, "stop taking it" (`agent.chat.claims`).
 
 Knows nothing of how documents are found, nor of prompts.
 """
@@ -18,12 +19,12 @@ Knows nothing of how documents are found, nor of prompts.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from agent.chat.claims import Borne
 from agent.chat.support import Embed, sentences
 from agent.finetuning.particulars import of_another, stands_alone
 from index_store.dataset import Dialogue
@@ -64,16 +65,9 @@ NONE_QUESTIONS = (
     "How long have you had it, and does anything make it better or worse?",
     "How old are you, when did it begin, and do you take any medicines?",
 )
-NO_DOSE = (
+NO_CLAIM = (
     "Which medicine and how much of it, I cannot say without a source: please ask a pharmacist or "
     "your doctor."
-)
-_DOSE = re.compile(
-    r"\d\s*(?:mg|mcg|micrograms?|\u00b5g|g|grams?|ml|units?|iu|%|percent)\b"
-    r"|\b(?:once|twice|one|two|three|four|\d+)(?: times)?(?:,? \w+)? (?:a|per|each) day\b"
-    r"|\b(?:once|twice|times) daily\b|\bevery \w+(?: to \w+)? hours\b"
-    r"|\b(?:tablets?|capsules?|puffs?|drops|pessar\w+) (?:a|each|every|once|twice|at)\b",
-    re.IGNORECASE,
 )
 
 
@@ -140,18 +134,18 @@ class TargetMaker:
         return self._known[text]
 
 
-def without_doses(reply: str) -> str:
-    """A reply with NO_DOSE once in the place of its sentences that name a dose."""
-    paragraphs = []
-    told = False
+def borne_alone(reply: str, asked: Sequence[str]) -> str:
+    """A reply with NO_CLAIM once in the place of the sentences that the check of claims would not
+    let through, no reply being shown: what nobody may say, nobody should learn to say."""
+    borne, paragraphs, told = Borne([], asked), [], False
     for paragraph in reply.split("\n\n"):
         kept = []
         for start, end in sentences(paragraph):
             sentence = paragraph[start:end]
-            if _DOSE.search(sentence) is None:
+            if not borne.unborne(sentence):
                 kept.append(sentence)
             elif not told:
-                kept.append(NO_DOSE)
+                kept.append(NO_CLAIM)
                 told = True
         paragraphs.append(" ".join(kept))
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
