@@ -11,6 +11,7 @@ from typing import Any
 import chainlit as cl
 from chainlit.types import ThreadDict
 
+from agent.chat import otel
 from agent.chat.models import Models
 from agent.page import chainlit_hooks, choices, columns, compare, resume, sources, welcome
 from agent.page.conversation import SESSIONS, Conversation, end_elsewhere, one_turn
@@ -44,6 +45,12 @@ async def start() -> None:
     """The page is served at once; the models load behind it."""
     ending.hang_up_at_the_end()
     models.load()
+
+
+@cl.on_app_shutdown
+async def finish() -> None:
+    """No turn is under way any more; Chainlit ends the process right after."""
+    await otel.end()
 
 
 @cl.set_starters  # type: ignore[arg-type]  # Chainlit hands over the language, too

@@ -1,4 +1,4 @@
-"""The one kind of error that people are shown."""
+"""The one kind of error that people are shown, and what any error is counted as."""
 
 
 class AgentError(Exception):
@@ -12,3 +12,9 @@ class AgentError(Exception):
         super().__init__(sentence)
         self.key = key
         self.values = values
+
+
+def kind_of(error: Exception) -> str:
+    """Its name for figures and traces, which hold no word of its text: that may quote a patient."""
+    key = error.key if isinstance(error, AgentError) else ""
+    return key or type(error).__name__

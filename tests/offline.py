@@ -15,7 +15,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
-THE_CALLERS = ("MEDRAFT_", "CHAINLIT_", "OAUTH_", "OPENAI_", "HF_", "HUGGING", "TRANSFORMERS_")
+THE_CALLERS = (
+    *("MEDRAFT_", "CHAINLIT_", "OAUTH_", "OPENAI_", "HF_", "HUGGING", "TRANSFORMERS_"),
+    *("OTEL_", "FASTAPI_"),
+)
 _hub = TemporaryDirectory(prefix="medraft-hub-")  # no cache and no token of the caller's
 OURS = {
     "HF_HOME": _hub.name,

@@ -16,6 +16,7 @@ from llama_index.core.memory import ChatMemoryBuffer
 from agent.behaviour import LLMChoice, Retrieval
 from agent.chat.events import Event
 from agent.chat.metrics import counted
+from agent.chat.spans import traced
 from agent.chat.turn import Choices, Loading, Turn
 from agent.chat.views import ChatEngineViews
 from agent.llms.interface import Sampling
@@ -61,11 +62,12 @@ class PatientChatEngine(ChatEngineViews):
         # Halves of a UTF-16 pair, which browsers send in JSON, are no text to any tokenizer.
         message = message.encode("utf-8", "replace").decode()
         async with self._one_turn_at_a_time, self._remembered(message) as said:
-            turn = Turn(self._loading, self._choices(), self.chat_history, message, said)
-            with counted() as figures:
+            with counted() as figures, traced() as trace:
+                turn = Turn(self._loading, self._choices(), self.chat_history, message, said, trace)
                 async with aclosing(turn.events()) as events:
                     async for event in events:
                         figures.see(event)
+                        trace.see(event)
                         yield event
 
     def another(self, history: Sequence[ChatMessage]) -> PatientChatEngine:

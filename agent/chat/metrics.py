@@ -20,7 +20,7 @@ from prometheus_client import (
 )
 
 from agent.chat.events import Advice, Emergency, Event, Finished, Retrieved, Routed, Waiting
-from agent.errors import AgentError
+from agent.errors import kind_of
 
 SECONDS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 5, 8, 13, 21, 34, 60, 120)
 RATES = (1, 2, 5, 10, 15, 20, 30, 40, 60, 80, 120, 200, 400)
@@ -136,8 +136,7 @@ def counted() -> Iterator[Figures]:
             yield figures
         except Exception as error:
             figures.outcome = "failed"
-            key = error.key if isinstance(error, AgentError) else ""
-            errors.labels(key or type(error).__name__).inc()
+            errors.labels(kind_of(error)).inc()
             raise
         finally:
             figures.end()

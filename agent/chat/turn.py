@@ -34,6 +34,7 @@ from agent.chat.events import (
 from agent.chat.marks import without_marks
 from agent.chat.own_words import named, of_itself, unwritten
 from agent.chat.prompting import Prompt, prompt
+from agent.chat.spans import Trace
 from agent.chat.support import Sources
 from agent.llms.choice import languages
 from agent.llms.interface import ChatLLM, Engine, Sampling, as_dicts
@@ -81,7 +82,8 @@ class Choices:
 
 @dataclass
 class Turn:
-    """The answer to `message` after `history`; `said` grows by all that the patient is told.
+    """The answer to `message` after `history`; `said` grows by all that the patient is told;
+    `trace` is told when a step begins and ends.
 
     `events` may be run once.
     """
@@ -91,6 +93,7 @@ class Turn:
     history: Sequence[ChatMessage]
     message: str
     said: list[str]
+    trace: Trace
     _start: float = field(default_factory=time.perf_counter)
     _timing: Timing = field(default_factory=Timing)
     _judged: list[Verdict] = field(default_factory=list)  # of the patient's earlier messages
@@ -106,7 +109,8 @@ class Turn:
                 return
         elif verdict.degree == "soon":
             yield self._advise()
-        decided, turns = await self._route(alone=verdict.emergency)
+        with self.trace.step("route"):
+            decided, turns = await self._route(alone=verdict.emergency)
         parts = await self.loading()
         written = languages(parts.settings, parts.engine.model)
         if decided.reason is Reason.ABOUT:
@@ -128,9 +132,10 @@ class Turn:
         if decided.retrieve:
             yield Retrieved(sources, [node for node in found if node not in sources], mode)
         answering = await self._answering(parts, llm, asked, sources)
-        async with aclosing(answering.events()) as events:
-            async for event in events:
-                yield event
+        with self.trace.step("generate"):
+            async with aclosing(answering.events()) as events:
+                async for event in events:
+                    yield event
         self._timing.prompt_tokens = await llm.count_tokens(asked.messages)
         yield self._conclude(answering, mode)
 
@@ -212,10 +217,11 @@ class Turn:
 
     async def _retrieve(self, parts: Parts, turns: list[str]) -> list[NodeWithScore]:
         begun = time.perf_counter()
-        made = query(turns, await parts.embedding.turns(turns))
-        found = await parts.retriever.aretrieve(
-            QueryBundle(made.text, embedding=made.vector.tolist())
-        )
+        with self.trace.step("retrieve"):
+            made = query(turns, await parts.embedding.turns(turns))
+            found = await parts.retriever.aretrieve(
+                QueryBundle(made.text, embedding=made.vector.tolist())
+            )
         self._timing.retrieve_ms = _since(begun)
         return found
 

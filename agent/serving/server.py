@@ -15,6 +15,7 @@ from importlib import import_module
 import uvicorn
 from starlette.applications import Starlette
 
+from agent.chat import otel
 from agent.chat.models import Models
 from agent.llms import choice
 from agent.serving import access
@@ -33,6 +34,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
     manifest.read(settings.index_dir, identity(settings.embed_model))
     access.check(settings, host)
     check_port(host, port)
+    otel.begin()
     import_module("agent.serving.beginning")  # heavy: no emergency must wait for it
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("medraft").setLevel(logging.INFO)
@@ -44,6 +46,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
         shown = f"[{host}]" if ":" in host else host
         print(f"OpenAI's protocol at http://{shown}:{port}/v1", file=sys.stderr, flush=True)
         yield
+        await otel.end()
 
     endpoint = app(settings, models, host, history=False)
     endpoint.router.lifespan_context = lifespan

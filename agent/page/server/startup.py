@@ -10,6 +10,7 @@ import logging
 import sys
 
 from agent import settings as setting
+from agent.chat import otel
 from agent.errors import AgentError
 from agent.llms import choice
 from agent.page import chainlit_hooks
@@ -40,6 +41,7 @@ def settings_or_exit() -> tuple[Settings, Manifest]:
         # --watch loads the app again while the server is on its port.
         if not chainlit_hooks.loads_again():
             check_port(host, port)
+        otel.begin()
     except (AgentError, StoreError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
