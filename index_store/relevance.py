@@ -60,9 +60,9 @@ class Relevance:
         return [1 / (1 + math.exp(-max(-50.0, min(50.0, each)))) for each in logits.tolist()]
 
 
-# For a model that nothing was fitted for: no probability, but one cosine for every question, 0.4 at
-# one half.
-UNFITTED = Relevance(cosine=10.0, standing=0.0, constant=-4.0)
+# For a model that nothing was fitted for: no probability, but one cosine for every question. 0.4 is
+# as much as the default of MEDRAFT_MIN_RELEVANCE asks for.
+UNFITTED = Relevance(cosine=10.0, standing=0.0, constant=-4.8473)
 
 
 class Background:
