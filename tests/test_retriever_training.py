@@ -175,6 +175,7 @@ def test_labels_come_from_a_column_and_the_split_is_the_projects() -> None:
         ([{"Description": f"Q {n}", "Patient": f"I hurt {n}", "Doctor": f"Rest {n} days",
            "kind": f"{n % 2}"} for n in range(200)], ("--label", "kind"),
          r"--label has 2 different values, and a batch of 32 pairs needs 32"),
+        ([{"Doctor": "Rest."}], ("--letters", "letters.jsonl"), r"name their column by --label"),
     ],
 )  # fmt: skip
 def test_bad_data_is_one_sentence(

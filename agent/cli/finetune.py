@@ -180,6 +180,8 @@ def train_retriever(
     from agent.finetuning.retriever import folder, pairs, training
     from index_store.columns import Columns
 
+    if letters and not label:
+        raise AgentError("--letters are for labels: name their column by --label.")
     settings = settings_module.load()
     recipe = RetrieverRecipe(
         rounds=rounds,
@@ -195,8 +197,6 @@ def train_retriever(
     base = training.base_of(settings.embed_model)
     names = Columns.parse(columns) if columns else Columns()
     parts = pairs.read(source, names, limit, label)
-    if letters and not label:
-        raise AgentError("--letters are for labels: name their column by --label.")
     more = pairs.read_letters(letters, label) if letters and label else []
     told = {"source": source, "limit": limit, "label": label}
     record = training.train(base, parts, recipe, output, letters=more, told=told)
