@@ -4,7 +4,7 @@
 # make coverage   make test, measured
 # make setup      what both share: the environment, the models, the sample's index
 # make check      format, lint, types, imports, and whether what is generated is stale
-# make reference  .env.example and docs/cli.md, from the code
+# make reference  .env.example, docs/cli.md and docs/emergency-numbers.md, from the code
 
 PYTHON ?= python3
 PORT ?= 8000
