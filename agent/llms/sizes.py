@@ -38,6 +38,11 @@ class Shape:
         return self.weights(quantize) + 2 * window * self.bytes_per_token + BESIDE
 
 
+def gib(size: int) -> str:
+    """So many bytes, as people are told."""
+    return f"{size / 2**30:.1f} GiB"
+
+
 LLAMA_3_8B = Shape(6_979_321_856, 1_050_939_392, 131_072)
 
 
