@@ -1,7 +1,6 @@
 """Files of rows: which kinds there are, and those that are no lines of text.
 
-Owns the reader for each ending. Does not know which columns are wanted, beyond that no two may
-share a name.
+Owns the reader for each ending. Does not know which columns are wanted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Files of lines: JSON lines and CSV, compressed or not, as rows.
 
 Owns encodings, line ends, what separates fields, and how reading goes on behind a line that is
-broken. Does not know which columns are wanted.
+broken. Does not know which columns are wanted, beyond that no two may share a name.
 """
 
 from __future__ import annotations

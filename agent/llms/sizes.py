@@ -1,6 +1,6 @@
 """How much of a GPU's memory a model takes, told from its shape: before it is downloaded or loaded.
 
-Owns the arithmetic and Llama 3 8B's shape. Knows no setting, and no card.
+Owns the arithmetic, how a size is written, and Llama 3 8B's shape. Knows no setting, and no card.
 """
 
 from __future__ import annotations
