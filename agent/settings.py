@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from agent.behaviour import LLMChoice, Retrieval
 from agent.errors import AgentError
+from index_store import PERSISTED
 
 PREFIX = "MEDRAFT_"
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,7 +45,7 @@ class Settings(BaseSettings):
         description="Where a run writes what is not the index: the history of conversations, "
         "accounts, converted weights, adapters.",
     )
-    index_dir: Path = Field(ROOT / "index_store" / "persisted", description="The persisted index.")
+    index_dir: Path = Field(PERSISTED, description="The persisted index.")
     embed_model: str = Field(
         "embedded",
         description="The embedding model: embedded, all-MiniLM-L6-v2 (below it), a directory of a "

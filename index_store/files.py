@@ -1,7 +1,6 @@
 """Files of rows: which kinds there are, and those that are no lines of text.
 
-Owns the reader for each ending. Does not know which columns are wanted, beyond that no two may
-share a name.
+Owns the reader for each ending. Does not know which columns are wanted.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ def _parquet(path: Path, wanted: set[str]) -> Iterator[Row]:
     try:
         number = 0
         with pq.ParquetFile(path) as file:
-            _once(path, file.schema_arrow.names, wanted)
+            lines.check_names(path, file.schema_arrow.names, wanted)
             for batch in file.iter_batches(batch_size=1_000):
                 for row in batch.to_pylist():
                     number += 1
@@ -104,16 +103,10 @@ def _xlsx(path: Path, wanted: set[str]) -> Iterator[Row]:
             values = ["" if cell is None else str(cell) for cell in cells]
             if not header:
                 header = [value.strip() for value in values]
-                _once(path, header, wanted)
+                lines.check_names(path, header, wanted)
             else:
                 yield f"{path}, row {number}", dict(zip(header, values, strict=False))
     except StoreError:
         raise
     except Exception as error:  # openpyxl passes on what zip files and XML raise
         raise StoreError(f"{path} cannot be read as .xlsx: {reason(error)}.") from None
-
-
-def _once(path: Path, header: list[str], wanted: set[str]) -> None:
-    for name in sorted(wanted):
-        if header.count(name) > 1:
-            raise StoreError(f"{path} has two columns {name}: rename one of them.")

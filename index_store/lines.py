@@ -1,7 +1,7 @@
 """Files of lines: JSON lines and CSV, compressed or not, as rows.
 
 Owns encodings, line ends, what separates fields, and how reading goes on behind a line that is
-broken. Does not know which columns are wanted.
+broken. Does not know which columns are wanted, beyond that no two may share a name.
 """
 
 from __future__ import annotations
@@ -121,9 +121,7 @@ def separated(path: Path, wanted: set[str], separator: str | None = None) -> Ite
             elif line.strip():
                 header, separator = _header(line, separator)
                 break
-        for name in wanted:
-            if header.count(name) > 1:
-                raise StoreError(f"{path} has two columns {name}: rename one of them.")
+        check_names(path, header, wanted)
         for number, fields in _records(lines, separator or ",", path):
             place = f"{path}, line {number}"
             if isinstance(fields, Fault):
@@ -134,6 +132,13 @@ def separated(path: Path, wanted: set[str], separator: str | None = None) -> Ite
             else:
                 not_utf8 = _not_utf8(place, "".join(fields))
                 yield place, not_utf8 or dict(zip(header, fields, strict=True))
+
+
+def check_names(path: Path, header: list[str], wanted: set[str]) -> None:
+    """Raise StoreError if two of the `wanted` columns have the same name."""
+    for name in sorted(wanted):
+        if header.count(name) > 1:
+            raise StoreError(f"{path} has two columns {name}: rename one of them.")
 
 
 def _header(line: str, separator: str | None) -> tuple[list[str], str]:

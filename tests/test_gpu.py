@@ -154,7 +154,7 @@ def test_texts_are_embedded_on_the_cpu_where_torch_has_no_code_for_the_card(
         "llama_index.embeddings.huggingface.HuggingFaceEmbedding",
         lambda name, **wanted: given.update(wanted),
     )
-    embedding.load_embedding(embedding.EMBEDDED)
+    embedding.load_embedding(embedding.MINILM)
     assert given["device"] == "cpu"
 
 

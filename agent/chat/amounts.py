@@ -91,8 +91,9 @@ _EVERY = re.compile(
     re.IGNORECASE,
 )
 _SET = re.compile(
-    r"\b(?:(?P<day1>daily(?!\s+(?:li[fv]|activit|routine|basis|exercise|habit|work|walk))|nightly|diariamente|diari[ao]s?|o\.?d\b|q\.?d\b|qhs|q\.?h\.?s"
-    r"|(?:a|per)\s+(?:day|night)|al\s+d[ií]a|por\s+d[ií]a|at\s+bedtime)"
+    r"\b(?:(?P<day1>daily(?!\s+(?:li[fv]|activit|routine|basis|exercise|habit|work|walk))|nightly"
+    r"|diariamente|diari[ao]s?|o\.?d\b|q\.?d\b|qhs|q\.?h\.?s|(?:a|per)\s+(?:day|night)"
+    r"|al\s+d[ií]a|por\s+d[ií]a|at\s+bedtime)"
     r"|(?P<day2>b\.?i\.?d|b\.?d)|(?P<day3>t\.?i\.?d|t\.?d\.?s)|(?P<day4>q\.?i\.?d|q\.?d\.?s)"
     r"|(?P<day24>hourly)|(?P<week1>weekly|(?:a|per)\s+week|semanalmente|a\s+la\s+semana)"
     r"|(?P<week2>fortnightly)|(?P<month1>monthly|(?:a|per)\s+month|al\s+mes|mensualmente))\b",
@@ -129,9 +130,9 @@ _TREATS = re.compile(
 # "Take a walk", "apply ice": done to oneself, and no medicine.
 _HARMLESS = re.compile(
     r"\b(?:tak(?:e|es|en|ing)|tom(?:e|ar|a))\s+(?:(?:an?|some|your|the|short|deep|slow|warm|cool"
-    r"|cold|hot|long|regular|quick|brisk|daily|few|small|una?|mucha)\s+){0,3}(?:walks?|baths?|showers?|breaks?"
-    r"|rests?|breaths?|naps?|sips?|steps?|care|time|it\s+easy|note|temperature|pulse|place"
-    r"|ba[nñ]os?|duchas?|descansos?|agua)\b"
+    r"|cold|hot|long|regular|quick|brisk|daily|few|small|una?|mucha)\s+){0,3}(?:walks?|baths?"
+    r"|showers?|breaks?|rests?|breaths?|naps?|sips?|steps?|care|time|it\s+easy|note|temperature"
+    r"|pulse|place|ba[nñ]os?|duchas?|descansos?|agua)\b"
     r"|\b(?:appl(?:y|ied|ying)|apli(?:que|car|ca)\w*)\s+(?:\w+\s+){0,4}?(?:ice|compress(?:es)?"
     r"|packs?|heat|cold|warm\w*|pressure|sunscreen|moisturi[sz]ers?|hielo|compresas?|calor)\b",
     re.IGNORECASE,

@@ -170,7 +170,8 @@ class Answering:
                 self._tries += 1
                 self.claims.asked_anew += 1
                 raise _Anew(begun)
-            return self._leave_out(ended, begun, left_out(kinds, self.language, self._again()))
+            note = left_out(kinds, self.language, again=self.claims.left_out > 0)
+            return self._leave_out(ended, begun, note)
         self._heard_of(ended)
         text = self._add(ended.rest)
         start, end = len(self.answer) - len(says), len(self.answer)
@@ -201,9 +202,6 @@ class Answering:
     def _heard_of(self, ended: Ended) -> None:
         self._heard += ended.sentence + ended.space
         self._tokens, self._tries = self.timing.tokens, 0
-
-    def _again(self) -> bool:
-        return self.claims.left_out > 0
 
 
 def _never(_: str) -> bool:

@@ -43,8 +43,8 @@ _MEDICINE = (
     r"|insulina|anticoagulantes?|antidepresivos?|analg[eé]sicos?|inhalador(?:es)?|f[aá]rmacos?)\b"
 )
 _NOT = (
-    r"(?:\b(?:do|does|should|must|need|can|could|may|would)\s*n[o'\u2019]?t|\bdon\s?[\u2019']?t|\bcannot"
-    r"|\bnever|\bno\s+(?:longer\s+)?need\s+to|\bnot\s+(?:need|have|necessary|to)(?:\s+to)?"
+    r"(?:\b(?:do|does|should|must|need|can|could|may|would)\s*n[o'\u2019]?t|\bdon\s?[\u2019']?t"
+    r"|\bcannot|\bnever|\bno\s+(?:longer\s+)?need\s+to|\bnot\s+(?:need|have|necessary|to)(?:\s+to)?"
     r"|\bneedn\W?t|\bneed\s+not|\b(?:should|must|can|could|may|do)\s+not|\bwithout)"
 )
 _STOPS = re.compile(
@@ -63,8 +63,8 @@ _STOPS = re.compile(
 )
 _CHANGES = re.compile(
     rf"\b(?:doubl(?:e|ing)|tripl(?:e|ing)|halv(?:e|ing)|increas(?:e|ing)|rais(?:e|ing)"
-    rf"|reduc(?:e|ing)|lower(?:ing)?|cut(?:ting)?|decreas(?:e|ing)|taper(?:ing)?|duplique|aument(?:e|ar)"
-    rf"|reduzca|baje|suba)\s+(?:back\s+|down\s+|on\s+)?{_UP_TO}{_MEDICINE}",
+    rf"|reduc(?:e|ing)|lower(?:ing)?|cut(?:ting)?|decreas(?:e|ing)|taper(?:ing)?|duplique"
+    rf"|aument(?:e|ar)|reduzca|baje|suba)\s+(?:back\s+|down\s+|on\s+)?{_UP_TO}{_MEDICINE}",
     re.IGNORECASE,
 )
 # "Never stop it at once" tells nobody to stop.
@@ -80,8 +80,8 @@ _LOOKED_AT = (
 )
 _UNSEEN = re.compile(
     rf"(?:\bno\s+(?:real\s+|further\s+|immediate\s+)?(?:need|reason)|\bnot\s+(?:need|necessary"
-    rf"|needed|required|have\s+to)|n[\u2019']?t\s+(?:\w+\s+)?(?:need|have\s+to|require)|\bneed\s+not"
-    rf"|\bneedn[\u2019']?t|\bunnecessary|\bno\s+longer\s+need)\s+(?:for\s+)?(?:to\s+)?"
+    rf"|needed|required|have\s+to)|n[\u2019']?t\s+(?:\w+\s+)?(?:need|have\s+to|require)"
+    rf"|\bneed\s+not|\bneedn[\u2019']?t|\bunnecessary|\bno\s+longer\s+need)\s+(?:for\s+)?(?:to\s+)?"
     rf"(?:[\w'-]+\s+){{0,4}}?{_LOOKED_AT}"
     rf"|(?:\bnot|n[\u2019']?t)\s+(?:mean\s+|why\s+|a\s+reason\s+|enough\s+)(?:[\w'-]+\s+){{0,5}}?"
     rf"{_LOOKED_AT}"
@@ -91,9 +91,9 @@ _UNSEEN = re.compile(
     r"|\bno\s+(?:le\s+|te\s+)?(?:hace\s+falta|necesitas?|es\s+necesario|tienes?\s+que|hay\s+que"
     r"|hay\s+necesidad|requiere|precisa)\s+(?:[\w]+\s+){0,4}?(?:ver|vea|ir|vaya|acud\w+|visit\w+"
     r"|consult\w+|llam\w+|preocup\w+|m[eé]dico|doctor|urgencias|hospital|tratamiento|pruebas)\b"
-    r"|\bno\s+es\s+(?:nada\s+)?(?:grave|serio|peligroso|urgente)|\bnada\s+(?:grave|serio|de\s+qu[eé]"
-    r"\s+preocuparse)|\bno\s+hay\s+(?:de\s+qu[eé]\s+preocuparse|motivos?\s+de\s+(?:preocupaci[oó]n"
-    r"|alarma))",
+    r"|\bno\s+es\s+(?:nada\s+)?(?:grave|serio|peligroso|urgente)|\bnada\s+(?:grave|serio"
+    r"|de\s+qu[eé]\s+preocuparse)|\bno\s+hay\s+(?:de\s+qu[eé]\s+preocuparse"
+    r"|motivos?\s+de\s+(?:preocupaci[oó]n|alarma))",
     re.IGNORECASE,
 )
 # Stems of words that every "no need to be seen" has.
@@ -108,7 +108,8 @@ _MAY_CLAIM = re.compile(
     rf"|omit|withhold|leave\s+(?:out|off)|give\s+up|avoid\w*|refrain|doubl\w+|tripl\w+|halv\w+"
     rf"|increas\w+|rais\w+|reduc\w+|lower\w*|cut\w*|decreas\w+|taper\w*|dej\w+|suspend\w+"
     rf"|interrump\w+|abandon\w+|evit\w+|retir\w+|duplique|aument\w+|baje|suba|unnecessary|nothing"
-    rf"|nada|no\s+(?:\w+\s+)?(?:need|reason|cause|grounds)|needn\W?t|\w+n[\u2019']t\s+(?:mean|an?|why|enough)|not\s+(?:an?|why|mean|enough|necessary|required|danger\w+|serious|urgent)"
+    rf"|nada|no\s+(?:\w+\s+)?(?:need|reason|cause|grounds)|needn\W?t|\w+n[\u2019']t\s+(?:mean|an?"
+    rf"|why|enough)|not\s+(?:an?|why|mean|enough|necessary|required|danger\w+|serious|urgent)"
     rf"|no\s+(?:le|te|hace|necesita\w*|es|tiene\w*|hay|requiere|precisa|lo|la|los|las|us\w+|tom\w+)"
     rf"|lifelong|indefinitely|indefinidamente)\b"
     rf"|{_NOT}\s+{_UP_TO}(?:us(?:e|ing)|start|continue|give|have|need|requir\w+)\b",

@@ -39,69 +39,59 @@ class Ended:
 
 @dataclass
 class Gate:
-    """Fed with an answer's text as it comes; `begun` is the beginning of its sentence that has been
-    shown already. `holds` tells of the beginning of a sentence whether the rest has to wait."""
+    """Fed with an answer's text as it comes. `sentence` is the one that has not ended, as far as it
+    has come; what there is of it at the beginning has been shown already. `holds` tells of the
+    beginning of a sentence whether the rest has to wait."""
 
     holds: Callable[[str], bool]
-    begun: str = ""
-    _sentence: str = field(init=False)
+    sentence: str = ""
     _shown: int = field(init=False)
     _held: bool = False
     _cited: list[int] = field(default_factory=list)
     _unread: str = ""
 
     def __post_init__(self) -> None:
-        self._sentence, self._shown = self.begun, len(self.begun)
-
-    @property
-    def sentence(self) -> str:
-        """The sentence that has not ended, as far as it has come."""
-        return self._sentence
-
-    @property
-    def shown(self) -> str:
-        """What of it has been shown."""
-        return self._sentence[: self._shown]
+        self._shown = len(self.sentence)
 
     def push(self, text: str) -> Iterator[Words | Ended]:
         """What follows from the next piece of the stream."""
         self._read(text)
-        while (end := sentence_end(self._sentence)) is not None:
+        while (end := sentence_end(self.sentence)) is not None:
             yield self._end(end)
         if words := self._go_on():
             yield Words(words)
 
     def close(self) -> Iterator[Ended]:
         """The stream has ended, and the sentence with it."""
-        self._sentence += self._unread
+        self.sentence += self._unread
         self._unread = ""
-        while (end := sentence_end(self._sentence)) is not None:
+        while (end := sentence_end(self.sentence)) is not None:
             yield self._end(end)
-        if self._sentence[self._shown :].strip() or self._cited:
-            yield self._end(len(self._sentence))
+        if self.sentence[self._shown :].strip() or self._cited:
+            yield self._end(len(self.sentence))
 
     def _read(self, text: str) -> None:
-        text = self._sentence[self._shown :] + self._unread + text
+        text = self.sentence[self._shown :] + self._unread + text
         for found in _CITATION.finditer(text):
             self._cited += [int(number) for number in re.findall(r"\d+", found[1])]
         text = _CITATION.sub("", text)
         begun = _BEGUN.search(text)
         whole = begun.start() if begun else len(text)
-        self._sentence = self.shown + text[:whole]
+        self.sentence = self.sentence[: self._shown] + text[:whole]
         self._unread = text[whole:]
 
     def _end(self, end: int) -> Ended:
-        whole = self._sentence[:end]
+        whole = self.sentence[:end]
         text = whole.rstrip()
         ended = Ended(text, text[self._shown :], whole[len(text) :], tuple(self._cited))
-        self._sentence = self._sentence[end:]
+        self.sentence = self.sentence[end:]
         self._shown, self._held, self._cited = 0, False, []
         return ended
 
     def _go_on(self) -> str:
         """The words that may be shown now. The space after them waits: a citation may come, and
         it would stand before a full stop."""
-        whole = self._sentence[: self._sentence.rfind(" ") + 1].rstrip()
+        whole = self.sentence[: self.sentence.rfind(" ") + 1].rstrip()
         if len(whole) <= self._shown or self._held:
             return ""
         mark = ITEM.match(f"{whole} ")

@@ -69,8 +69,8 @@ def _load(settings: Settings) -> Agent:
     except Exception as error:
         log.exception("The models could not be loaded.")
         raise AgentError(
-            f"The models could not be loaded ({type(error).__name__}): "
-            "the server's log says why, and medraft must be started again.",
+            f"The models could not be loaded ({type(error).__name__}): tell whoever runs the "
+            "server, whose log says why.",
             key="not_loaded",
         ) from error
 

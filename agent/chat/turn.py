@@ -21,16 +21,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from agent.behaviour import Behaviour, LLMChoice, Retrieval, behaviour
 from agent.chat.answering import Answering
 from agent.chat.claims import Borne
-from agent.chat.events import (
-    Advice,
-    Delta,
-    Emergency,
-    Event,
-    Finished,
-    Retrieved,
-    Routed,
-    Timing,
-)
+from agent.chat.events import Advice, Delta, Emergency, Event, Finished, Retrieved, Routed, Timing
 from agent.chat.marks import without_marks
 from agent.chat.own_words import named, of_itself, unwritten
 from agent.chat.prompting import Prompt, prompt

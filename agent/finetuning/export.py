@@ -39,7 +39,7 @@ def export(settings: Settings, adapter: Path, form: Form, target: Path) -> None:
 def write_checkpoint(adapter: Path, checkpoint: str, target: Path) -> None:
     """Write the model at `checkpoint` with `adapter` merged into its weights, and its tokenizer.
 
-    Raises AgentError if the adapter does not fit, or the checkpoint does not load.
+    Raises AgentError if the adapter does not fit, or the checkpoint is not to be had.
     """
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer

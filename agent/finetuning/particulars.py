@@ -43,8 +43,9 @@ _DATE = re.compile(
     re.IGNORECASE,
 )
 _WOMEN = (
-    r"wi(?:fe|ves)|daughters?|mothers?|mums?|moms?|sisters?|aunts?|nieces?|grand(?:ma|mother|daughter)s?"
-    r"|gran|nans?|girlfriends?|girls?|wom[ae]n|lady|she|her|hers|herself|f|female"
+    r"wi(?:fe|ves)|daughters?|mothers?|mums?|moms?|sisters?|aunts?|nieces?"
+    r"|grand(?:ma|mother|daughter)s?|gran|nans?|girlfriends?|girls?|wom[ae]n|lady|she|her|hers"
+    r"|herself|f|female"
 )
 _MEN = (
     r"husbands?|sons?|fathers?|dads?|papa|brothers?|uncles?|nephews?|grand(?:pa|dad|father|son)s?"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from agent.errors import AgentError
 from agent.llms import gpu
-from agent.llms.sizes import LLAMA_3_8B, Quantize, Shape
+from agent.llms.sizes import LLAMA_3_8B, Quantize, Shape, gib
 from agent.settings import Settings
 from index_store.errors import reason
 
@@ -47,7 +47,7 @@ def on_cuda(settings: Settings) -> Taken:
     fine-tuned model, which the embedded one would not do for.
     """
     quantize = taken_precision(NAME, _shapes(settings), settings)
-    missing = _too_large(settings) if quantize is None else _why_not_to_be_had(CUDA_MODEL)
+    missing = _why_not_to_be_had(CUDA_MODEL) if quantize else too_large(NAME, LLAMA_3_8B, settings)
     if quantize is not None and missing is None:
         return Taken(CUDA_MODEL, quantize)
     if settings.fine_tuned_model is not None or settings.adapter not in ("auto", "none"):
@@ -90,8 +90,8 @@ def too_large(name: str, shape: Shape, settings: Settings) -> str:
     least: Quantize = "4bit" if importlib.util.find_spec("bitsandbytes") is not None else "none"
     bits = "4 bits" if least == "4bit" else "16 bits (4 take bitsandbytes, the extra `gpu`)"
     return (
-        f"{name} needs {_gib(shape.needs(least, settings.context_window))} of the GPU in {bits}, "
-        f"and {_gib(gpu.free())} are free: close other programs on it, lower "
+        f"{name} needs {gib(shape.needs(least, settings.context_window))} of the GPU in {bits}, "
+        f"and {gib(gpu.free())} are free: close other programs on it, lower "
         f"MEDRAFT_CONTEXT_WINDOW, or set MEDRAFT_ENGINE=llama_cpp and MEDRAFT_MODEL to a .gguf "
         f"file, as {'/'.join(CUDA_GGUF)}"
     )
@@ -101,16 +101,12 @@ def _shapes(settings: Settings) -> list[Shape]:
     return [LLAMA_3_8B] * (1 if settings.fine_tuned_model is None else 2)
 
 
-def _too_large(settings: Settings) -> str:
-    return too_large(NAME, LLAMA_3_8B, settings)
-
-
 def _say(name: str, precision: Quantize, whole: int) -> None:
     if precision == "none":
-        tell(f"{name} in 16 bits: that needs {_gib(whole)} of the GPU.", logging.INFO)
+        tell(f"{name} in 16 bits: that needs {gib(whole)} of the GPU.", logging.INFO)
         return
     tell(
-        f"{name} in 4 bits: 16 bits need {_gib(whole)} of the GPU, and {_gib(gpu.free())} are "
+        f"{name} in 4 bits: 16 bits need {gib(whole)} of the GPU, and {gib(gpu.free())} are "
         "free; MEDRAFT_QUANTIZE=none insists on them."
     )
 
@@ -145,7 +141,3 @@ def _gguf_is_here() -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(*CUDA_GGUF), str) and gpu.free_to_llama_cpp() > 0
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"

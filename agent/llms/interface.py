@@ -82,7 +82,7 @@ class Engine:
     at_once: int = 1
 
     def llm(self, choice: LLMChoice) -> ChatLLM:
-        """The LLM of a choice. Raises AgentError if it is fine-tuned and there is no adapter."""
+        """The LLM of a choice. Raises AgentError if it is fine-tuned and there is none."""
         if choice == "base":
             return self.base
         if self.fine_tuned is None and self.name == "openai_like":

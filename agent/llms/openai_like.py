@@ -285,13 +285,8 @@ def load(settings: Settings, choice: Choice) -> Engine:
     def llm(name: str) -> OpenAILikeLLM:
         return OpenAILikeLLM(server, name, window, llama_cpp=slot is not None)
 
-    return Engine(
-        "openai_like",
-        base,
-        base=llm(base),
-        fine_tuned=None if tuned is None else llm(tuned),
-        at_once=settings.slots,
-    )
+    tuned_llm = None if tuned is None else llm(tuned)
+    return Engine("openai_like", base, llm(base), tuned_llm, at_once=settings.slots)
 
 
 def _llama_cpp_window(client: openai.OpenAI, server: Server) -> int | None:

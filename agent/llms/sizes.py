@@ -1,6 +1,6 @@
 """How much of a GPU's memory a model takes, told from its shape: before it is downloaded or loaded.
 
-Owns the arithmetic and Llama 3 8B's shape. Knows no setting, and no card.
+Owns the arithmetic, how a size is written, and Llama 3 8B's shape. Knows no setting, and no card.
 """
 
 from __future__ import annotations
@@ -36,6 +36,11 @@ class Shape:
     def needs(self, quantize: Quantize, window: int) -> int:
         """Bytes to answer with, of `window` tokens each the answer under way and what is kept."""
         return self.weights(quantize) + 2 * window * self.bytes_per_token + BESIDE
+
+
+def gib(size: int) -> str:
+    """So many bytes, as people are told."""
+    return f"{size / 2**30:.1f} GiB"
 
 
 LLAMA_3_8B = Shape(6_979_321_856, 1_050_939_392, 131_072)

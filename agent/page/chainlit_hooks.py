@@ -38,6 +38,8 @@ CONFIG_FILE = config_file  # config.py; named where it is wrong
 CurrentUser = server.UserParam  # server.py; a route's parameter: the user of the request, or None
 # server.py; Chainlit's own routes, which ask nobody whose answer it is.
 give_feedback, take_feedback_back = server.update_feedback, server.delete_feedback
+# oauth_providers.py; those that are configured by OAUTH_* variables.
+oauth_providers = get_configured_oauth_providers
 
 
 # The server
@@ -62,14 +64,14 @@ def allowed_origins() -> list[str]:
 def add_middleware(middleware: Any, **options: Any) -> None:
     """Around all that Chainlit serves, web sockets too; once, since --watch loads the app again
     and Starlette takes none once it serves (server.py, `app`)."""
-    if not _serves():
+    if server.app.middleware_stack is None:
         server.app.add_middleware(middleware, **options)
 
 
 def change_the_html(change: Callable[[str], str]) -> None:
     """Send Chainlit's one HTML page as `change` leaves it: no setting takes a tag out of it, and a
     middleware would have to read every response (server.py, `get_html_template`)."""
-    if not _serves():
+    if server.app.middleware_stack is None:
         page = server.get_html_template
         server.get_html_template = lambda root_path: change(page(root_path))
 
@@ -137,11 +139,6 @@ def user_of(request: HTTPConnection) -> cl.User | None:
     bearer = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
     login = get_token_from_cookies(request.cookies) or bearer
     return decode_jwt(login) if login else None
-
-
-def oauth_providers() -> list[str]:
-    """Those that are configured by OAUTH_* variables (oauth_providers.py)."""
-    return get_configured_oauth_providers()
 
 
 # The session
@@ -300,7 +297,3 @@ async def open_panel(key: str, title: str, text: cl.Text) -> None:
     text.chainlit_key = stored["id"]
     await emitter.emit("set_sidebar_elements", {"elements": [text.to_dict()], "key": key})
     await emitter.emit("set_sidebar_title", title)
-
-
-def _serves() -> bool:
-    return server.app.middleware_stack is not None

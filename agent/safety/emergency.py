@@ -1,8 +1,8 @@
 """The notice that stands before any answer to an emergency: what to do, and whom to call.
 
-Owns the numbers by country (`emergency_numbers.toml`), the notice's languages
-(`prompts/emergency.LANGUAGE.j2`), the words in place of an answer (`prompts/held_back.LANGUAGE.j2`)
-and the line to see someone soon (`prompts/soon.LANGUAGE.j2`). Does not know what is an emergency
+Owns the numbers by country (`data/emergency_numbers.toml`), the notice's languages
+(`prompts/emergency.LANGUAGE.j2`), the line to see someone soon (`prompts/soon.LANGUAGE.j2`) and the
+words in place of an answer (`prompts/held_back.LANGUAGE.j2`). Does not know what is an emergency
 (`agent/safety/triage.py`), nor where the notice is shown.
 """
 

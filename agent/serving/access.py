@@ -25,7 +25,7 @@ class Access:
 
     def __init__(self, settings: Settings, host: str) -> None:
         self.keys = Keys(settings.home)
-        self.origins = [each for each in settings.allow_origins.replace(",", " ").split() if each]
+        self.origins = settings.allow_origins.replace(",", " ").split()
         self._open = is_loopback(host)
         self._rate = Rate(settings.rate)
 

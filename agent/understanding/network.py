@@ -72,10 +72,9 @@ def embedded() -> tuple[PreTrainedTokenizerBase, BertModel]:
 def windows(tokenizer: PreTrainedTokenizerBase, said: Said) -> list[tuple[list[int], list[int]]]:
     """Token ids and types of each window of a message."""
     ids = _ids(tokenizer, said.text)
-    step = WINDOW - OVERLAP
-    starts = range(0, max(len(ids) - OVERLAP, 1), step)
+    starts: Sequence[int] = range(0, max(len(ids) - OVERLAP, 1), WINDOW - OVERLAP)
     if len(starts) > MOST:
-        starts = [*starts[: MOST // 2], *starts[-MOST // 2 :]]  # type: ignore[assignment]
+        starts = [*starts[: MOST // 2], *starts[-MOST // 2 :]]
     cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
     context = []
     if said.before is not None:

@@ -4,9 +4,9 @@ Owns the LLMs of the engine: two on one checkpoint that differ in the adapter, o
 and which of those are in memory. Knows nothing of retrieval or conversations; checkpoint.py loads,
 generation.py answers.
 
-Only `astream_chat` and `count_tokens` are ours; what else HuggingFaceLLM offers is as it was.
-Never run on a GPU so far: CUDA differs from what the tests run in dtype, device_map, quantization
-and what is asked of the card's memory.
+Only `astream_chat`, `count_tokens` and `loss` are ours; what else HuggingFaceLLM offers is as it
+was. Never run on a GPU so far: CUDA differs from what the tests run in dtype, device_map,
+quantization and what is asked of the card's memory.
 """
 
 from __future__ import annotations

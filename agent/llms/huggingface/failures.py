@@ -12,7 +12,7 @@ import torch
 
 from agent.errors import AgentError
 from agent.llms import gpu
-from index_store.errors import first_sentence
+from index_store.errors import first_sentence, reason
 
 # After these CUDA refuses all that this process asks of it.
 LOST = ("device-side assert", "illegal memory access", "unspecified launch failure")
@@ -38,8 +38,7 @@ def answer_error(error: Exception) -> AgentError:
         )
     if any(sign in str(error) for sign in LOST):
         return AgentError(
-            f"The GPU is lost to this process ({first_sentence(error).rstrip('.')}): start medraft "
-            "again."
+            f"The GPU is lost to this process ({reason(error)}): start medraft again."
         )
     return AgentError(
         f"transformers failed while answering: {type(error).__name__}: {first_sentence(error)}"

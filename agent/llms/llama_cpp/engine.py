@@ -72,15 +72,11 @@ class LlamaCppLLM(OpenAILike):
             try:
                 async with aclosing(self._deltas(running, messages, sampling)) as deltas:
                     async for delta in deltas:
-                        if not isinstance(delta, str):
-                            nothing = ChatMessage(role=MessageRole.ASSISTANT, content=text)
-                            yield ChatResponse(
-                                message=nothing, delta="", raw={"tokens": tokens, **delta}
-                            )
-                            continue
-                        text, tokens = text + delta, tokens + 1
+                        piece, about = (delta, {}) if isinstance(delta, str) else ("", delta)
+                        text, tokens = text + piece, tokens + (piece != "")
                         message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
-                        yield ChatResponse(message=message, delta=delta, raw={"tokens": tokens})
+                        raw = {"tokens": tokens, **about}
+                        yield ChatResponse(message=message, delta=piece, raw=raw)
                 return
             except _Lost:
                 if text:

@@ -23,6 +23,7 @@ from agent.errors import AgentError
 from agent.llms import gpu
 from agent.llms.llama_cpp.gguf_file import header
 from agent.llms.llama_cpp.slots import Slots
+from agent.llms.sizes import gib
 from agent.settings import Settings
 
 # A batch of the prompt cannot be interrupted: smaller ones hear Stop sooner, larger ones read
@@ -171,8 +172,8 @@ def fit(model: Path, settings: Settings) -> tuple[int, int]:
     if slots < 1:
         raise AgentError(
             f"There is no memory for a chat with {model.stem}: its file takes "
-            f"{_gib(model.stat().st_size)}, {window} tokens of context {_gib(chat)}, and "
-            f"{_gib(_memory(settings))} are free. Lower MEDRAFT_CONTEXT_WINDOW "
+            f"{gib(model.stat().st_size)}, {window} tokens of context {gib(chat)}, and "
+            f"{gib(_memory(settings))} are free. Lower MEDRAFT_CONTEXT_WINDOW "
             "or choose a smaller MEDRAFT_MODEL."
         )
     if slots < settings.slots:
@@ -202,7 +203,3 @@ def _answers(running: Running) -> bool:
             return http.get(f"{running.native.listening_address}/health").is_success
     except httpx.TransportError:
         return False
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
