@@ -231,3 +231,9 @@ def test_a_missing_model_is_named(sample_index: Path) -> None:
         "ask", "x", env={"MEDRAFT_MODEL": "/no/m.gguf", "MEDRAFT_INDEX_DIR": str(sample_index)}
     )
     refused(done, "/no/m.gguf")
+
+
+def test_an_output_that_cannot_be_written_is_named_before_anything_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    output = str(tmp_path / "file" / "answers.json")
+    refused(medraft("evaluate", "grounding", "--output", output), str(tmp_path / "file"))

@@ -56,12 +56,18 @@ def setup() -> None:
 
 
 def main() -> None:
-    """Run a command; a known error is one sentence on standard error and exit code 2."""
+    """Run a command; a known error, or a file that is not to be had, is one sentence on standard
+    error and exit code 2."""
     try:
         _check_arguments()
         app()
     except (AgentError, StoreError) as error:
         print(f"medraft: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise  # no file's
+        print(f"medraft: {error.filename} cannot be used ({error.strerror}).", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

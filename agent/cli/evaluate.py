@@ -116,6 +116,8 @@ def grounding_command(
     from agent.evaluation.parts import grounding
     from index_store.disk import write_text
 
+    if output is not None:
+        write_text(output, "[]\n")  # what cannot be written is told before minutes are spent
     asked = asyncio.run(grounding.ask(settings_module.load(), llm, limit))
     told = grounding.figures(asked)
     if output is not None:
