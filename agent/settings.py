@@ -110,7 +110,7 @@ class Settings(BaseSettings):
     )
     sources: int = Field(2, ge=1, le=20, description="Doctors' replies in a prompt, at the most.")
     min_relevance: float = Field(
-        0.3,
+        0.2,
         ge=0,
         le=1,
         description="How likely a reply must concern the patient's problem to be in one, 0 to 1.",

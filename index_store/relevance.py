@@ -62,7 +62,7 @@ class Relevance:
 
 # For a model that nothing was fitted for: no probability, but one cosine for every question. 0.4 is
 # as much as the default of MEDRAFT_MIN_RELEVANCE asks for.
-UNFITTED = Relevance(cosine=10.0, standing=0.0, constant=-4.8473)
+UNFITTED = Relevance(cosine=10.0, standing=0.0, constant=-5.3863)
 
 
 class Background:

@@ -38,6 +38,9 @@ def make_examples(
     multi_turn: Annotated[
         float, typer.Option(min=0, max=1, help="Share that follows an earlier exchange.")
     ] = Recipe.multi_turn,
+    by_hand: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the answers by hand that is added.")
+    ] = Recipe.by_hand,
     seed: int = Recipe.seed,
     output: Annotated[
         Path | None, typer.Option(help="A folder; default: MEDRAFT_HOME/finetuning/examples.")
@@ -61,6 +64,7 @@ def make_examples(
         distractors=distractors,
         altered=altered,
         multi_turn=multi_turn,
+        by_hand=by_hand,
         seed=seed,
     )
     names = Columns.parse(columns) if columns else None

@@ -91,7 +91,8 @@ async def prepare(
             messages = json.loads(line)["messages"]
             part = validation if split(messages[0]["content"]) == "validation" else train
             part.extend(await maker.conversation(messages))
-        for written in grounded():
+        written_by_hand = grounded()
+        for written in written_by_hand[: round(len(written_by_hand) * recipe.by_hand)]:
             part = validation if split(written.patient.patient) == "validation" else train
             part.extend(filter(None, [await maker.grounded(written)]))
 

@@ -23,6 +23,7 @@ class Recipe:
     distractors: int = 1  # k
     altered: float = 0.2  # share of those with other numbers and medicines
     multi_turn: float = 0.15  # share that follows an earlier exchange
+    by_hand: float = 1.0  # share of the answers by hand (`data/grounded.jsonl`) that is added
     seed: int = 0
 
 
