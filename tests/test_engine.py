@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 COMPLAINT = "What helps against my migraine?"
-OPENING = render("opening.embedded") + "\n\n"
+OPENING = render("opening.rag.embedded") + "\n\n"
 ANSWER = f"{OPENING}Rest in the dark. [1]"  # as the first reply found says
 
 

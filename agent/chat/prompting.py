@@ -4,7 +4,7 @@ Owns the order in the prompt (system, the history as it was said, the patient's 
 the retrieved replies last, so that the engine's prefix cache serves all that came before), that
 nobody's text is more than text in it, and what gives way when it is too long. The templates are
 `prompts/*.j2`, one file a behaviour, in words for any LLM that follows instructions; what only the
-embedded base LLM needs, which is too small for them, stands in `prompts/*.embedded.j2`.
+embedded LLM needs, which is too small for them, stands in `prompts/*.embedded.j2`.
 """
 
 from __future__ import annotations
@@ -66,15 +66,19 @@ async def prompt(
     budget = llm.metadata.context_window - max_tokens
     ours = "\n\n".join(part for part in (render("system"), harmless(instructions)) if part)
     system = ChatMessage(role=MessageRole.SYSTEM, content=ours)
-    small = choice == "base" and llm.metadata.model_name.startswith(EMBEDDED)
-    layout = f"rag{'.embedded' if small else ''}" if choice == "base" else "raft"
+    small = llm.metadata.model_name.startswith(EMBEDDED)
+    mode = "rag" if choice == "base" else "raft"
+    layout = "rag.embedded" if small and choice == "base" else mode
     for used in range(len(sources), -1, -1):
         last = render(layout, message=message, sources=sources[:used]) if used else message
         end = [ChatMessage(role=MessageRole.USER, content=last)]
-        # So small a base LLM talks about the task unless it finds itself in mid-answer.
-        opening = f"{render('opening.embedded')}\n\n" if used and small else ""
-        if opening:
-            end.append(ChatMessage(role=MessageRole.ASSISTANT, content=opening))
+        # So small an LLM talks about the task, or, fine-tuned, says that no reply fits, whatever
+        # they say, unless it finds itself in mid-answer. Which replies fit, the retriever decides.
+        opening = ""
+        if used and small:
+            opening = render(f"opening.{mode}.embedded") + ("\n\n" if choice == "base" else " ")
+            # A space at its end would be half of the next token.
+            end.append(ChatMessage(role=MessageRole.ASSISTANT, content=opening.rstrip(" ")))
         for start in range(0, len(history) + BLOCK, BLOCK):
             messages = [system, *history[start:], *end]
             if await _fits(llm, messages, budget):
