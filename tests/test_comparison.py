@@ -148,7 +148,7 @@ def test_as_json_each_is_what_ask_prints_and_an_error_is_named(
     answers = asyncio.run(talk.all_four(agent.conversation, COMPLAINT, as_json=True))
     assert [answer["behaviour"] for answer in answers] == ["base", "RAG", "fine-tuned", "RAFT"]
     assert [answer.get("error") for answer in answers] == ["The engine is gone."] * 2 + [None] * 2
-    assert answers[3]["answer"] == "Dear patient, rest." and answers[3]["sources"]
+    assert answers[3]["answer"].endswith("Dear patient, rest.") and answers[3]["sources"]
     assert answers[0].keys() - {"error"} == answers[3].keys()
 
 

@@ -51,7 +51,7 @@ def rows(dialogues: list[Dialogue], path: Path) -> Path:
 def chosen(models_home: Path, sample_index: Path) -> Settings:
     values: dict[str, Any] = {"engine": "llama_cpp", "model": "embedded", "threads": 1}
     values |= {"home": models_home, "index_dir": sample_index, "max_tokens": 24, "slots": 3}
-    return settings.load(**values, min_relevance=0.01)
+    return settings.load(**values, min_relevance=0)
 
 
 @pytest.fixture(scope="module")

@@ -300,15 +300,15 @@ async def test_its_faiss_file_is_one_that_llama_index_opens(
     from llama_index.core.vector_stores import VectorStoreQuery
     from llama_index.vector_stores.faiss import FaissVectorStore
 
-    store = IndexStore.open(sample_index, EMBEDDED)
     question = embed_queries(embedding, ["What helps against migraine?"])[0]
     path = str(generation(sample_index) / "vectors.faiss")
     found = FaissVectorStore.from_persist_path(path).query(
         VectorStoreQuery(query_embedding=question.tolist(), similarity_top_k=5)
     )
     positions = [int(place) for place in found.ids or []]
-    ours = {hit.id: hit.score for hit in store.search("", question, 5)}
-    rows = list(store.rows())
+    with IndexStore.open(sample_index, EMBEDDED) as store:
+        ours = {hit.id: hit.score for hit in store.search("", question, 5)}
+        rows = list(store.rows())
     theirs = {
         rows[place][1].id: cosine
         for place, cosine in zip(positions, found.similarities or [], strict=True)

@@ -37,17 +37,18 @@ from browsing import (
 MEBIBYTE = 2**20
 LEAK = 150 * MEBIBYTE  # less than another engine, or another set of weights
 WORD = "zwieback"  # in every text of these tests, and nowhere else
+ASKED = f"What is a {WORD}?"  # nonsense alone may be taken for an emergency, which has a notice
 ERROR = "Something went wrong"
 TEXTS = {
-    "emoji": f"{WORD} \U0001f912\U0001f469\u200d\u2695\ufe0f \U0001f1ea\U0001f1f8 " * 5,
-    "right to left": f"{WORD} \u05d9\u05e9 \u05dc\u05d9 \u05db\u05d0\u05d1 \u05e8\u05d0\u05e9 "
+    "emoji": f"{ASKED} \U0001f912\U0001f469\u200d\u2695\ufe0f \U0001f1ea\U0001f1f8 " * 5,
+    "right to left": f"{ASKED} \u05d9\u05e9 \u05dc\u05d9 \u05db\u05d0\u05d1 \u05e8\u05d0\u05e9 "
     "\u0639\u0646\u062f\u064a \u0635\u062f\u0627\u0639 \u202egninnur\u202c",
-    "html": f"{WORD} <script>document.title='gone'</script>"
+    "html": f"{ASKED} <script>document.title='gone'</script>"
     "<img src=x onerror=document.title='gone'></div></main>"
     "<style>*{display:none}</style> [x](javascript:document.title='gone') :::x",
 }
 # As JSON, for what no text field would send: NUL, other controls, halves of surrogate pairs.
-CONTROLS = rf"{WORD} \u0000\u0007\u001b[2J\u009b\ud83d half \udc00 \ufeff\uffff end"
+CONTROLS = rf"{ASKED} \u0000\u0007\u001b[2J\u009b\ud83d half \udc00 \ufeff\uffff end"
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +183,7 @@ def test_control_characters_through_the_socket_are_answered(
         answered(page)
         wire.send(CONTROLS)
         stored = until_answered(page, 2 * number + 2)
-        assert stored[-1][0].startswith(WORD)
+        assert stored[-1][0].startswith(ASKED)
     page.reload()
     shown = page.locator('[data-step-type="user_message"]')
     expect(shown).to_have_count(4)

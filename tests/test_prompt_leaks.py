@@ -40,7 +40,7 @@ def agent(models_home: Path, sample_index: Path) -> Agent:
             index_dir=sample_index,
             threads=1,
             temperature=0,
-            min_score=-1,
+            min_relevance=0,
             max_tokens=80,
         )
     )

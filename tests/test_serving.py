@@ -701,8 +701,10 @@ async def sourced(
         yield served
 
 
+OPENING = f"{render('opening.raft.embedded')} "
 CITED = (
-    "I am sorry. Rest in a dark room. [1] My cousin likes football. Take ibuprofen early. [1]"
+    f"{OPENING}I am sorry. Rest in a dark room. [1] My cousin likes football. "
+    "Take ibuprofen early. [1]"
     "\n\nSources:\n- [1] Q. What helps against migraine?: "
 )
 
@@ -742,7 +744,7 @@ async def test_an_answer_comes_back_as_it_was_before_its_citations(
     # What follows is the LLM's own answer, to go on from.
     assert llm.prompt[1:4] == [
         ("user", "What helps against my migraine?"),
-        ("assistant", "".join(map(str, llm.script)).strip()),
+        ("assistant", OPENING + "".join(map(str, llm.script)).strip()),
         ("user", "Thanks"),
     ]
 

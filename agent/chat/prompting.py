@@ -9,6 +9,7 @@ embedded LLM needs, which is too small for them, stands in `prompts/*.embedded.j
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -37,14 +38,16 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Prompt:
-    """What goes to the LLM: the messages, how many sources they hold, and the first words of the
-    answer if the LLM is to go on from them (they are the last message, then).
+    """What goes to the LLM: the messages, how many sources they hold, the first words of the answer
+    if the LLM is to go on from them (they are the last message, then), and the sentences of ours
+    about the sources, with which an answer has come to its end.
 
     The sources are numbered from 1, as an answer cites them, except for the embedded base LLM."""
 
     messages: list[ChatMessage]
     used: int
     opening: str
+    orders: tuple[str, ...] = ()
 
 
 async def prompt(
@@ -82,13 +85,19 @@ async def prompt(
         for start in range(0, len(history) + BLOCK, BLOCK):
             messages = [system, *history[start:], *end]
             if await _fits(llm, messages, budget):
-                return Prompt(messages, used, opening)
+                return Prompt(messages, used, opening, _orders(layout) if used else ())
     raise AgentError(
         f"This message is longer than the model can read ({budget} tokens): "
         "please send a shorter one.",
         key="too_long",
         budget=budget,
     )
+
+
+def _orders(layout: str) -> tuple[str, ...]:
+    """What a template tells the LLM to do: a small one says it after its answer."""
+    paragraph = render(layout, message="", sources=[]).strip().rpartition("\n\n")[2]
+    return tuple(sentence.strip() for sentence in re.split(r"(?<=\.)\s+", paragraph))
 
 
 async def _fits(llm: Reader, messages: Sequence[ChatMessage], budget: int) -> bool:

@@ -235,7 +235,7 @@ class Turn:
             llm,
             asked,
             self.choices.sampling,
-            self.choices.stop,
+            (*self.choices.stop, *asked.orders),
             parts.settings.claims,
             await asyncio.to_thread(Borne, texts, patient),
             Sources(texts, parts.embedding.matrix) if texts else None,
