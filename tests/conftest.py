@@ -372,7 +372,7 @@ def environment(
         "MEDRAFT_LLM": "base",
         "MEDRAFT_TEMPERATURE": "0",
         "MEDRAFT_MAX_TOKENS": "120",
-        "MEDRAFT_MIN_RELEVANCE": "0",
+        "MEDRAFT_MIN_RELEVANCE": "0.01",
     }
 
 
