@@ -163,6 +163,16 @@ class Facts:
         return before[-1] if before else next(iter(self.named), None)
 
     @cached_property
+    def treats(self) -> bool:
+        """Whether it speaks of a treatment."""
+        return bool(self.named) or treats(self.text)
+
+    @property
+    def timed(self) -> bool:
+        """Whether its rates and lengths are those of a treatment, and not of a walk."""
+        return bool(self.doses) or self.treats
+
+    @cached_property
     def rates(self) -> frozenset[Fraction]:
         """Times a day."""
         return frozenset(rates(self.text))
@@ -196,13 +206,12 @@ class Borne:
         found: set[Kind] = {order.kind for order in facts.orders if not self._gives(order)}
         if not facts.named <= self._named:
             found.add("medicine")
-        about = facts.named or treats(facts.text)
         for dose in facts.doses:
-            if (dose.unit != "%" or about) and not self._has(facts, dose):
+            if (dose.unit != "%" or facts.treats) and not self._has(facts, dose):
                 found.add("dose")
-        if (about or facts.doses) and not self._times(facts, lambda window: window.rates):
+        if facts.timed and not self._times(facts, lambda window: window.rates):
             found.add("frequency")
-        if (about or facts.doses) and not self._times(facts, lambda window: window.lengths):
+        if facts.timed and not self._times(facts, lambda window: window.lengths):
             found.add("length")
         return frozenset(found)
 

@@ -62,7 +62,7 @@ class PatientChatEngine(ChatEngineViews):
         # Halves of a UTF-16 pair, which browsers send in JSON, are no text to any tokenizer.
         message = message.encode("utf-8", "replace").decode()
         async with self._one_turn_at_a_time, self._remembered(message) as said:
-            with counted() as figures, traced() as trace:
+            with counted() as figures, traced(figures) as trace:
                 turn = Turn(self._loading, self._choices(), self.chat_history, message, said, trace)
                 async with aclosing(turn.events()) as events:
                     async for event in events:

@@ -80,7 +80,7 @@ class Figures:
     def __init__(self) -> None:
         self.behaviour = "none"
         self.outcome = "stopped"
-        self._verdict, self._kind = "none", ""
+        self.verdict, self.kind = "none", ""
         self._waits = False
 
     def see(self, event: Event) -> None:
@@ -88,10 +88,10 @@ class Figures:
         self._wait(isinstance(event, Waiting))
         match event:
             case Emergency(kind, _, answered):
-                self._verdict, self._kind = "emergency", kind
+                self.verdict, self.kind = "emergency", kind
                 self.behaviour = "none" if answered else "medraft"
             case Advice():
-                self._verdict = "soon"
+                self.verdict = "soon"
             case Routed(_, behaviour):
                 self.behaviour = behaviour or "medraft"
             case Retrieved(sources, left_out, behaviour):
@@ -104,7 +104,7 @@ class Figures:
     def end(self) -> None:
         """Count the turn."""
         self._wait(False)
-        triage.labels(self._verdict, self._kind).inc()
+        triage.labels(self.verdict, self.kind).inc()
         turns.labels(self.behaviour, self.outcome).inc()
 
     def _wait(self, waits: bool) -> None:

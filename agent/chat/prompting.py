@@ -9,7 +9,6 @@ embedded LLM needs, which is too small for them, stands in `prompts/*.embedded.j
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +16,7 @@ from typing import Protocol
 from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRole
 
 from agent.behaviour import LLMChoice
+from agent.chat.support import sentences
 from agent.errors import AgentError
 from agent.llms.embedded import EMBEDDED
 from agent.safety.injection import harmless
@@ -97,7 +97,7 @@ async def prompt(
 def _orders(layout: str) -> tuple[str, ...]:
     """What a template tells the LLM to do: a small one says it after its answer."""
     paragraph = render(layout, message="", sources=[]).strip().rpartition("\n\n")[2]
-    return tuple(sentence.strip() for sentence in re.split(r"(?<=\.)\s+", paragraph))
+    return tuple(paragraph[start:end] for start, end in sentences(paragraph))
 
 
 async def _fits(llm: Reader, messages: Sequence[ChatMessage], budget: int) -> bool:

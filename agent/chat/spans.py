@@ -1,8 +1,8 @@
 """A turn as spans: its steps with their times, counts and names of ours, and no words.
 
-Owns what is told, of which event. Values are numbers and names of ours, the same as those of the
-figures (`metrics.py`), never anything that somebody said, nor who. Does not know whether they are
-wanted, nor where they go.
+Owns what is told. Values are numbers and names of ours, many of them those of the figures
+(`metrics.py`), never anything that somebody said, nor who. Does not know whether they are wanted,
+nor where they go.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import Literal
 
 from agent.chat import otel
-from agent.chat.events import Advice, Emergency, Event, Finished, Retrieved, Routed
+from agent.chat.events import Event, Finished, Retrieved, Routed
+from agent.chat.metrics import Figures
 from agent.chat.otel import Span
 from agent.errors import kind_of
 
@@ -22,11 +23,9 @@ Step = Literal["route", "retrieve", "generate"]
 class Trace:
     """One turn's: tell it each event, and do each step in `step`. Used through `traced`."""
 
-    def __init__(self) -> None:
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
         self._turn = Span("turn")
-        self._tell("behaviour", "none")
-        self._tell("outcome", "stopped")
-        self._tell("triage.verdict", "none")
 
     @contextmanager
     def step(self, name: Step) -> Iterator[None]:
@@ -37,20 +36,12 @@ class Trace:
             yield
 
     def see(self, event: Event) -> None:
-        """Note what an event tells of the turn."""
+        """Note what an event tells of the turn, and the figures do not."""
         match event:
-            case Emergency(kind, _, answered):
-                self._tell("triage.verdict", "emergency")
-                self._tell("triage.kind", kind)
-                self._tell("behaviour", "none" if answered else "medraft")
-            case Advice():
-                self._tell("triage.verdict", "soon")
-            case Routed(route, behaviour):
+            case Routed(route, _):
                 self._tell("route.reason", route.reason.name.lower())
-                self._tell("behaviour", behaviour or "medraft")
-            case Retrieved(sources, _, behaviour):
+            case Retrieved(sources, _, _):
                 self._tell("sources", len(sources))
-                self._tell("behaviour", behaviour or "medraft")
             case Finished():
                 self._finish(event)
 
@@ -61,13 +52,16 @@ class Trace:
             with _timed(self._turn):
                 yield
         finally:
-            if self._turn.error:
-                self._tell("outcome", "failed")
+            figures = self._figures
+            self._tell("behaviour", figures.behaviour)
+            self._tell("outcome", "failed" if self._turn.error else figures.outcome)
+            self._tell("triage.verdict", figures.verdict)
+            if figures.kind:
+                self._tell("triage.kind", figures.kind)
             otel.send(self._turn)
 
     def _finish(self, finished: Finished) -> None:
         timing = finished.timing
-        self._tell("outcome", "finished" if finished.ended else "cut")
         # OpenTelemetry's own names, where it has one.
         self._turn.attributes["gen_ai.usage.input_tokens"] = timing.prompt_tokens
         self._turn.attributes["gen_ai.usage.output_tokens"] = timing.tokens
@@ -79,9 +73,9 @@ class Trace:
 
 
 @contextmanager
-def traced() -> Iterator[Trace]:
-    """Around a turn, however it ends."""
-    trace = Trace()
+def traced(figures: Figures) -> Iterator[Trace]:
+    """Around a turn, however it ends; within `counted`, whose figures see each event first."""
+    trace = Trace(figures)
     with trace.whole():
         yield trace
 

@@ -116,7 +116,7 @@ def grounding_command(
     from agent.evaluation.parts import grounding
     from index_store.disk import write_text
 
-    if output is not None:
+    if output is not None and not output.exists():
         write_text(output, "[]\n")  # what cannot be written is told before minutes are spent
     asked = asyncio.run(grounding.ask(settings_module.load(), llm, limit))
     told = grounding.figures(asked)

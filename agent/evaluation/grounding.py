@@ -19,7 +19,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.chat.amounts import treats
 from agent.chat.claims import Facts
 from agent.chat.support import Embed, sentences, support
 from agent.finetuning.particulars import of_another
@@ -122,7 +121,7 @@ def named(text: str) -> set[str]:
     found: set[str] = set()
     for facts in (Facts(text[start:end]) for start, end in sentences(text)):
         found |= facts.named | {f"{amount} {unit}" for amount, unit in facts.amounts}
-        if facts.named or facts.amounts or treats(facts.text):
+        if facts.timed:
             found |= {f"{rate} a day" for rate in facts.rates}
             found |= {f"{days} days" for days in facts.lengths}
     return found
