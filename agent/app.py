@@ -97,7 +97,7 @@ async def retry(button: cl.Action) -> None:
     _conversation().retry(button.payload["message"])
 
 
-@cl.on_settings_update
+@chainlit_hooks.on_settings_update
 async def confirm_choices(panel: dict[str, Any]) -> None:
     """The settings panel was confirmed."""
     await choices.show_picker(settings)

@@ -42,6 +42,11 @@ class Dialogue:
     doctor: str
 
     @property
+    def letter(self) -> str:
+        """What the doctor replied to."""
+        return f"{self.title}\n{self.patient}"
+
+    @property
     def id(self) -> str:
         """Sixteen hexadecimal digits that depend on the three texts and nothing else."""
         text = f"{self.title}\0{self.patient}\0{self.doctor}"

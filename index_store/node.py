@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from index_store.dataset import Dialogue
 
 if TYPE_CHECKING:
-    from llama_index.core.schema import TextNode
+    from llama_index.core.schema import NodeWithScore, TextNode
 
 
 def reply_node(dialogue: Dialogue) -> TextNode:
@@ -29,10 +29,16 @@ def reply_node(dialogue: Dialogue) -> TextNode:
     )
 
 
+def dialogue_of(node: NodeWithScore) -> Dialogue:
+    """The dialogue whose reply a node is."""
+    about = node.metadata
+    return Dialogue(about["title"], about["patient"], node.get_content())
+
+
 def searched_text(dialogue: Dialogue) -> str:
     """Title, question and reply, one after the other: what is embedded and indexed.
 
     The same as the node's text in MetadataMode.EMBED, without the node: a build needs it twice
     for each of hundreds of thousands of rows.
     """
-    return f"{dialogue.title}\n{dialogue.patient}\n{dialogue.doctor}"
+    return f"{dialogue.letter}\n{dialogue.doctor}"

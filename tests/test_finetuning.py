@@ -21,6 +21,7 @@ import pytest
 from llama_index.core.base.llms.types import ChatMessage
 
 from agent import settings
+from agent.chat.particulars import for_another
 from agent.chat.prompting import prompt
 from agent.errors import AgentError
 from agent.finetuning.export import export
@@ -159,6 +160,25 @@ async def test_changed_documents_are_changed_in_the_answer_too(
             assert sentence.strip().rpartition(". ")[2] in reply
             changed += reply.strip() not in whole
     assert changed > 5
+
+
+async def test_the_embedded_llm_learns_from_as_much_of_a_reply_as_it_reads(
+    models_home: Path, tmp_path: Path, replies: dict[str, Dialogue]
+) -> None:
+    embedded_llm = settings.load(home=models_home, model="embedded", engine="llama_cpp")
+    recipe = Recipe(documents=1, altered=0, multi_turn=0)
+    await make(embedded_llm, tmp_path, recipe, slice(120, 140))
+    shorter = 0
+    for row in read(tmp_path):
+        last = row["prompt"][-1]["content"]
+        for shown in [replies[id_] for id_ in row["relevant"] + row["distractors"]]:
+            message = last.split("Now this patient writes:\n\n")[1].split("\n\nAnswer with")[0]
+            earlier = [m["content"] for m in row["prompt"][:-1] if m["role"] == "user"]
+            said = "\n".join([*earlier, message])
+            may_be_said = for_another(shown.doctor, shown.letter, said)
+            assert may_be_said and may_be_said in last
+            shorter += shown.doctor not in last
+    assert shorter > 5
 
 
 async def test_an_example_is_the_prompt_that_the_engine_sends(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from llama_index.core.base.llms.types import MessageRole
 
 from agent.behaviour import LLMChoice
-from agent.chat.prompting import prompt
+from agent.chat.prompting import as_read, prompt
 from agent.llms.embedded import EMBEDDED
 from agent.templates import render
 
@@ -35,12 +35,24 @@ async def test_sources_are_numbered_and_to_be_cited_by_any_llm() -> None:
         assert "Rewrite" not in text
 
 
-async def test_only_the_embedded_llm_has_a_prompt_or_an_opening_of_its_own() -> None:
+async def test_only_the_embedded_base_llm_has_a_prompt_and_an_opening_of_its_own() -> None:
     for name in (EMBEDDED, f"{EMBEDDED}.Q8_0"):
         text, opening = await last(name, "base")
         assert opening and "Rewrite" in text and "[1]" not in text
-        text, opening = await last(name, "fine-tuned")
-        assert opening and (text, "") == await last(LARGE, "fine-tuned")
+        assert await last(name, "fine-tuned") == await last(LARGE, "fine-tuned")
+
+
+def test_only_the_embedded_llm_reads_nothing_that_concerns_another_patient_alone() -> None:
+    replies = [
+        "At 46 you need a camera test. Raise the head of the bed. It fades within weeks, I think.",
+        "Aspirin 75 mg protects the stent.",
+    ]
+    letters = ["I am a singer of 46.", "I take aspirin 75."]
+    assert as_read(ScriptedLLM(name=LARGE), replies, letters, [MESSAGE]) == replies
+    small = ScriptedLLM(name=f"{EMBEDDED}.Q8_0")
+    assert as_read(small, replies, letters, [MESSAGE]) == ["Raise the head of the bed.", ""]
+    theirs = as_read(small, replies, letters, ["I take aspirin 75.", MESSAGE])
+    assert theirs[1] == replies[1]
 
 
 async def test_without_sources_the_message_stands_alone() -> None:

@@ -701,9 +701,8 @@ async def sourced(
         yield served
 
 
-OPENING = f"{render('opening.raft.embedded')} "
 CITED = (
-    f"{OPENING}I am sorry. Rest in a dark room. [1] My cousin likes football. "
+    "I am sorry. Rest in a dark room. [1] My cousin likes football. "
     "Take ibuprofen early. [1]"
     "\n\nSources:\n- [1] Q. What helps against migraine?: "
 )
@@ -744,7 +743,7 @@ async def test_an_answer_comes_back_as_it_was_before_its_citations(
     # What follows is the LLM's own answer, to go on from.
     assert llm.prompt[1:4] == [
         ("user", "What helps against my migraine?"),
-        ("assistant", OPENING + "".join(map(str, llm.script)).strip()),
+        ("assistant", "".join(map(str, llm.script)).strip()),
         ("user", "Thanks"),
     ]
 

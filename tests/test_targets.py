@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from agent.chat.particulars import of_another, stands_alone
 from agent.finetuning.altered import Altered, kinds, medicines
 from agent.finetuning.grounded import grounded
-from agent.finetuning.particulars import of_another, stands_alone
 from agent.finetuning.targets import (
     CLOSES,
     NO_CLAIM,

@@ -4,7 +4,8 @@ Owns the order in the prompt (system, the history as it was said, the patient's 
 the retrieved replies last, so that the engine's prefix cache serves all that came before), that
 nobody's text is more than text in it, and what gives way when it is too long. The templates are
 `prompts/*.j2`, one file a behaviour, in words for any LLM that follows instructions; what only the
-embedded LLM needs, which is too small for them, stands in `prompts/*.embedded.j2`.
+embedded LLM needs, which is too small for them, stands in `prompts/*.embedded.j2`. And since it
+copies what it reads, it reads nothing that concerns another patient alone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Protocol
 from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRole
 
 from agent.behaviour import LLMChoice
+from agent.chat.particulars import for_another
 from agent.chat.support import sentences
 from agent.errors import AgentError
 from agent.llms.embedded import EMBEDDED
@@ -50,6 +52,17 @@ class Prompt:
     orders: tuple[str, ...] = ()
 
 
+def as_read(
+    llm: Reader, replies: Sequence[str], letters: Sequence[str], said: Sequence[str]
+) -> list[str]:
+    """What the LLM of a patient who wrote `said` reads of `replies` to other `letters`: all, or, if
+    it is the embedded one, what may be said to this patient, which may be nothing ("")."""
+    if not _is_embedded(llm):
+        return [*replies]
+    own = "\n".join(said)
+    return [for_another(*each, own) for each in zip(replies, letters, strict=True)]
+
+
 async def prompt(
     llm: Reader,
     choice: LLMChoice,
@@ -69,19 +82,15 @@ async def prompt(
     budget = llm.metadata.context_window - max_tokens
     ours = "\n\n".join(part for part in (render("system"), harmless(instructions)) if part)
     system = ChatMessage(role=MessageRole.SYSTEM, content=ours)
-    small = llm.metadata.model_name.startswith(EMBEDDED)
-    mode = "rag" if choice == "base" else "raft"
-    layout = "rag.embedded" if small and choice == "base" else mode
+    bare = choice == "base" and _is_embedded(llm)
+    layout = "rag.embedded" if bare else "rag" if choice == "base" else "raft"
     for used in range(len(sources), -1, -1):
         last = render(layout, message=message, sources=sources[:used]) if used else message
         end = [ChatMessage(role=MessageRole.USER, content=last)]
-        # So small an LLM talks about the task, or, fine-tuned, says that no reply fits, whatever
-        # they say, unless it finds itself in mid-answer. Which replies fit, the retriever decides.
         opening = ""
-        if used and small:
-            opening = render(f"opening.{mode}.embedded") + ("\n\n" if choice == "base" else " ")
-            # A space at its end would be half of the next token.
-            end.append(ChatMessage(role=MessageRole.ASSISTANT, content=opening.rstrip(" ")))
+        if used and bare:  # so small an LLM talks about the task, unless it is in mid-answer
+            opening = render("opening.rag.embedded") + "\n\n"
+            end.append(ChatMessage(role=MessageRole.ASSISTANT, content=opening))
         for start in range(0, len(history) + BLOCK, BLOCK):
             messages = [system, *history[start:], *end]
             if await _fits(llm, messages, budget):
@@ -92,6 +101,10 @@ async def prompt(
         key="too_long",
         budget=budget,
     )
+
+
+def _is_embedded(llm: Reader) -> bool:
+    return llm.metadata.model_name.startswith(EMBEDDED)
 
 
 def _orders(layout: str) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from agent.chat.claims import Borne
 from agent.chat.events import Advice, Delta, Emergency, Event, Finished, Retrieved, Routed, Timing
 from agent.chat.marks import without_marks
 from agent.chat.own_words import named, of_itself, unwritten
-from agent.chat.prompting import Prompt, prompt
+from agent.chat.prompting import Prompt, as_read, prompt
 from agent.chat.spans import Trace
 from agent.chat.support import Sources
 from agent.llms.choice import languages
@@ -40,6 +40,7 @@ from agent.settings import Settings
 from agent.templates import Language, render
 from agent.understanding.labels import Kind
 from agent.understanding.language import language_of
+from index_store.node import dialogue_of
 from index_store.retriever import DoctorReplyRetriever
 
 
@@ -117,8 +118,9 @@ class Turn:
         yield Routed(decided, behaviour(self.choices.llm, decided.retrieve))
         found = await self._retrieve(parts, turns) if decided.retrieve else []
         trusted = await asyncio.to_thread(_trusted, found)
-        asked = await self._prompt(llm, trusted)
-        sources = trusted[: asked.used]
+        read = await asyncio.to_thread(self._read, llm, trusted)
+        asked = await self._prompt(llm, [text for text in read if text])
+        sources = [node for node, text in zip(trusted, read, strict=True) if text][: asked.used]
         mode = behaviour(self.choices.llm, bool(sources))
         if decided.retrieve:
             yield Retrieved(sources, [node for node in found if node not in sources], mode)
@@ -216,9 +218,14 @@ class Turn:
         self._timing.retrieve_ms = _since(begun)
         return found
 
-    async def _prompt(self, llm: ChatLLM, trusted: Sequence[NodeWithScore]) -> Prompt:
+    def _read(self, llm: ChatLLM, trusted: Sequence[NodeWithScore]) -> list[str]:
+        """What the LLM reads of each reply."""
+        replies = [node.get_content() for node in trusted]
+        letters = [dialogue_of(node).letter for node in trusted]
+        return as_read(llm, replies, letters, [*self._asked(), self.message])
+
+    async def _prompt(self, llm: ChatLLM, texts: Sequence[str]) -> Prompt:
         told = [_unmarked(m) for m in without_crises(self.history, self._judged)]
-        texts = [node.get_content() for node in trusted]
         chosen = self.choices
         longest, instructions = chosen.sampling.max_tokens, chosen.instructions
         if self._spoken != "en":

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from llama_index.core.base.llms.types import MessageRole
 
 from agent.behaviour import CHOICES, Behaviour, LLMChoice, Retrieval
-from agent.chat.prompting import Prompt, prompt
+from agent.chat.prompting import Prompt, as_read, prompt
 from agent.chat.record import collect
 from agent.errors import AgentError
 from agent.evaluation.eval_log import EvalLog, Row
@@ -44,10 +44,7 @@ SETTINGS = {
 # What asks with the prompt of another one comes long after it: or it would find that prompt read
 # already, in the engine's cache, and its times would be too good.
 ORDER: tuple[Approach, ...] = ("RAG", "RAFT", "base", "fine-tuned", "auto")
-PROMPTS = (
-    *("system", "rag", "raft", "rag.embedded", "opening.rag.embedded"),
-    "opening.raft.embedded",
-)
+PROMPTS = (*("system", "rag", "raft", "rag.embedded", "opening.rag.embedded"),)
 
 
 class Answer(Row):
@@ -171,7 +168,7 @@ async def read_references(
         llm, _ = choices(engine, approach)
         loss = known.get((question.id, answer.behaviour))
         if loss is None:
-            asked = await _prompt(engine, llm, question, answer.documents, settings)
+            asked = await _prompt(engine, llm, question, answer, settings)
             messages = [m for m in asked.messages if m.role != MessageRole.ASSISTANT]
             loss = await engine.llm(llm).loss(messages, question.doctor)
         if loss is None:
@@ -185,9 +182,11 @@ async def read_references(
 
 
 async def _prompt(
-    engine: Engine, llm: LLMChoice, question: Dialogue, documents: list[str], settings: Settings
+    engine: Engine, choice: LLMChoice, question: Dialogue, answer: Answer, settings: Settings
 ) -> Prompt:
-    return await prompt(engine.llm(llm), llm, [], question.patient, documents, settings.max_tokens)
+    llm, asked = engine.llm(choice), question.patient
+    read = as_read(llm, answer.documents, answer.letters, [asked])
+    return await prompt(llm, choice, [], asked, [*filter(None, read)], settings.max_tokens)
 
 
 def _files(adapter: Path | None) -> list[Path]:

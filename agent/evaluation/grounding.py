@@ -6,8 +6,8 @@ question, nor the advice to see someone (ASTRID, Chowdhury et al. 2025, arXiv 25
 recall is the share of claims that their cited replies support, precision the share of citations
 that support their sentence (ALCE, Gao et al. 2023, arXiv 2305.14627; here a citation is right only
 if it supports alone). A sentence *leaks* if it says what belongs to the patient that the reply was
-written to (agent/finetuning/particulars.py, whose rules training targets were chosen by, so that
-the figure flatters a model that was trained on them). Doses and medicines, as the check of claims
+written to (agent/chat/particulars.py, whose rules choose what the embedded LLM reads and what is
+learned from, so that the figure flatters it). Doses and medicines, as the check of claims
 reads them, are *borne* if a shown reply or the patient names them.
 
 Knows nothing of how answers come about, nor of means over questions.
@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.chat.claims import Facts
+from agent.chat.particulars import of_another
 from agent.chat.support import Embed, sentences, support
-from agent.finetuning.particulars import of_another
 
 _CITATION = re.compile(r"\s*\[(\d{1,2})\]")
 _AFTER = re.compile(r"([.!?])((?:\s*\[\d{1,2}\])+)")  # a citation that follows its full stop

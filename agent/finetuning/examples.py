@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRole
 
-from agent.chat.prompting import Prompt, prompt
+from agent.chat.prompting import Prompt, as_read, prompt
 from agent.chat.support import Embed
 from agent.finetuning.altered import Altered
 from agent.finetuning.grounded import Grounded
@@ -69,9 +69,10 @@ class Example:
 class Tokenizer:
     """As much of an LLM as a prompt needs, with none of its weights."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, window: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, window: int) -> None:
+        """`name` is the model's, as its engine has it."""
         self._tokenizer = tokenizer
-        self.metadata = LLMMetadata(context_window=window, is_chat_model=True)
+        self.metadata = LLMMetadata(context_window=window, is_chat_model=True, model_name=name)
 
     async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         """Tokens of the whole prompt, as the model's chat template renders it."""
@@ -166,11 +167,13 @@ class ExampleMaker:
         turns = [m["content"] for m in said if m["role"] == "user"]
         documents, relevant = self._documents(asked, turns, answer)
         texts = [document.doctor for document in documents]
+        letters = [document.letter for document in documents]
         altered: Callable[[str], str] = str
         if self._random.random() < self.recipe.altered:
             altered = Altered(texts, self._random)
-        made = await self._prompt(history, message, [altered(text) for text in texts])
-        documents = documents[: made.used]
+        read = as_read(self._tokenizer, texts, letters, turns)
+        made = await self._prompt(history, message, [altered(text) for text in read if text])
+        documents = [each for each, text in zip(documents, read, strict=True) if text][: made.used]
         there = [document for document in documents if document in relevant]
         own = "\n".join(searched)
         target = self._targets.answer(own, asked.vector, answer, documents, altered)

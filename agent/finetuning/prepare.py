@@ -58,7 +58,7 @@ async def prepare(
     if not 0 <= recipe.distractors < len(dialogues):
         raise _too_few(len(dialogues), recipe)
     name, checkpoint = decide(settings, "huggingface").base.checkpoint(settings.home / "models")
-    tokenizer = Tokenizer(_tokenizer(checkpoint), settings.context_window)
+    tokenizer = Tokenizer(_tokenizer(checkpoint), name, settings.context_window)
 
     parts: dict[str, list[Dialogue]] = {"train": [], "validation": [], "test": [], "too long": []}
     for dialogue in dialogues:

@@ -18,12 +18,12 @@ class Recipe:
     """What the examples are made of; docs/finetuning.md argues for the numbers."""
 
     rounds: int = 1  # examples of each dialogue, its documents drawn anew
-    documents: float = 0.9  # share with documents; the rest trains `fine-tuned`
-    oracle: float = 0.8  # P: share of those that hold a relevant document
+    documents: float = 0.8  # share with documents; the rest trains `fine-tuned`
+    oracle: float = 0.85  # P: share of those that hold a relevant document
     distractors: int = 1  # k
     altered: float = 0.2  # share of those with other numbers and medicines
     multi_turn: float = 0.15  # share that follows an earlier exchange
-    by_hand: float = 1.0  # share of the answers by hand (`data/grounded.jsonl`) that is added
+    by_hand: float = 0.0  # share of the answers by hand (`data/grounded.jsonl`) that is added
     seed: int = 0
 
 

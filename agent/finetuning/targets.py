@@ -8,7 +8,7 @@ advice and a question back. So the one thing that helps in learning it is to rea
 
 How well a sentence answers is measured against the question and against the doctor's true reply
 to it: the mean of its cosine to the question and to the nearest sentence of that reply. What
-belongs to the other patient is left out (`particulars.py`).
+belongs to the other patient is left out (`agent.chat.particulars`).
 
 An answer without documents keeps the doctor's own words, but for what nobody bears there: doses,
 medicines, "stop taking it" (`agent.chat.claims`).
@@ -25,8 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from agent.chat.claims import Borne
+from agent.chat.particulars import may_be_said
 from agent.chat.support import Embed, sentences
-from agent.finetuning.particulars import of_another, stands_alone
 from index_store.dataset import Dialogue
 
 FIT = 0.38  # from which score on a sentence answers the question
@@ -34,13 +34,10 @@ FEWEST, MOST = 2, 4  # sentences of an answer
 WORDS = range(5, 41)  # of a sentence that can be quoted
 NONE = "The replies that I found are about other problems"
 
+# An answer begins in few ways, and none as a refusal does: with more of them each would be rarer
+# than the refusal, and a greedy LLM would refuse whatever it is shown.
 OPENINGS = (
-    "Thank you for writing.",
-    "Thank you for your question.",
-    "I am sorry that this troubles you.",
-    "I understand your worry.",
-    "It is good that you ask.",
-    "Here is what doctors have told others with a similar problem.",
+    "Doctors have told others with a similar problem what may help you as well.",
     "Doctors have answered similar questions.",
 )
 CLOSES = (
@@ -106,11 +103,12 @@ class TargetMaker:
             if not said or not len(near):
                 continue
             scores = (vectors @ question + (vectors @ near.T).max(axis=1)) / 2
-            asked = f"{document.title}\n{document.patient}"
             found += [
                 (float(score), number, place, sentence)
                 for place, (sentence, score) in enumerate(zip(said, scores, strict=True))
-                if score >= FIT and _can_be_said(sentence, asked, message)
+                if score >= FIT
+                and len(sentence.split()) in WORDS
+                and may_be_said(sentence, document.letter, message)
             ]
         best = sorted(found, reverse=True)[: self._draw.randint(FEWEST + 1, MOST)]
         if len(best) < FEWEST:
@@ -149,11 +147,3 @@ def borne_alone(reply: str, asked: Sequence[str]) -> str:
                 told = True
         paragraphs.append(" ".join(kept))
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
-
-
-def _can_be_said(sentence: str, asked: str, message: str) -> bool:
-    return (
-        len(sentence.split()) in WORDS
-        and stands_alone(sentence)
-        and not of_another(sentence, asked, message)
-    )

@@ -197,6 +197,13 @@ def forget_ended_sessions() -> None:
 # What runs
 
 
+def on_settings_update(call: Callable[[dict[str, Any]], Awaitable[None]]) -> Any:
+    """`cl.on_settings_update`, which at its end tells the page that no answer is coming, also where
+    one was asked for meanwhile (callbacks.py, `with_task`)."""
+    config.code.on_settings_update = call
+    return call
+
+
 def run_behind(work: Coroutine[Any, Any, None]) -> None:
     """As the task that Stop cancels: a click is a request of its own, which must not last as long
     as an answer (session.py, `current_task`; server.py, `call_action`)."""

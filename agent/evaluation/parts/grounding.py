@@ -22,12 +22,13 @@ from llama_index.core.schema import QueryBundle
 from agent.behaviour import LLMChoice
 from agent.chat import loading
 from agent.chat.length import is_enough
-from agent.chat.prompting import prompt
+from agent.chat.prompting import as_read, prompt
 from agent.evaluation.grounding import Grounding, grounding
 from agent.evaluation.metrics import repeats, word_tokens
 from agent.evaluation.questions import own_reply
 from agent.settings import Settings
 from index_store.dataset import Dialogue
+from index_store.node import dialogue_of
 from index_store.split import split
 from index_store.store import IndexStore
 
@@ -87,8 +88,8 @@ async def ask(
         for question in tqdm(questions, desc="Questions", unit="question", disable=None):
             found, far = await _documents(agent, store, question, draw)
             for documents, distractors in ((found, False), (far, True)):
-                if documents:
-                    asked.append(await _ask(agent, choice, question, documents, distractors))
+                if told := await _ask(agent, choice, question, documents, distractors):
+                    asked.append(told)
     return asked
 
 
@@ -135,7 +136,7 @@ async def _documents(
     vector = (await agent.embedding.turns([question.patient]))[0]
     blind = agent.retriever.hiding(own_reply(question))
     nodes = await blind.aretrieve(QueryBundle(question.patient, embedding=vector.tolist()))
-    found = [Dialogue(n.metadata["title"], n.metadata["patient"], n.get_content()) for n in nodes]
+    found = [dialogue_of(node) for node in nodes]
     hits = await asyncio.to_thread(store.search, question.patient, vector, FAR.stop)
     far = [Dialogue(hit.title, hit.patient, hit.doctor) for hit in hits[FAR]]
     return found, draw.sample(far, min(len(far), agent.settings.sources))
@@ -147,11 +148,18 @@ async def _ask(
     question: Dialogue,
     documents: list[Dialogue],
     distractors: bool,
-) -> Asked:
+) -> Asked | None:
+    """None if the documents hold nothing that the LLM reads."""
     settings = agent.settings
     llm = agent.engine.llm(choice)
     texts = [document.doctor for document in documents]
-    made = await prompt(llm, choice, [], question.patient, texts, settings.max_tokens)
+    letters = [document.letter for document in documents]
+    read = as_read(llm, texts, letters, [question.patient])
+    shown = [each for each in zip(read, texts, letters, strict=True) if each[0]]
+    if not shown:
+        return None
+    read, texts, letters = map(list, zip(*shown, strict=True))
+    made = await prompt(llm, choice, [], question.patient, read, settings.max_tokens)
     text, tokens, ended = made.opening, 0, True
     stream = await llm.astream_chat(
         made.messages,
@@ -167,7 +175,7 @@ async def _ask(
                 ended = False
                 break
     replies = texts[: made.used]
-    letters = [f"{document.title}\n{document.patient}" for document in documents[: made.used]]
+    letters = letters[: made.used]
     matrix = agent.embedding.matrix
     counted = await asyncio.to_thread(grounding, text, question.patient, replies, letters, matrix)
     return Asked(

@@ -7,7 +7,7 @@ urgency of that case ("go to hospital tonight"), unless a condition leads to it 
 blood, go tonight"). The rules are English, and rather leave a good sentence out than a particular
 in.
 
-Knows nothing of which sentence answers a question.
+Knows nothing of which sentence answers a question, nor of who reads what is left.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import re
 
 from bm25s.stopwords import STOPWORDS_EN_PLUS
 
-from agent.finetuning.altered import medicines
+from agent.chat.medicines import medicines
+from agent.chat.support import sentences
 
 STEM = 5  # letters
 SHARED, SHARED_SHARE = 2, 0.3  # words of the first patient's letter, and their share of a sentence
@@ -112,6 +113,18 @@ _SUPPOSED = re.compile(
 )
 
 
+def for_another(reply: str, letter: str, message: str) -> str:
+    """The sentences of `reply`, which answers `letter`, that may be said to one who writes
+    `message`: perhaps none."""
+    said = (reply[start:end] for start, end in sentences(reply))
+    return " ".join(each for each in said if may_be_said(each, letter, message))
+
+
+def may_be_said(sentence: str, letter: str, message: str) -> bool:
+    """Whether it can be understood alone, and says nothing of the one who wrote `letter`."""
+    return stands_alone(sentence) and not of_another(sentence, letter, message)
+
+
 def numbers(text: str) -> set[str]:
     """Numbers in digits and in words, three and more."""
     return {number.lower() for number in _NUMBER.findall(text)}
@@ -122,11 +135,11 @@ def stems(text: str) -> set[str]:
     return {w[:STEM] for w in _WORD.findall(text.lower()) if w not in STOPWORDS_EN_PLUS}
 
 
-def of_another(sentence: str, asked: str, message: str) -> bool:
-    """Whether `sentence`, of the reply to `asked`, says what belongs to that patient alone, to one
+def of_another(sentence: str, letter: str, message: str) -> bool:
+    """Whether `sentence`, of the reply to `letter`, says what belongs to that patient alone, to one
     who writes `message`."""
-    foreign = numbers(sentence) & numbers(asked) - numbers(message)
-    theirs = medicines(sentence) & medicines(asked) - medicines(message)
+    foreign = numbers(sentence) & numbers(letter) - numbers(message)
+    theirs = _medicines(sentence) & (_medicines(letter) - _medicines(message))
     return (
         bool(foreign)
         or bool(theirs)
@@ -135,7 +148,7 @@ def of_another(sentence: str, asked: str, message: str) -> bool:
         or _of_their_people(sentence, message)
         or _states(sentence, message)
         or is_urgent(sentence)
-        or _retells(sentence, asked, message)
+        or _retells(sentence, letter, message)
     )
 
 
@@ -151,6 +164,10 @@ def stands_alone(sentence: str) -> bool:
         and _FIRST.search(sentence) is None
         and sentence.endswith(".")
     )
+
+
+def _medicines(text: str) -> set[str]:
+    return {named.medicine for named in medicines(text)}
 
 
 def _of_their_people(sentence: str, message: str) -> bool:
@@ -170,7 +187,7 @@ def _states(sentence: str, message: str) -> bool:
     return False
 
 
-def _retells(sentence: str, asked: str, message: str) -> bool:
+def _retells(sentence: str, letter: str, message: str) -> bool:
     words = stems(sentence)
-    shared = words & stems(asked) - stems(message)
+    shared = words & stems(letter) - stems(message)
     return len(shared) >= SHARED and len(shared) >= SHARED_SHARE * len(words)
