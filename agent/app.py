@@ -59,7 +59,7 @@ async def starters(user: cl.User | None, tag: str) -> list[cl.Starter]:
     return welcome.starters(spoken(tag))
 
 
-@cl.on_chat_start
+@chainlit_hooks.on_chat_start
 async def begin() -> None:
     """The conversation gets its choices; its engine comes with the first message."""
     chainlit_hooks.forget_ended_sessions()

@@ -178,13 +178,13 @@ def test_an_answer_without_documents_claims_nothing_that_nobody_bears() -> None:
         "This sounds like reflux. Take omeprazole 20 mg once daily.\n\n"
         "Gaviscon helps. There is no need to see a doctor. Raise the bed."
     )
-    assert (
-        borne_alone(reply, ["It burns."])
-        == f"This sounds like reflux. {NO_CLAIM}\n\nRaise the bed."
-    )
+    said = "This sounds like reflux.\n\nRaise the bed."
+    assert borne_alone(reply, ["It burns."]) == said
+    assert borne_alone(reply, ["It burns. Which tablet helps?"]) == f"{said} {NO_CLAIM}"
     assert borne_alone("Rest, and drink plenty.", ["It burns."]) == "Rest, and drink plenty."
     own = "Omeprazole is a good choice."
     assert borne_alone(own, ["May I take omeprazole?"]) == own
+    assert borne_alone("Take omeprazole 20 mg.", ["It burns."]) == NO_CLAIM
     assert borne_alone(NO_CLAIM, ["It burns."]) == NO_CLAIM
 
 

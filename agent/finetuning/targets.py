@@ -19,6 +19,7 @@ Knows nothing of how documents are found, nor of prompts.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -65,6 +66,12 @@ NONE_QUESTIONS = (
 NO_CLAIM = (
     "Which medicine and how much of it, I cannot say without a source: please ask a pharmacist or "
     "your doctor."
+)
+
+_MEDICINE = re.compile(
+    r"\b(?:medic(?:ine|ation)s?|tablets?|pills?|dos(?:e|age)s?|drugs?|antibiotics?|drops|creams?"
+    r"|syrup|spray|painkillers?|remed(?:y|ies)|prescri\w+|what (?:can|should|could|do) i take)\b",
+    re.IGNORECASE,
 )
 
 
@@ -133,17 +140,17 @@ class TargetMaker:
 
 
 def borne_alone(reply: str, asked: Sequence[str]) -> str:
-    """A reply with NO_CLAIM once in the place of the sentences that the check of claims would not
-    let through, no reply being shown: what nobody may say, nobody should learn to say."""
-    borne, paragraphs, told = Borne([], asked), [], False
+    """A reply without the sentences that the check of claims would not let through, no reply being
+    shown: what nobody may say, nobody should learn to say. Who asked for a medicine is told so, by
+    NO_CLAIM at the end: with more after it, or without having been asked, a small LLM says it over
+    and over."""
+    borne, paragraphs, left_out = Borne([], asked), [], False
     for paragraph in reply.split("\n\n"):
-        kept = []
-        for start, end in sentences(paragraph):
-            sentence = paragraph[start:end]
-            if not borne.unborne(sentence):
-                kept.append(sentence)
-            elif not told:
-                kept.append(NO_CLAIM)
-                told = True
+        said = [paragraph[start:end] for start, end in sentences(paragraph)]
+        kept = [sentence for sentence in said if not borne.unborne(sentence)]
+        left_out = left_out or len(kept) < len(said)
         paragraphs.append(" ".join(kept))
-    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
+    whole = "\n\n".join(filter(None, paragraphs))
+    if left_out and (not whole or _MEDICINE.search("\n".join(asked))):
+        whole = f"{whole} {NO_CLAIM}".strip()
+    return whole

@@ -31,6 +31,7 @@ from chainlit.session import WebsocketSession, ws_sessions_id
 from chainlit.types import ThreadDict, ToastType
 from chainlit.user import PersistedUser
 from chainlit.user_session import user_sessions
+from chainlit.utils import wrap_user_function
 from fastapi import APIRouter
 from starlette.requests import HTTPConnection
 
@@ -197,10 +198,16 @@ def forget_ended_sessions() -> None:
 # What runs
 
 
-def on_settings_update(call: Callable[[dict[str, Any]], Awaitable[None]]) -> Any:
-    """`cl.on_settings_update`, which at its end tells the page that no answer is coming, also where
-    one was asked for meanwhile (callbacks.py, `with_task`)."""
-    config.code.on_settings_update = call
+def on_chat_start(call: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """`cl.on_chat_start`, which at its end tells the page that no answer is coming, also where one
+    was asked for meanwhile (callbacks.py, `with_task`)."""
+    config.code.on_chat_start = wrap_user_function(cl.step(call, name="on_chat_start", type="run"))
+    return call
+
+
+def on_settings_update(call: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """`cl.on_settings_update`, which tells the same at its end."""
+    config.code.on_settings_update = wrap_user_function(call)
     return call
 
 
