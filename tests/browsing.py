@@ -196,9 +196,17 @@ def ask(page: Page, message: str) -> None:
 
 
 def answered(page: Page) -> None:
-    """Wait until something follows the last message, and the page takes the next one."""
-    last = page.locator("[data-step-type]").last
-    expect(last).not_to_have_attribute("data-step-type", "user_message", timeout=PATIENCE)
+    """Wait until the last message has its answer, below which it may be tried again: a page that
+    is busy shows for a while that it takes the next one, though it has got the first words."""
+    page.wait_for_function(
+        """() => {
+            const last = [...document.querySelectorAll('[data-step-type="user_message"]')].pop();
+            const again = [...document.querySelectorAll('[id^="retry-"]:enabled')].pop();
+            const after = Node.DOCUMENT_POSITION_FOLLOWING;
+            return last && again && last.compareDocumentPosition(again) & after;
+        }""",
+        timeout=PATIENCE,
+    )
     page.locator("#chat-submit").wait_for(timeout=PATIENCE)
 
 
