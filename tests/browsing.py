@@ -196,8 +196,9 @@ def ask(page: Page, message: str) -> None:
 
 
 def answered(page: Page) -> None:
-    """Wait until the last message has its answer, below which it may be tried again: a page that
-    is busy shows for a while that it takes the next one, though it has got the first words."""
+    """Wait until the last message has its answer, below which it may be tried again, and the
+    conversation has its address, with which a page begins anew. That the next message can be sent
+    says neither: on a busy machine a page shows it for a while after it has got the first words."""
     page.wait_for_function(
         """() => {
             const last = [...document.querySelectorAll('[data-step-type="user_message"]')].pop();
@@ -207,6 +208,7 @@ def answered(page: Page) -> None:
         }""",
         timeout=PATIENCE,
     )
+    page.wait_for_url("**/thread/*")
     page.locator("#chat-submit").wait_for(timeout=PATIENCE)
 
 

@@ -24,6 +24,7 @@ from agent import settings
 from agent.chat.particulars import for_another
 from agent.chat.prompting import prompt
 from agent.errors import AgentError
+from agent.finetuning.examples import CONVERSATIONS
 from agent.finetuning.export import export
 from agent.finetuning.prepare import Prepared, prepare
 from agent.finetuning.recipe import Recipe, Training
@@ -49,9 +50,17 @@ def tiny(models_home: Path, tiny_checkpoint: Path) -> Settings:
     return settings.load(home=models_home, model=str(tiny_checkpoint))
 
 
-async def make(tiny: Settings, folder: Path, recipe: Recipe, rows: slice = ROWS) -> Prepared:
+async def make(
+    tiny: Settings, folder: Path, recipe: Recipe, rows: slice = ROWS, talks: int | None = 20
+) -> Prepared:
     dialogues, cleaning = clean(list(read_rows("sample"))[rows])
-    with patch("agent.finetuning.prepare.grounded", return_value=[]):  # of the whole sample
+    folder.mkdir(exist_ok=True)
+    few = folder / "conversations.jsonl"
+    few.write_text("\n".join(CONVERSATIONS.read_text("utf-8").splitlines()[:talks]), "utf-8")
+    with (
+        patch("agent.finetuning.prepare.grounded", return_value=[]),  # of the whole sample
+        patch("agent.finetuning.prepare.CONVERSATIONS", few),
+    ):
         return await prepare(tiny, dialogues, cleaning, recipe, folder, source="rows", limit=None)
 
 
@@ -66,7 +75,8 @@ def text_of(row: dict[str, Any]) -> str:
 @pytest.fixture(scope="module")
 async def examples(tiny: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("examples")
-    await make(tiny, folder, Recipe(rounds=2, documents=0.8, distractors=2, altered=0))
+    recipe = Recipe(rounds=2, documents=0.8, distractors=2, altered=0)
+    await make(tiny, folder, recipe, talks=None)
     return folder
 
 

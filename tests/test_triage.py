@@ -118,15 +118,25 @@ ALARMS_LETTERS, ALARMS_SHORT, ALARMS_USUAL = 0.08, 0.07, 0.08
 
 @pytest.mark.usefixtures("encoder")
 def test_letters_and_lines_by_others() -> None:
-    letters = evaluation.measure("letters", evaluation.cases(evaluation.LETTERS)).total
-    short = evaluation.measure("short", evaluation.cases(evaluation.SHORT)).total
-    usual = evaluation.measure("ordinary", evaluation.ordinary()).total
-    assert letters.recall.of >= 130 and letters.call_now.of >= 200
+    shown = CliRunner().invoke(app, ["evaluate", "triage", "--json"])
+    assert shown.exit_code == 0
+    printed = {each["total"]["name"]: each["total"] for each in json.loads(shown.stdout)["sets"]}
+    assert list(printed) == [
+        "held-out letters",
+        "held-out short messages",
+        "ordinary short messages",
+    ]
+    letters, short, usual = printed.values()
+    assert letters["recall"]["of"] >= 130 and letters["call_now"]["of"] >= 200
     for found, floor in ((letters, RECALL_LETTERS), (short, RECALL_SHORT)):
-        assert found.recall.share >= floor, found
-    assert letters.call_now.share <= ALARMS_LETTERS, letters
-    assert short.call_now.share <= ALARMS_SHORT, short
-    assert usual.call_now.share <= ALARMS_USUAL, usual
+        assert share(found["recall"]) >= floor, found
+    assert share(letters["call_now"]) <= ALARMS_LETTERS, letters
+    assert share(short["call_now"]) <= ALARMS_SHORT, short
+    assert share(usual["call_now"]) <= ALARMS_USUAL, usual
+
+
+def share(count: dict[str, int]) -> float:
+    return count["found"] / count["of"]
 
 
 @pytest.mark.usefixtures("encoder")
@@ -160,19 +170,6 @@ def test_any_text_has_a_verdict_and_company_changes_none() -> None:
     assert together == [triage(text) for text in texts]
     assert verdicts(texts)[-2] == Verdict("now", "suicide")
     assert verdicts(texts)[-1] == Verdict("none", None)
-
-
-@pytest.mark.usefixtures("encoder")
-def test_the_evaluation_prints_json_alone() -> None:
-    shown = CliRunner().invoke(app, ["evaluate", "triage", "--json"])
-    assert shown.exit_code == 0
-    printed = json.loads(shown.stdout)
-    assert [each["total"]["name"] for each in printed["sets"]] == [
-        "held-out letters",
-        "held-out short messages",
-        "ordinary short messages",
-    ]
-    assert printed["sets"][0]["total"]["recall"]["of"] >= 130
 
 
 @pytest.mark.usefixtures("encoder")

@@ -158,7 +158,7 @@ def triage_command(
     if xstest is not None:
         sets["XSTest"] = triage.questions(xstest, "prompt")
     results = [triage.measure(name, rows) for name, rows in sets.items()]
-    times = triage.times(row["text"] for row in next(iter(sets.values())))
+    times = triage.times([row["text"] for row in next(iter(sets.values()))])
     if as_json:
         print_json({"sets": [asdict(result) for result in results], "ms": asdict(times)})
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,7 +177,7 @@ def measure(name: str, rows: Sequence[dict[str, Any]]) -> Result:
     )
 
 
-def times(rows: Iterable[dict[str, Any]]) -> Times:
+def times(rows: Sequence[dict[str, Any]]) -> Times:
     """What a message costs once the encoder is loaded; the turns before it were read already."""
     encoder = shipped()
 

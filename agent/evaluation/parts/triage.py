@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ def measure(name: str, rows: Sequence[Case]) -> Result:
     return Result(_part(name, told), parts, confusions, suicide)
 
 
-def times(texts: Iterable[str]) -> Times:
+def times(texts: Sequence[str]) -> Times:
     """How long reading a message takes, once the encoder is loaded."""
     encoder = shipped()
 
