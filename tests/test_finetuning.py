@@ -54,14 +54,19 @@ async def make(
     tiny: Settings, folder: Path, recipe: Recipe, rows: slice = ROWS, talks: int | None = 20
 ) -> Prepared:
     dialogues, cleaning = clean(list(read_rows("sample"))[rows])
-    folder.mkdir(exist_ok=True)
-    few = folder / "conversations.jsonl"
-    few.write_text("\n".join(CONVERSATIONS.read_text("utf-8").splitlines()[:talks]), "utf-8")
     with (
         patch("agent.finetuning.prepare.grounded", return_value=[]),  # of the whole sample
-        patch("agent.finetuning.prepare.CONVERSATIONS", few),
+        patch("agent.finetuning.prepare.CONVERSATIONS", conversations(folder, talks)),
     ):
         return await prepare(tiny, dialogues, cleaning, recipe, folder, source="rows", limit=None)
+
+
+def conversations(folder: Path, count: int | None) -> Path:
+    """The first of the conversations."""
+    folder.mkdir(exist_ok=True)
+    few = folder / "conversations.jsonl"
+    few.write_text("\n".join(CONVERSATIONS.read_text("utf-8").splitlines()[:count]), "utf-8")
+    return few
 
 
 def read(folder: Path, part: str = "train") -> list[dict[str, Any]]:
