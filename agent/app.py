@@ -67,7 +67,7 @@ async def begin() -> None:
     await cl.context.emitter.set_commands([compare.command()])
 
 
-@cl.on_chat_resume
+@chainlit_hooks.on_chat_resume
 async def go_on(thread: ThreadDict) -> None:
     """A stored conversation goes on where it was."""
     await end_elsewhere(thread)

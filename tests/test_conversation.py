@@ -31,7 +31,7 @@ from agent import settings
 from agent.chat.loading import Agent
 from agent.errors import AgentError
 from agent.llms.interface import Engine
-from agent.page import choices, compare, resume
+from agent.page import chainlit_hooks, choices, compare, resume
 from agent.page.conversation import SESSIONS, Conversation, end_elsewhere, one_turn
 from agent.page.history import History
 from agent.routing.embedding import TurnEmbedding
@@ -286,8 +286,8 @@ async def chat(
     kept = History(database.connect_async(chosen))
     monkeypatch.setattr(chainlits_data, "_data_layer", kept)
     monkeypatch.setattr(chainlits_data, "_data_layer_initialized", True)
-    for callback in ("on_message", "on_stop", "on_settings_update", "on_window_message"):
-        monkeypatch.setattr(config.code, callback, None)
+    for callback in ("message", "stop", "chat_start", "settings_update", "window_message"):
+        monkeypatch.setattr(config.code, f"on_{callback}", None)
     opened = Chat(screen, llm, Conversation(cast(Any, Models()), chosen, sample=False), kept)
 
     @cl.on_message
@@ -301,7 +301,7 @@ async def chat(
         opened.conversation.stop()
         await opened.conversation.say_stopped()
 
-    @cl.on_settings_update
+    @chainlit_hooks.on_settings_update
     async def confirm(_: dict[str, Any]) -> None:
         await choices.show_picker(chosen)
 
@@ -395,6 +395,21 @@ async def test_an_edited_message_forgets_all_that_came_after_it(chat: Chat) -> N
     await chat.send("And at night?")
     await chat.idle()
     assert len(chat.memory()) == 4
+
+
+async def test_a_page_that_begins_or_confirms_its_settings_ends_no_turn(chat: Chat) -> None:
+    @chainlit_hooks.on_chat_start
+    async def begin() -> None:
+        await choices.show(chat.conversation._settings)
+
+    await hold(chat, "retrieving")
+    init_ws_context(chat.sid)
+    await config.code.on_chat_start()
+    await config.code.on_settings_update({})
+    assert chat.screen.loading
+    chat.llm.go["retrieving"].set()
+    await chat.idle()
+    assert said(chat) == [COMPLAINT, ANSWERED]
 
 
 async def test_two_messages_sent_quickly_are_answered_one_after_the_other(chat: Chat) -> None:

@@ -17,6 +17,7 @@ from llama_index.core.base.llms.types import (
     ChatResponseAsyncGen,
     MessageRole,
 )
+from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from agent import settings
 from agent.chat.engine import PatientChatEngine
@@ -39,8 +40,10 @@ from agent.llms.interface import Engine
 from agent.routing.embedding import TurnEmbedding
 from agent.safety.triage import CALM, Verdict
 from agent.templates import Language, render
+from index_store.dataset import Dialogue
 from index_store.embedding import EMBEDDED
 from index_store.errors import StoreError
+from index_store.node import dialogue_of, reply_node
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
 
@@ -108,6 +111,28 @@ async def test_sources_stand_in_the_last_message_only(talk: Talk, base: Scripted
     assert "dark room" in (last.content or "")
     assert opening.content == OPENING
     assert base.prompts[0][0] == system
+
+
+async def test_a_reply_of_which_nothing_may_be_said_is_left_out_and_the_next_one_is_the_first(
+    talk: Talk, base: ScriptedLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = Dialogue("Q. A stent?", "I take aspirin 75.", "Aspirin 75 mg protects the stent.")
+    ours = Dialogue("Q. Migraine?", "My head throbs.", "Light hurts. Rest in the dark.")
+
+    async def found(_: DoctorReplyRetriever, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return [NodeWithScore(node=reply_node(each), score=0.9) for each in (theirs, ours)]
+
+    monkeypatch.setattr(DoctorReplyRetriever, "_aretrieve", found)
+    base.script = ["Aspirin 75 mg protects the stent. ", "Rest in the dark."]
+    events = await events_of(talk(), COMPLAINT)
+    retrieved = next(event for event in events if isinstance(event, Retrieved))
+    assert [dialogue_of(node) for node in retrieved.sources] == [ours]
+    assert [dialogue_of(node) for node in retrieved.left_out] == [theirs]
+    assert "stent" not in str(base.prompts)
+    said = events[-1]
+    assert isinstance(said, Finished)
+    # What was not read bears nothing.
+    assert "Aspirin" not in said.answer and "Rest in the dark. [1]" in said.answer
 
 
 async def test_thanks_are_not_retrieved(talk: Talk, base: ScriptedLLM) -> None:

@@ -210,8 +210,7 @@ async def test_an_example_is_the_prompt_that_the_engine_sends(
             message = last.split("Now this patient writes:\n\n")[1].split("\n\nAnswer with")[0]
         history = [ChatMessage(**m) for m in row["prompt"][1:-1]]
         served = await prompt(engine.base, "fine-tuned", history, message, found, 240)
-        *asked, last = interface.as_dicts(served.messages)
-        assert [*asked, *([] if served.opening else [last])] == row["prompt"]
+        assert interface.as_dicts(served.messages) == row["prompt"]
         seen.add((bool(found), bool(history)))
     assert len(seen) == 4
 

@@ -48,7 +48,8 @@ class Routed:
 @dataclass(frozen=True)
 class Retrieved:
     """The doctors' replies that go into the prompt, none if nothing fitted; those that were found
-    and `left_out`: they address a model (agent.safety.injection), or there is no room; and the
+    and `left_out`: they address a model (agent.safety.injection), say nothing that may be said to
+    this patient (agent.chat.particulars), or there is no room; and the
     `behaviour` that this makes of the answer: without replies, the LLM's alone; None: medraft
     answers, and no LLM."""
 

@@ -13,6 +13,7 @@ Knows nothing of which sentence answers a question, nor of who reads what is lef
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from bm25s.stopwords import STOPWORDS_EN_PLUS
 
@@ -138,16 +139,14 @@ def stems(text: str) -> set[str]:
 def of_another(sentence: str, letter: str, message: str) -> bool:
     """Whether `sentence`, of the reply to `letter`, says what belongs to that patient alone, to one
     who writes `message`."""
-    foreign = numbers(sentence) & numbers(letter) - numbers(message)
-    theirs = _medicines(sentence) & (_medicines(letter) - _medicines(message))
     return (
-        bool(foreign)
-        or bool(theirs)
-        or _AGE.search(sentence) is not None
+        _AGE.search(sentence) is not None
         or _DATE.search(sentence) is not None
-        or _of_their_people(sentence, message)
-        or _states(sentence, message)
         or is_urgent(sentence)
+        or _of_their_people(sentence, message)
+        or _repeats(numbers, sentence, letter, message)
+        or _repeats(_medicines, sentence, letter, message)
+        or _states(sentence, message)
         or _retells(sentence, letter, message)
     )
 
@@ -170,6 +169,12 @@ def _medicines(text: str) -> set[str]:
     return {named.medicine for named in medicines(text)}
 
 
+def _repeats(named: Callable[[str], set[str]], sentence: str, letter: str, message: str) -> bool:
+    """Whether it names what the letter names and the message does not."""
+    theirs = named(sentence)
+    return bool(theirs and (theirs & named(letter)) - named(message))
+
+
 def _of_their_people(sentence: str, message: str) -> bool:
     return any(kind.search(sentence) and not kind.search(message) for kind in _PEOPLE)
 
@@ -189,5 +194,6 @@ def _states(sentence: str, message: str) -> bool:
 
 def _retells(sentence: str, letter: str, message: str) -> bool:
     words = stems(sentence)
-    shared = words & stems(letter) - stems(message)
-    return len(shared) >= SHARED and len(shared) >= SHARED_SHARE * len(words)
+    least = max(SHARED, SHARED_SHARE * len(words))
+    shared = words & stems(letter)
+    return len(shared) >= least and len(shared - stems(message)) >= least

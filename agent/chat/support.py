@@ -64,7 +64,8 @@ _NEGATION = re.compile(
 _ASIDE = re.compile(
     r"^\W*(?:hello|hi|dear|thanks?|welcome|sorry|i am sorry|i'm sorry|i understand|i hope"
     r"|good luck|take care|get well|here is what|please (?:tell|write|let|ask)|let me know"
-    r"|doctors have (?:told|answered)|the(?:se)? replies"
+    r"|doctors have (?:told others with a similar|answered similar)"
+    r"|the(?:se)? replies (?:that i found|went to)"
     r"|write again|best wishes|regards|hola|gracias|lo siento|entiendo|espero|cu[ií]dese"
     r"|por favor,? (?:d[ií]ga|escr))"
     r"|\b(?:see|visit|consult|ask|call|ring|phone|tell|contact|talk to|speak (?:to|with)|seen by"

@@ -119,12 +119,14 @@ class Turn:
         found = await self._retrieve(parts, turns) if decided.retrieve else []
         trusted = await asyncio.to_thread(_trusted, found)
         read = await asyncio.to_thread(self._read, llm, trusted)
-        asked = await self._prompt(llm, [text for text in read if text])
-        sources = [node for node, text in zip(trusted, read, strict=True) if text][: asked.used]
+        trusted = [node for node, text in zip(trusted, read, strict=True) if text]
+        read = [text for text in read if text]
+        asked = await self._prompt(llm, read)
+        sources, read = trusted[: asked.used], read[: asked.used]
         mode = behaviour(self.choices.llm, bool(sources))
         if decided.retrieve:
             yield Retrieved(sources, [node for node in found if node not in sources], mode)
-        answering = await self._answering(parts, llm, asked, sources)
+        answering = await self._answering(parts, llm, asked, read, sources)
         with self.trace.step("generate"):
             async with aclosing(answering.events()) as events:
                 async for event in events:
@@ -234,7 +236,12 @@ class Turn:
         return await prompt(llm, chosen.llm, told, self.message, texts, longest, instructions)
 
     async def _answering(
-        self, parts: Parts, llm: ChatLLM, asked: Prompt, sources: Sequence[NodeWithScore]
+        self,
+        parts: Parts,
+        llm: ChatLLM,
+        asked: Prompt,
+        read: Sequence[str],
+        sources: Sequence[NodeWithScore],
     ) -> Answering:
         texts = [node.get_content() for node in sources]
         patient = [*self._asked(), self.message]
@@ -244,7 +251,7 @@ class Turn:
             self.choices.sampling,
             (*self.choices.stop, *asked.orders),
             parts.settings.claims,
-            await asyncio.to_thread(Borne, texts, patient),
+            await asyncio.to_thread(Borne, read, patient),
             Sources(texts, parts.embedding.matrix) if texts else None,
             self._ours,
             self.said,

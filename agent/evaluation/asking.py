@@ -44,7 +44,7 @@ SETTINGS = {
 # What asks with the prompt of another one comes long after it: or it would find that prompt read
 # already, in the engine's cache, and its times would be too good.
 ORDER: tuple[Approach, ...] = ("RAG", "RAFT", "base", "fine-tuned", "auto")
-PROMPTS = (*("system", "rag", "raft", "rag.embedded", "opening.rag.embedded"),)
+PROMPTS = ("system", "rag", "raft", "rag.embedded", "opening.rag.embedded")
 
 
 class Answer(Row):

@@ -134,7 +134,8 @@ class ExampleMaker:
         return examples
 
     async def grounded(self, written: Grounded) -> Example | None:
-        """An example of an answer by hand; None if its replies are longer than the model reads."""
+        """An example of an answer by hand, which was written from whole replies, as other LLMs than
+        the embedded one read them; None if they are longer than the model reads."""
         texts = [reply.doctor for reply in written.replies]
         made = await self._prompt([], written.patient.patient, texts)
         if made.used < len(texts):

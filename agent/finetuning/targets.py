@@ -141,8 +141,8 @@ class TargetMaker:
 
 def borne_alone(reply: str, asked: Sequence[str]) -> str:
     """A reply without the sentences that the check of claims would not let through, no reply being
-    shown: what nobody may say, nobody should learn to say. Who asked for a medicine is told so, by
-    NO_CLAIM at the end: with more after it, or without having been asked, a small LLM says it over
+    shown: what nobody may say, nobody should learn to say. Who wrote of a medicine is told so, by
+    NO_CLAIM at the end: with more after it, or where nobody spoke of one, a small LLM says it over
     and over."""
     borne, paragraphs, left_out = Borne([], asked), [], False
     for paragraph in reply.split("\n\n"):

@@ -199,14 +199,20 @@ def forget_ended_sessions() -> None:
 
 
 def on_chat_start(call: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-    """`cl.on_chat_start`, which at its end tells the page that no answer is coming, also where one
-    was asked for meanwhile (callbacks.py, `with_task`)."""
+    """`cl.on_chat_start`, but for its end, where it tells the page that no answer is coming, also
+    if one was asked for meanwhile (callbacks.py, `with_task`)."""
     config.code.on_chat_start = wrap_user_function(cl.step(call, name="on_chat_start", type="run"))
     return call
 
 
+def on_chat_resume(call: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """`cl.on_chat_resume`, but for the same end."""
+    config.code.on_chat_resume = wrap_user_function(call)
+    return call
+
+
 def on_settings_update(call: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """`cl.on_settings_update`, which tells the same at its end."""
+    """`cl.on_settings_update`, but for the same end."""
     config.code.on_settings_update = wrap_user_function(call)
     return call
 

@@ -155,10 +155,10 @@ async def _ask(
     texts = [document.doctor for document in documents]
     letters = [document.letter for document in documents]
     read = as_read(llm, texts, letters, [question.patient])
-    shown = [each for each in zip(read, texts, letters, strict=True) if each[0]]
+    shown = [each for each in zip(read, letters, strict=True) if each[0]]
     if not shown:
         return None
-    read, texts, letters = map(list, zip(*shown, strict=True))
+    read, letters = map(list, zip(*shown, strict=True))
     made = await prompt(llm, choice, [], question.patient, read, settings.max_tokens)
     text, tokens, ended = made.opening, 0, True
     stream = await llm.astream_chat(
@@ -174,8 +174,7 @@ async def _ask(
             if is_enough(text, tokens, settings.max_tokens):
                 ended = False
                 break
-    replies = texts[: made.used]
-    letters = letters[: made.used]
+    replies, letters = read[: made.used], letters[: made.used]
     matrix = agent.embedding.matrix
     counted = await asyncio.to_thread(grounding, text, question.patient, replies, letters, matrix)
     return Asked(
