@@ -299,6 +299,22 @@ async def test_stop_in_the_middle_of_a_sentence_that_waits() -> None:
     assert [m.content for m in talk.chat_history] == ["It burns.", "Some say"]
 
 
+async def test_a_sentence_that_is_said_again_is_not_shown_again() -> None:
+    words: list[str | Exception] = [
+        "Eat early. ",
+        "Rest ",
+        "more. ",
+        "Eat ",
+        "early. ",
+        "Rest ",
+        "often. ",
+    ]
+    answer = answering(llm := Retold(words))
+    deltas = [d.text async for d in answer.events() if isinstance(d, Delta)]
+    assert answer.answer == "Eat early. [1] Rest more." and not answer.ended
+    assert "Eat" not in "".join(deltas[1:]) and llm.closed
+
+
 async def test_an_engine_that_fails_keeps_the_held_sentence_to_itself() -> None:
     talk = engine(Retold(["It ", "burns. ", "Take ", "ibuprofen ", AgentError("It failed.")]))
     with pytest.raises(AgentError, match="failed"):

@@ -3,7 +3,8 @@
 Owns that no sentence is shown whose claims nobody bears (agent.chat.claims), that such a one is
 asked for anew, twice at most, then left out with a note in its place, and that behind a sentence
 stand the sources that bear it: those that the LLM cites, as far as they do, or else what
-agent.chat.support finds. Does not know how the prompt came about, nor who shows the words.
+agent.chat.support finds; and that what is said again is not shown again. Does not know how the
+prompt came about, nor who shows the words.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageR
 from agent.chat.claims import Borne, may_claim
 from agent.chat.events import Claims, Delta, Event, Notice, Timing, Unborne, Waiting
 from agent.chat.gate import Ended, Gate, Words
-from agent.chat.length import StopStrings, is_enough
-from agent.chat.marks import UNCHECKED, citation, left_out
+from agent.chat.length import StopStrings, is_enough, said
+from agent.chat.marks import UNCHECKED, citation, left_out, without_marks
 from agent.chat.prompting import Prompt
 from agent.chat.support import ITEM, Sources, Supported
 from agent.llms.interface import ChatLLM, Sampling
@@ -71,7 +72,7 @@ class Answering:
         """Waiting, Notice and Delta, in order; closing this stops the engine. Raises AgentError."""
         begun = ""
         while (left := self.sampling.max_tokens - self._tokens) > 0:
-            gate = Gate(may_claim if self.checking == "checked" else _never, begun)
+            gate = Gate(self._holds, begun)
             try:
                 async with aclosing(self._stream(gate, left)) as events:
                     async for event in events:
@@ -128,6 +129,19 @@ class Answering:
         space = "" if self._told[-1].isspace() else " "
         return space + first.lstrip()
 
+    def _holds(self, begun: str) -> bool:
+        """Whether a sentence that begins so waits: it may claim something, or be said again."""
+        if self.checking == "checked" and may_claim(begun):
+            return True
+        return any(each.startswith(begun.lower()) for each in self._shown())
+
+    def _shown(self) -> list[str]:
+        """What is not shown again; behind the mark of a list's item, which stands there, all is."""
+        item = self._told.rpartition("\n")[2].strip()
+        if item and ITEM.fullmatch(f"{item} "):
+            return []
+        return said(without_marks(self._told))
+
     async def _show(self, pieces: Iterable[Words | Ended]) -> AsyncGenerator[Delta, None]:
         """What is shown of these. Raises _Anew."""
         texts: list[str] = []
@@ -164,6 +178,9 @@ class Answering:
         begun = ended.sentence.removesuffix(ended.rest) if ended.rest else ended.sentence
         item = len(ITEM.match(f"{ended.sentence} ")[0])  # type: ignore[index]  # matches ""
         says = ended.sentence[item:]
+        if says and not begun.strip() and says.lower() in self._shown():
+            self._heard_of(ended)
+            return ""
         kinds = self.borne.unborne(says) if says else frozenset()
         if kinds and self.checking == "checked":
             if self._tries < len(ANEW):
@@ -202,10 +219,6 @@ class Answering:
     def _heard_of(self, ended: Ended) -> None:
         self._heard += ended.sentence + ended.space
         self._tokens, self._tries = self.timing.tokens, 0
-
-
-def _never(_: str) -> bool:
-    return False
 
 
 def _about(response: ChatResponse) -> Event | None:

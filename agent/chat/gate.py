@@ -1,8 +1,8 @@
 """What of an LLM's stream may be shown already, word by word, and when a sentence has ended.
 
-Owns that whole words go on at once, that the rest of a sentence with something to check waits for
-its end, and that the citations which the LLM writes itself, [1], come out of the text. Does not
-know what is checked, nor what becomes of a sentence that has ended.
+Owns that whole words go on at once, that a sentence with something to check waits for its end,
+and that the citations which the LLM writes itself, [1], come out of the text. Does not know what is
+checked, nor what becomes of a sentence that has ended.
 """
 
 from __future__ import annotations
@@ -41,12 +41,11 @@ class Ended:
 class Gate:
     """Fed with an answer's text as it comes. `sentence` is the one that has not ended, as far as it
     has come; what there is of it at the beginning has been shown already. `holds` tells of the
-    beginning of a sentence whether the rest has to wait."""
+    beginning of a sentence, behind the mark of a list's item, whether it has to wait for more."""
 
     holds: Callable[[str], bool]
     sentence: str = ""
     _shown: int = field(init=False)
-    _held: bool = False
     _cited: list[int] = field(default_factory=list)
     _unread: str = ""
 
@@ -85,19 +84,18 @@ class Gate:
         text = whole.rstrip()
         ended = Ended(text, text[self._shown :], whole[len(text) :], tuple(self._cited))
         self.sentence = self.sentence[end:]
-        self._shown, self._held, self._cited = 0, False, []
+        self._shown, self._cited = 0, []
         return ended
 
     def _go_on(self) -> str:
         """The words that may be shown now. The space after them waits: a citation may come, and
         it would stand before a full stop."""
         whole = self.sentence[: self.sentence.rfind(" ") + 1].rstrip()
-        if len(whole) <= self._shown or self._held:
+        if len(whole) <= self._shown:
             return ""
         mark = ITEM.match(f"{whole} ")
         begin = max(mark.end() if mark else 0, self._shown - BEHIND)
-        self._held = self.holds(whole[begin:])
-        if self._held:
+        if self.holds(whole[begin:]):
             return ""
         words = whole[self._shown :]
         self._shown = len(whole)

@@ -19,14 +19,13 @@ _BETWEEN = re.compile(r"(?<=[.!?:;])\s+")
 def is_enough(answer: str, tokens: int, max_tokens: int) -> bool:
     """Whether `answer`, of so many tokens, should end here: its sentence or list item is whole,
     and it is nearly as long as it may be, or says a sentence again."""
-    return _END.search(answer) is not None and (
-        tokens >= ENOUGH * max_tokens or _repeats_itself(answer)
-    )
+    *before, last = said(answer)
+    return _END.search(answer) is not None and (tokens >= ENOUGH * max_tokens or last in before)
 
 
-def _repeats_itself(answer: str) -> bool:
-    *before, last = _BETWEEN.split(answer.strip().lower())
-    return last in before
+def said(answer: str) -> list[str]:
+    """Its sentences and list items, for telling whether one is said again; never none."""
+    return _BETWEEN.split(answer.strip().lower())
 
 
 class StopStrings:
