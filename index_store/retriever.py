@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import NodeWithScore, QueryBundle
-from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 from index_store.dataset import Dialogue
 from index_store.embedding import embed_queries
 from index_store.live import LiveIndex
 from index_store.node import reply_node
 from index_store.store import Hit, IndexStore
+
+if TYPE_CHECKING:
+    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 SPARE = 5  # searched for each one wanted, because the cut takes some away
 

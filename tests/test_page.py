@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 import threading
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -282,6 +283,21 @@ def test_a_wrong_setting_is_one_sentence_and_exit_code_2(
     change: dict[str, str], said: str, app_root: Path, environment: dict[str, str]
 ) -> None:
     refused(command(free_port()), app_root, environment | change, said)
+
+
+def test_the_page_is_served_before_the_models_libraries_are_imported(
+    app_root: Path, environment: dict[str, str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        python, *rest = command(other.getsockname()[1])
+        run = subprocess.run(
+            [python, "-X", "importtime", *rest],
+            cwd=app_root, env=environment, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+    assert "cannot be served" in run.stderr
+    imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
+    assert "agent.chat.engine" in imported
+    assert not {"torch", "transformers", "sentence_transformers", "faiss"} & imported
 
 
 def test_a_port_in_use_is_one_sentence_and_exit_code_2(
