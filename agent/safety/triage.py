@@ -21,7 +21,7 @@ from agent.understanding.labels import Degree, Kind, Said
 
 KINDS = get_args(Kind)
 # Probabilities from which on: a crisis of suicide, now or not; an ambulance now; a person soon.
-CRISIS, NOW, SOON = 0.5, 0.5, 0.5
+CRISIS, NOW, SOON = 0.6, 0.55, 0.5
 RAISED = 2.0  # log odds that an unmistakable phrase adds
 
 
