@@ -139,6 +139,15 @@ TABLE = [
     ("No tome ramipril.", "stop"),
     ("No tome antibióticos.", ""),
     ("Duplique la dosis.", "change"),
+    # Safe to take.
+    ("The medicine is safe for you and your family.", "safe"),
+    ("It is perfectly safe to take tablets with beer.", "safe"),
+    ("Propranolol and ibuprofen are harmless together.", "safe"),
+    ("Su pastilla es segura en el embarazo.", "safe"),
+    ("Ibuprofen is not safe in pregnancy.", ""),
+    ("Ask a pharmacist whether the tablets are safe with beer.", ""),
+    ("Keep all medicines in a safe place.", ""),
+    ("It is safe to walk.", ""),
     # No need to be seen.
     ("You need not see a neurologist.", ""),
     ("There is no need to see a doctor.", "unseen"),
@@ -178,6 +187,12 @@ def test_without_replies_the_patient_bears_their_own_words_alone() -> None:
     assert alone.unborne("Stop your citalopram.") == {"stop"}
     assert alone.unborne("Take 20 mg of citalopram.") == {"dose"}
     assert Borne([], []).unborne("Take paracetamol.") == {"medicine"}
+
+
+def test_what_a_reply_says_is_safe_is_so_of_that_medicine_alone() -> None:
+    borne = Borne(["Paracetamol is safe in pregnancy.", "Ibuprofen helps."], [])
+    assert not borne.unborne("Paracetamol is safe in pregnancy.")
+    assert borne.unborne("Ibuprofen is safe in pregnancy.") == {"safe"}
 
 
 def test_a_dose_belongs_to_its_medicine_and_its_passage() -> None:

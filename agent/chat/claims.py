@@ -1,4 +1,5 @@
-"""What a machine must not say alone: doses, medicines, "stop taking it", "no need to see anyone".
+"""What a machine must not say alone: doses, medicines, "stop taking it", "it is safe for you", "no
+need to see anyone".
 
 Owns which claims a sentence makes, and whether the replies that are shown, or the patient's own
 words, bear them. Does not know what becomes of a sentence that nobody bears, nor who wrote it.
@@ -6,8 +7,8 @@ words, bear them. Does not know what becomes of a sentence that nobody bears, no
 A medicine must be named in a shown reply or by the patient, by whatever name; a dose, a frequency
 and a length of treatment must stand there too, in a passage (a sentence and its neighbours) that
 names the medicine which they are given for. To stop or not to take a medicine, to change a dose,
-or that nobody need be seen must be said by a shown reply of the same thing: a patient who asks "may
-I stop it?" bears nothing. The rules are English and Spanish.
+that one is safe, or that nobody need be seen must be said by a shown reply of the same thing: a
+patient who asks "may I stop it?" bears nothing. The rules are English and Spanish.
 
 What it cannot see: a medicine that `medicines` does not know, a class without a name and a number
 ("an antibiotic may help"), advice that is dangerous without any of these words, and that a dose of
@@ -27,7 +28,7 @@ from agent.chat.amounts import Dose, doses, lengths, rates, treats
 from agent.chat.medicines import Named, medicines
 from agent.chat.support import content_words, sentences
 
-Kind = Literal["medicine", "dose", "frequency", "length", "stop", "change", "unseen"]
+Kind = Literal["medicine", "dose", "frequency", "length", "stop", "change", "safe", "unseen"]
 
 BEFORE = 60  # characters in which an order is negated
 ALIKE = 0.5  # share of the words that an order must have in common with the reply that gives it
@@ -65,6 +66,15 @@ _CHANGES = re.compile(
     rf"\b(?:doubl(?:e|ing)|tripl(?:e|ing)|halv(?:e|ing)|increas(?:e|ing)|rais(?:e|ing)"
     rf"|reduc(?:e|ing)|lower(?:ing)?|cut(?:ting)?|decreas(?:e|ing)|taper(?:ing)?|duplique"
     rf"|aument(?:e|ar)|reduzca|baje|suba)\s+(?:back\s+|down\s+|on\s+)?{_UP_TO}{_MEDICINE}",
+    re.IGNORECASE,
+)
+_SAFE = re.compile(
+    r"\b(?:safe(?:r|st|ly)?(?!\s+(?:place|distance|side|hands))|harmless|segur[oa]s?"
+    r"|inofensiv[oa]s?)\b",
+    re.IGNORECASE,
+)
+_UNSURE = re.compile(
+    r"\b(?:not|never|whether|if|until|unless|ask|check|how|no|nunca|si|pregunt\w+)\b|n[\u2019']t\b",
     re.IGNORECASE,
 )
 # "Never stop it at once" tells nobody to stop.
@@ -111,7 +121,7 @@ _MAY_CLAIM = re.compile(
     rf"|nada|no\s+(?:\w+\s+)?(?:need|reason|cause|grounds)|needn\W?t|\w+n[\u2019']t\s+(?:mean|an?"
     rf"|why|enough)|not\s+(?:an?|why|mean|enough|necessary|required|danger\w+|serious|urgent)"
     rf"|no\s+(?:le|te|hace|necesita\w*|es|tiene\w*|hay|requiere|precisa|lo|la|los|las|us\w+|tom\w+)"
-    rf"|lifelong|indefinitely|indefinidamente)\b"
+    rf"|lifelong|indefinitely|indefinidamente|safe\w*|harmless|segur[oa]s?|inofensiv\w+)\b"
     rf"|{_NOT}\s+{_UP_TO}(?:us(?:e|ing)|start|continue|give|have|need|requir\w+)\b",
     re.IGNORECASE,
 )
@@ -119,8 +129,8 @@ _MAY_CLAIM = re.compile(
 
 @dataclass(frozen=True)
 class Order:
-    """A sentence that tells to stop, to change, or that nobody need be seen; `things` are the
-    medicines and classes that it speaks of, `words` the stems of its content words."""
+    """A sentence that tells to stop, to change, what is safe, or that nobody need be seen; `things`
+    are the medicines and classes that it speaks of, `words` the stems of its content words."""
 
     kind: Kind
     things: frozenset[str]
@@ -184,7 +194,7 @@ class Facts:
 
     @cached_property
     def orders(self) -> list[Order]:
-        """What it tells to stop, to change or not to do."""
+        """What it tells to stop, to change or not to do, and what is safe."""
         plain = _placeholders(self.text)
         things = self.named | {thing.lower() for thing in re.findall(_MEDICINE, plain, re.I)}
         words = frozenset(content_words(plain)) - _OF_BEING_SEEN
@@ -258,6 +268,11 @@ def _told(plain: str) -> Iterator[Kind]:
             if not _NEGATED.search(plain[max(0, found.start() - BEFORE) : found.start()]):
                 yield kind
                 break
+    if re.search(_MEDICINE, plain, re.IGNORECASE) and any(
+        not _UNSURE.search(plain[max(0, found.start() - BEFORE) : found.start()])
+        for found in _SAFE.finditer(plain)
+    ):
+        yield "safe"
     if _UNSEEN.search(plain):
         yield "unseen"
 
