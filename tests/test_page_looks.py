@@ -262,7 +262,7 @@ def test_nothing_of_the_welcome_is_cut_on_the_smallest_phone(
 ) -> None:
     with opened(browser, server, viewport={"width": 320, "height": 640}, locale=language) as page:
         choices = page.locator("[id^=mode-picker-trigger-] span")
-        assert choices.count() == 2
+        expect(choices).to_have_count(2)
         assert choices.evaluate_all("all => all.every(e => e.scrollWidth <= e.clientWidth)")
         welcome = page.locator("#welcome-screen")
         assert welcome.evaluate("e => e.parentElement.scrollHeight <= e.parentElement.clientHeight")

@@ -15,7 +15,7 @@ from agent.errors import AgentError
 from agent.evaluation.parts import router
 from agent.evaluation.parts import triage as evaluation
 from agent.safety import phrases
-from agent.safety.triage import Verdict, judge, triage, verdicts
+from agent.safety.triage import CALM, Verdict, judge, triage, verdicts
 from agent.settings import ROOT
 from agent.understanding.encoder import Encoder, Reading, shipped
 from agent.understanding.labels import Kind
@@ -82,6 +82,21 @@ def test_phrases_are_found_as_people_type_them() -> None:
     assert phrases.unmistakable("i want to\nkill\n  myself") == ["suicide"]
     assert phrases.unmistakable("I cannot breathalyse him") == []
     assert phrases.unmistakable("") == []
+
+
+@pytest.mark.usefixtures("encoder")
+@pytest.mark.parametrize(
+    "text", ["38,5", "16 weeks", "im 16 weeks pregnant", "he is 2 years old", "6 month old", "???"]
+)
+def test_who_somebody_is_alone_is_no_emergency(text: str) -> None:
+    assert triage(text) == CALM
+
+
+def test_what_says_more_than_who_somebody_is_is_read() -> None:
+    for text in ("baby 3 weeks, 39", "he is 2 years old and blue", "help", "suicide"):
+        assert not phrases.tells_no_more_than_who(text)
+    urgent = [row["text"] for row in examples() if row.get("degree") in ("now", "soon")]
+    assert not any(map(phrases.tells_no_more_than_who, urgent))
 
 
 def test_phrases_stand_in_few_messages_that_are_none() -> None:

@@ -1,6 +1,7 @@
-"""The phrases that nobody may miss: `data/phrases.toml`, and whether a message has one.
+"""The phrases that nobody may miss: `data/phrases.toml`, and whether a message has one; and the
+messages that say nothing of how somebody is.
 
-Owns how a phrase is found. Does not know what weight one has.
+Owns how either is found. Does not know what weight one has.
 """
 
 from __future__ import annotations
@@ -17,6 +18,18 @@ from agent.understanding.labels import Kind
 PHRASES = Path(__file__).parent / "data" / "phrases.toml"
 _APOSTROPHES = re.compile(r"['\u2018\u2019`\u00b4]")
 _BETWEEN = re.compile(r"[^a-z0-9]+")
+
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)?")
+# Of these alone no message is an emergency.
+_WHO = re.compile(
+    r"(?:[\W\d_]|\b(?:i|im|i'm|am|is|he|she|he's|she's|hes|shes|it|we|they|are|was|my|our|his|her"
+    r"|son"
+    r"|daughter|baby|child|boy|girl|dad|mum|mom|wife|husband|years?|yrs?|yr|y|months?|mos?|weeks?|wks?"
+    r"|days?|old|yo|pregnant|along|male|female|man|woman|m|f|kg|lbs?|pounds|stone|cm|about|around"
+    r"|nearly|almost|only|just|today|now|and|a|an|the|of|st|nd|rd|th|soy|estoy|es|tengo|tiene|mi|hijo"
+    r"|hija|bebé|niñ[oa]|años?|mes(?:es)?|semanas?|días?|de|embarazo|embarazada|hombre|mujer|un|una|y"
+    r"|kilos?|casi|solo|hoy)\b)+"
+)
 
 
 def unmistakable(text: str) -> list[Kind]:
@@ -39,3 +52,9 @@ def _patterns() -> dict[Kind, re.Pattern[str]]:
         kind: re.compile(rf"\b(?:{'|'.join(map(re.escape, map(_plain, phrases)))})\b")
         for kind, phrases in table.items()
     }
+
+
+def tells_no_more_than_who(text: str) -> bool:
+    """Whether a message is one number at most, an age and who somebody is, and nothing else: "he is
+    2 years old", "16 weeks pregnant", "38,5"."""
+    return len(_NUMBER.findall(text)) <= 1 and _WHO.fullmatch(text.lower()) is not None

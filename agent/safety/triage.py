@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from agent.errors import AgentError
-from agent.safety.phrases import unmistakable
+from agent.safety.phrases import tells_no_more_than_who, unmistakable
 from agent.understanding.encoder import Reading, shipped
 from agent.understanding.labels import Degree, Kind, Said
 
@@ -67,7 +67,10 @@ def verdicts(texts: list[str]) -> list[Verdict]:
 
 
 def judge(text: str, reading: Reading) -> Verdict:
-    """What the encoder read, and the phrases, as a verdict."""
+    """What the encoder read, and the phrases, as a verdict. It has seen ages and weeks in letters
+    of danger most of all, and takes them for it where they stand alone, as in an answer."""
+    if tells_no_more_than_who(text):
+        return CALM
     phrases = unmistakable(text)
     raised = RAISED if phrases else 0.0
     urgent, crisis = _odds(1 - reading.degree["none"], raised), reading.crisis
