@@ -32,22 +32,22 @@ def reading(now: float, soon: float = 0.0, kind: str = "cardiac") -> Reading:
 
 
 def test_the_degrees() -> None:
-    assert judge("...", reading(0.95)) == Verdict("now", "cardiac")
-    assert judge("...", reading(0.1, 0.85)) == Verdict("soon", "cardiac")
-    assert judge("...", reading(0.02, 0.05)) == Verdict("none", None)
-    assert judge("...", reading(0.95)).emergency
-    assert not judge("...", reading(0.1, 0.85)).emergency
+    assert judge("It hurts.", reading(0.95)) == Verdict("now", "cardiac")
+    assert judge("It hurts.", reading(0.1, 0.85)) == Verdict("soon", "cardiac")
+    assert judge("It hurts.", reading(0.02, 0.05)) == Verdict("none", None)
+    assert judge("It hurts.", reading(0.95)).emergency
+    assert not judge("It hurts.", reading(0.1, 0.85)).emergency
 
 
 def test_a_crisis_of_suicide_is_an_emergency_whether_now_or_not() -> None:
-    wish = judge("...", reading(0.2, 0.7, "suicide"))
+    wish = judge("It hurts.", reading(0.2, 0.7, "suicide"))
     assert wish == Verdict("soon", "suicide") and wish.emergency
     # Whatever else is likelier in the same message.
     both = replace(reading(0.9, kind="overdose"), crisis=0.6)
-    assert judge("...", both) == Verdict("now", "suicide")
+    assert judge("It hurts.", both) == Verdict("now", "suicide")
     # And where it is not likely enough, it is not half a crisis.
     faint = replace(reading(0.1, 0.5, "suicide"), crisis=0.3)
-    assert not judge("...", faint).emergency
+    assert not judge("It hurts.", faint).emergency
 
 
 def test_a_phrase_raises_the_odds_and_does_not_overrule_an_encoder_that_is_sure() -> None:
