@@ -19,8 +19,10 @@ _BETWEEN = re.compile(r"(?<=[.!?:;])\s+")
 def is_enough(answer: str, tokens: int, max_tokens: int) -> bool:
     """Whether `answer`, of so many tokens, should end here: its sentence or list item is whole,
     and it is nearly as long as it may be, or says a sentence again."""
+    if _END.search(answer) is None:
+        return False
     *before, last = said(answer)
-    return _END.search(answer) is not None and (tokens >= ENOUGH * max_tokens or last in before)
+    return tokens >= ENOUGH * max_tokens or last in before
 
 
 def said(answer: str) -> list[str]:
