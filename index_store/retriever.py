@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -16,13 +15,10 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from index_store.dataset import Dialogue
-from index_store.embedding import embed_queries
+from index_store.embedding import Embed
 from index_store.live import LiveIndex
 from index_store.node import reply_node
 from index_store.store import Hit, IndexStore
-
-if TYPE_CHECKING:
-    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 SPARE = 5  # searched for each one wanted, because the cut takes some away
 
@@ -39,7 +35,7 @@ class DoctorReplyRetriever(BaseRetriever):
     def __init__(
         self,
         store: IndexStore | LiveIndex,
-        embedding: HuggingFaceEmbedding,
+        embed: Embed,
         k: int,
         cut: float,
         hidden: Callable[[Dialogue], bool] = lambda dialogue: False,
@@ -47,14 +43,14 @@ class DoctorReplyRetriever(BaseRetriever):
         """`cut` is a probability, 0 to 1; a `hidden` dialogue is passed over."""
         super().__init__(callback_manager=CallbackManager([]))
         self._store = store
-        self._embedding = embedding
+        self._embed = embed
         self._k = k
         self._cut = cut
         self._hidden = hidden
 
     def hiding(self, hidden: Callable[[Dialogue], bool]) -> DoctorReplyRetriever:
         """The same, blind to some dialogues: who measures answers must not find them."""
-        return DoctorReplyRetriever(self._store, self._embedding, self._k, self._cut, hidden)
+        return DoctorReplyRetriever(self._store, self._embed, self._k, self._cut, hidden)
 
     def reply(self, id: str) -> Dialogue | None:
         """The dialogue of an id, as nodes have it, if the index holds it. Raises StoreError."""
@@ -63,7 +59,7 @@ class DoctorReplyRetriever(BaseRetriever):
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         text = query_bundle.query_str
         vector = (
-            embed_queries(self._embedding, [text])[0]
+            self._embed([text])[0]
             if query_bundle.embedding is None
             else np.asarray(query_bundle.embedding, dtype=np.float32)
         )

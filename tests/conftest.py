@@ -32,7 +32,7 @@ from agent.understanding.encoder import Encoder, shipped
 from index_store.build import Built, build
 from index_store.cleaning import Cleaner, clean
 from index_store.dataset import Dialogue
-from index_store.embedding import EMBEDDED, load_embedding
+from index_store.embedding import EMBEDDED, Embed, load_embedding, question_embedder
 
 from browsing import (
     ARGUMENTS,
@@ -170,6 +170,12 @@ def dialogues() -> list[Dialogue]:
 def embedding() -> HuggingFaceEmbedding:
     """The embedding model that comes with medraft."""
     return load_embedding(EMBEDDED)
+
+
+@pytest.fixture(scope="session")
+def embed_questions() -> Embed:
+    """The same as a conversation loads it, for questions."""
+    return question_embedder(EMBEDDED)
 
 
 @pytest.fixture(scope="session")

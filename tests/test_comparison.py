@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
@@ -19,14 +18,11 @@ from agent.cli import talk
 from agent.errors import AgentError
 from agent.llms.interface import Engine
 from agent.routing.embedding import TurnEmbedding
-from index_store.embedding import EMBEDDED
+from index_store.embedding import EMBEDDED, Embed
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
 
 from scripted import ScriptedLLM
-
-if TYPE_CHECKING:
-    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 COMPLAINT = "What helps against my migraine?"
 BEFORE = [
@@ -49,14 +45,14 @@ def tuned() -> ScriptedLLM:
 
 @pytest.fixture
 def agent(
-    base: ScriptedLLM, tuned: ScriptedLLM, embedding: HuggingFaceEmbedding, sample_index: Path
+    base: ScriptedLLM, tuned: ScriptedLLM, embed_questions: Embed, sample_index: Path
 ) -> Agent:
     """All but the LLMs is real."""
     chosen = settings.load(max_tokens=100, min_relevance=0.01)
     store = IndexStore.open(sample_index, EMBEDDED)
-    retriever = DoctorReplyRetriever(store, embedding, chosen.sources, chosen.min_relevance)
+    retriever = DoctorReplyRetriever(store, embed_questions, chosen.sources, chosen.min_relevance)
     engine = Engine("scripted", "scripted", base=base, fine_tuned=tuned)
-    return Agent(chosen, engine, TurnEmbedding(embedding), retriever)
+    return Agent(chosen, engine, TurnEmbedding(embed_questions), retriever)
 
 
 async def events_of(

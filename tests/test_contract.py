@@ -14,7 +14,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import psutil
@@ -32,14 +32,11 @@ from agent.llms import engines
 from agent.llms.interface import Engine
 from agent.routing.embedding import TurnEmbedding
 from agent.settings import ROOT
-from index_store.embedding import EMBEDDED
+from index_store.embedding import EMBEDDED, Embed
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
 
 from asking import PROMPT, QUESTION, answer, said
-
-if TYPE_CHECKING:
-    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 ENGINES = ("huggingface", "llama_cpp", "openai_like")
 COMPLAINT = "What helps against my migraine?"
@@ -56,13 +53,13 @@ def engine(request: pytest.FixtureRequest, models_home: Path, adapter: Path) -> 
 
 @pytest.fixture
 def talk(
-    engine: Engine, embedding: HuggingFaceEmbedding, sample_index: Path
+    engine: Engine, embed_questions: Embed, sample_index: Path
 ) -> Callable[..., PatientChatEngine]:
     """Begins a conversation over the small index."""
     store = IndexStore.open(sample_index, EMBEDDED)
     chosen = settings.load(max_tokens=24, temperature=0, min_relevance=0.01)
-    retriever = DoctorReplyRetriever(store, embedding, chosen.sources, chosen.min_relevance)
-    agent = Agent(chosen, engine, TurnEmbedding(embedding), retriever)
+    retriever = DoctorReplyRetriever(store, embed_questions, chosen.sources, chosen.min_relevance)
+    agent = Agent(chosen, engine, TurnEmbedding(embed_questions), retriever)
 
     def begin(llm: LLMChoice = "base", retrieval: Retrieval = "never") -> PatientChatEngine:
         conversation = agent.conversation()

@@ -12,7 +12,7 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import chainlit as cl
 import chainlit.data as chainlits_data
@@ -37,14 +37,11 @@ from agent.page.history import History
 from agent.routing.embedding import TurnEmbedding
 from agent.safety.triage import CALM, Verdict
 from agent.storage import database, threads
-from index_store.embedding import EMBEDDED
+from index_store.embedding import EMBEDDED, Embed
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
 
 from scripted import ScriptedLLM
-
-if TYPE_CHECKING:
-    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 COMPLAINT = "What helps against my migraine?"
 STATES = ["loading", "retrieving", "waiting", "reading", "writing"]
@@ -251,7 +248,7 @@ class Chat:
 
 @pytest.fixture
 async def chat(
-    embedding: HuggingFaceEmbedding,
+    embed_questions: Embed,
     sample_index: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -272,9 +269,9 @@ async def chat(
 
         async def agent(self) -> Agent:
             await llm.go["loading"].wait()
-            retriever = Retriever(store, embedding, chosen.sources, -1.0)
+            retriever = Retriever(store, embed_questions, chosen.sources, -1.0)
             engine = Engine("scripted", "scripted", base=llm, fine_tuned=None)
-            turns = TurnEmbedding(embedding)
+            turns = TurnEmbedding(embed_questions)
             return Agent(chosen, engine, turns, retriever)
 
     def nothing_urgent(texts: Sequence[str]) -> list[Verdict]:

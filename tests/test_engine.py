@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,16 +41,13 @@ from agent.routing.embedding import TurnEmbedding
 from agent.safety.triage import CALM, Verdict
 from agent.templates import Language, render
 from index_store.dataset import Dialogue
-from index_store.embedding import EMBEDDED
+from index_store.embedding import EMBEDDED, Embed
 from index_store.errors import StoreError
 from index_store.node import dialogue_of, reply_node
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
 
 from scripted import ScriptedLLM
-
-if TYPE_CHECKING:
-    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 COMPLAINT = "What helps against my migraine?"
 OPENING = render("opening.rag.embedded") + "\n\n"
@@ -66,15 +63,17 @@ def base() -> ScriptedLLM:
 
 
 @pytest.fixture
-def talk(base: ScriptedLLM, embedding: HuggingFaceEmbedding, sample_index: Path) -> Talk:
+def talk(base: ScriptedLLM, embed_questions: Embed, sample_index: Path) -> Talk:
     """A conversation over the small index, with a scripted base LLM and no adapter."""
     store = IndexStore.open(sample_index, EMBEDDED)
 
     def start(**values: Any) -> PatientChatEngine:
         chosen = settings.load(**{"max_tokens": 100, "min_relevance": 0} | values)
-        retriever = DoctorReplyRetriever(store, embedding, chosen.sources, chosen.min_relevance)
+        retriever = DoctorReplyRetriever(
+            store, embed_questions, chosen.sources, chosen.min_relevance
+        )
         engine = Engine("scripted", "scripted", base=base, fine_tuned=None)
-        return Agent(chosen, engine, TurnEmbedding(embedding), retriever).conversation()
+        return Agent(chosen, engine, TurnEmbedding(embed_questions), retriever).conversation()
 
     return start
 
@@ -544,7 +543,7 @@ async def test_one_turn_at_a_time(talk: Talk, base: ScriptedLLM) -> None:
 
 
 async def test_too_long_a_message_is_refused_and_forgotten(
-    embedding: HuggingFaceEmbedding, sample_index: Path, talk: Talk, base: ScriptedLLM
+    embed_questions: Embed, sample_index: Path, talk: Talk, base: ScriptedLLM
 ) -> None:
     engine = talk()
     with pytest.raises(AgentError, match="shorter"):

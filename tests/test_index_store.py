@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -234,7 +235,7 @@ def test_the_llm_sees_the_reply_alone(
 ) -> None:
     first = dialogues[0]
     with IndexStore.open(sample_index, EMBEDDED) as store:
-        retriever = DoctorReplyRetriever(store, embedding, k=2, cut=0)
+        retriever = DoctorReplyRetriever(store, partial(embed_queries, embedding), k=2, cut=0)
         found = retriever.retrieve(first.patient)
     assert len(found) == 2
     node = found[0].node
@@ -249,7 +250,7 @@ def test_nothing_close_enough_is_nothing(
     sample_index: Path, embedding: HuggingFaceEmbedding, dialogues: list[Dialogue]
 ) -> None:
     with IndexStore.open(sample_index, EMBEDDED) as store:
-        retriever = DoctorReplyRetriever(store, embedding, k=12, cut=0.5)
+        retriever = DoctorReplyRetriever(store, partial(embed_queries, embedding), k=12, cut=0.5)
         assert retriever.retrieve("the rules of cricket") == []
         kept = retriever.retrieve(dialogues[0].patient)
         assert kept and len(kept) < 12
@@ -261,7 +262,7 @@ def test_a_given_embedding_searches(
 ) -> None:
     vector = embed_queries(embedding, [dialogues[2].patient])[0]
     with IndexStore.open(sample_index, EMBEDDED) as store:
-        retriever = DoctorReplyRetriever(store, embedding, k=1, cut=0)
+        retriever = DoctorReplyRetriever(store, partial(embed_queries, embedding), k=1, cut=0)
         (found,) = retriever.retrieve(QueryBundle("zzz", embedding=vector.tolist()))
     assert found.node.node_id == dialogues[2].id
 
@@ -289,7 +290,7 @@ def test_retrieval_leaves_the_event_loop_free_and_the_global_settings_alone(
         return ticks
 
     with IndexStore.open(sample_index, EMBEDDED) as store:
-        retriever = DoctorReplyRetriever(store, embedding, k=1, cut=0)
+        retriever = DoctorReplyRetriever(store, partial(embed_queries, embedding), k=1, cut=0)
         assert asyncio.run(tick_while_retrieving(retriever)) > 10
     assert Settings._llm is None and Settings._embed_model is None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -24,14 +24,11 @@ from agent.routing import about
 from agent.routing.embedding import TurnEmbedding
 from agent.routing.router import Reason
 from agent.understanding.language import language_of
-from index_store.embedding import EMBEDDED
+from index_store.embedding import EMBEDDED, Embed
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
 
 from scripted import ScriptedLLM
-
-if TYPE_CHECKING:
-    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 THROAT = "Me duele la garganta desde hace tres días, ¿qué puedo tomar?"
 
@@ -42,25 +39,25 @@ def llm() -> ScriptedLLM:
 
 
 @pytest.fixture(scope="module")
-def embedding_of_turns(embedding: HuggingFaceEmbedding) -> TurnEmbedding:
-    return TurnEmbedding(embedding)
+def embedding_of_turns(embed_questions: Embed) -> TurnEmbedding:
+    return TurnEmbedding(embed_questions)
 
 
 class Talk:
-    def __init__(self, llm: ScriptedLLM, embedding: HuggingFaceEmbedding, index: Path) -> None:
-        self._llm, self._embedding, self._index = llm, embedding, index
+    def __init__(self, llm: ScriptedLLM, embed_questions: Embed, index: Path) -> None:
+        self._llm, self._embed, self._index = llm, embed_questions, index
         self._store = IndexStore.open(index, EMBEDDED)
 
     def __call__(self, engine: str = "scripted", **values: Any) -> PatientChatEngine:
         chosen = settings.load(**{"index_dir": self._index, "min_relevance": 0} | values)
-        retriever = DoctorReplyRetriever(self._store, self._embedding, 2, chosen.min_relevance)
+        retriever = DoctorReplyRetriever(self._store, self._embed, 2, chosen.min_relevance)
         served = Engine(engine, "scripted", base=self._llm, fine_tuned=None)
-        return Agent(chosen, served, TurnEmbedding(self._embedding), retriever).conversation()
+        return Agent(chosen, served, TurnEmbedding(self._embed), retriever).conversation()
 
 
 @pytest.fixture
-def talk(llm: ScriptedLLM, embedding: HuggingFaceEmbedding, sample_index: Path) -> Talk:
-    return Talk(llm, embedding, sample_index)
+def talk(llm: ScriptedLLM, embed_questions: Embed, sample_index: Path) -> Talk:
+    return Talk(llm, embed_questions, sample_index)
 
 
 async def events_of(engine: PatientChatEngine, message: str) -> list[Event]:

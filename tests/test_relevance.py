@@ -14,7 +14,7 @@ from agent.evaluation.parts.cases import Case
 from agent.finetuning.retriever import relevance as fitting
 from agent.finetuning.retriever.relevance import Found
 from agent.routing.embedding import TurnEmbedding
-from index_store.embedding import EMBEDDED, embed_queries
+from index_store.embedding import EMBEDDED, Embed
 from index_store.errors import StoreError
 from index_store.relevance import FILE, UNFITTED, Background, Relevance
 from index_store.store import IndexStore
@@ -66,15 +66,16 @@ def test_a_fit_finds_what_makes_pairs_right() -> None:
     assert likely.mean() == pytest.approx(right.mean(), abs=0.01)  # calibrated as a whole
 
 
-def test_what_is_hidden_counts_as_outside_the_index(sample_index: Path) -> None:
-    from index_store.embedding import load_embedding
-
-    embedding = load_embedding(EMBEDDED)
+def test_what_is_hidden_counts_as_outside_the_index(
+    sample_index: Path, embed_questions: Embed
+) -> None:
     with IndexStore.open(sample_index, EMBEDDED) as store:
         rows = [row for _, row in store.rows()]
         cases = [Case([row.title], {row.id: 1}) for row in rows[:4]]
-        never, always = measured.measure(store, cases, TurnEmbedding(embedding), at=(1.0, 0.0))
-        question = embed_queries(embedding, [rows[0].patient])[0]
+        never, always = measured.measure(
+            store, cases, TurnEmbedding(embed_questions), at=(1.0, 0.0)
+        )
+        question = embed_questions([rows[0].patient])[0]
         hits = store.search(rows[0].patient, question, 12)
     assert never.recall == 0 and never.answered == never.answered_outside == 0
     assert always.recall == 1 and always.precision == pytest.approx(0.1)

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -22,15 +22,12 @@ from agent.serving.citing import Cited, listing, without_citations
 from agent.storage import database
 from agent.storage.keys import Keys
 from agent.templates import render
-from index_store.embedding import EMBEDDED
+from index_store.embedding import EMBEDDED, Embed
 from index_store.errors import StoreError
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
 
 from serving import HELLO, Heard, Served, loaded, serving, until
-
-if TYPE_CHECKING:
-    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 SYSTEM = render("system")
 CHEST = "I have crushing chest pain and my left arm is numb"
@@ -688,14 +685,14 @@ MIGRAINE = [{"role": "user", "content": "What helps against my migraine?"}]
 
 @pytest.fixture
 async def sourced(
-    llm: Heard, chosen: settings.Settings, embedding: HuggingFaceEmbedding, sample_index: Path
+    llm: Heard, chosen: settings.Settings, embed_questions: Embed, sample_index: Path
 ) -> AsyncIterator[Served]:
     """With the small index, and an LLM that takes two of its four sentences from it."""
     store = IndexStore.open(sample_index, EMBEDDED)
-    retriever = DoctorReplyRetriever(store, embedding, 2, -1)
+    retriever = DoctorReplyRetriever(store, embed_questions, 2, -1)
     words = "I am sorry. Rest in a dark room. My cousin likes football. Take ibuprofen early."
     llm.script = [f"{word} " for word in words.split()]
-    agent = loaded(llm, retriever, TurnEmbedding(embedding), home=chosen.home)
+    agent = loaded(llm, retriever, TurnEmbedding(embed_questions), home=chosen.home)
     async with serving(lambda: agent, chosen) as served:
         await served.until_ready()
         yield served

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from agent.chat.support import Embed, Sources, sentences, states, support
+from agent.chat.support import Sources, sentences, states, support
 from agent.routing.embedding import TurnEmbedding
 from agent.settings import ROOT
-
-if TYPE_CHECKING:
-    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+from index_store.embedding import Embed
 
 MIGRAINE = (
     "This sounds like migraine. Rest in a dark room, and take ibuprofen 400 mg early.\n\n"
@@ -24,8 +21,8 @@ ACNE = "Benzoyl peroxide once a day for eight weeks is the usual first step."
 
 
 @pytest.fixture(scope="module")
-def embed(embedding: HuggingFaceEmbedding) -> Embed:
-    return TurnEmbedding(embedding).matrix
+def embed(embed_questions: Embed) -> Embed:
+    return TurnEmbedding(embed_questions).matrix
 
 
 def never(texts: Sequence[str]) -> np.ndarray:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
@@ -23,16 +23,13 @@ from agent.chat.engine import PatientChatEngine
 from agent.chat.events import Delta, Emergency, Retrieved
 from agent.errors import AgentError
 from agent.routing.embedding import TurnEmbedding
-from index_store.embedding import EMBEDDED
+from index_store.embedding import EMBEDDED, Embed
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
 
 from browsing import Server, command, free_port, refused
 from scripted import ScriptedLLM
 from serving import loaded, serving
-
-if TYPE_CHECKING:
-    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 COMPLAINT = (
     "Zwieback brings my migraines back, says Penelope Quibbleworth. What helps against them?"
@@ -97,12 +94,12 @@ def llm() -> ScriptedLLM:
 
 
 @pytest.fixture
-def engine(
-    llm: ScriptedLLM, embedding: HuggingFaceEmbedding, sample_index: Path
-) -> PatientChatEngine:
+def engine(llm: ScriptedLLM, embed_questions: Embed, sample_index: Path) -> PatientChatEngine:
     """A conversation over the small index with its scripted LLM."""
-    retriever = DoctorReplyRetriever(IndexStore.open(sample_index, EMBEDDED), embedding, 2, 0.01)
-    return loaded(llm, retriever, TurnEmbedding(embedding)).conversation()
+    retriever = DoctorReplyRetriever(
+        IndexStore.open(sample_index, EMBEDDED), embed_questions, 2, 0.01
+    )
+    return loaded(llm, retriever, TurnEmbedding(embed_questions)).conversation()
 
 
 def attributes(span: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import pytest
 import torch
@@ -15,9 +15,7 @@ from agent.understanding import training
 from agent.understanding.encoder import _reading, load
 from agent.understanding.labels import HEADS, Kind, Said
 from agent.understanding.network import BEFORE, OVERLAP, WINDOW, batch, windows
-
-if TYPE_CHECKING:
-    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+from index_store import minilm
 
 ROWS = training.examples()
 
@@ -42,8 +40,8 @@ def test_nothing_that_is_held_out_was_written_by_an_author_who_is_learned_from()
     assert sum(len(row["text"].split()) >= 40 for row in rows) >= 300
 
 
-def test_a_long_message_is_read_whole_in_windows(embedding: HuggingFaceEmbedding) -> None:
-    tokenizer = embedding._model.tokenizer
+def test_a_long_message_is_read_whole_in_windows() -> None:
+    tokenizer, _ = minilm.load()
     short = windows(tokenizer, Said("my knee hurts"))
     assert len(short) == 1 and len(short[0][0]) == 5
     long = windows(tokenizer, Said("knee " * 1000))
@@ -69,7 +67,6 @@ def test_a_letter_is_not_more_urgent_for_being_long() -> None:
     assert _reading([window(-9.0, soon=9.0), window(3.0)]).degree["now"] > 0.9
 
 
-@pytest.mark.usefixtures("embedding")
 def test_an_encoder_is_trained_written_and_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from agent.llms import engines
 from agent.routing.embedding import TurnEmbedding
 from agent.settings import Settings, check_room
 from agent.understanding.encoder import shipped
-from index_store.embedding import load_embedding
+from index_store.embedding import question_embedder
 from index_store.live import LiveIndex
 from index_store.retriever import DoctorReplyRetriever
 
@@ -37,6 +37,6 @@ def load(settings: Settings) -> Agent:
     store = LiveIndex(settings.index_dir, settings.embed_model, settings.search_on)
     engine = engines.load(settings)
     check_room(settings, engine.base.metadata.context_window, f"{engine.model} reads")
-    embedding = load_embedding(settings.embed_model)
-    retriever = DoctorReplyRetriever(store, embedding, settings.sources, settings.min_relevance)
-    return Agent(settings, engine, TurnEmbedding(embedding), retriever)
+    embed = question_embedder(settings.embed_model)
+    retriever = DoctorReplyRetriever(store, embed, settings.sources, settings.min_relevance)
+    return Agent(settings, engine, TurnEmbedding(embed), retriever)

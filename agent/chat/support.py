@@ -19,18 +19,17 @@ are English.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from bm25s.stopwords import STOPWORDS_EN_PLUS, STOPWORDS_SPANISH
 
+from index_store.embedding import Embed
+
 if TYPE_CHECKING:
     import numpy as np
-
-# Texts to their unit vectors, shape (n, d).
-Embed = Callable[[Sequence[str]], "np.ndarray"]
 
 THRESHOLD = 0.5
 WORDS_WEIGHT = 0.25  # the cosine has the rest

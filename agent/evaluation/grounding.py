@@ -21,7 +21,8 @@ from dataclasses import dataclass
 
 from agent.chat.claims import Facts
 from agent.chat.particulars import of_another
-from agent.chat.support import Embed, sentences, support
+from agent.chat.support import sentences, support
+from index_store.embedding import Embed
 
 _CITATION = re.compile(r"\s*\[(\d{1,2})\]")
 _AFTER = re.compile(r"([.!?])((?:\s*\[\d{1,2}\])+)")  # a citation that follows its full stop

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.chat.support import Embed
 from agent.evaluation.asking import Answer, ReferenceLoss
 from agent.evaluation.conclusions import Table
 from agent.evaluation.eval_log import EvalLog
@@ -27,7 +26,7 @@ from agent.evaluation.metrics import (
 )
 from agent.evaluation.questions import Approach
 from index_store.dataset import Dialogue
-from index_store.embedding import embed_texts
+from index_store.embedding import Embed, embed_texts
 
 if TYPE_CHECKING:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRole
 
 from agent.chat.prompting import Prompt, as_read, prompt
-from agent.chat.support import Embed
 from agent.finetuning.altered import Altered
 from agent.finetuning.grounded import Grounded
 from agent.finetuning.recipe import Recipe
@@ -33,6 +32,7 @@ from agent.routing.embedding import TurnEmbedding
 from agent.routing.query import Query, query
 from agent.routing.router import route
 from index_store.dataset import Dialogue
+from index_store.embedding import Embed
 from index_store.split import gives_away
 from index_store.store import IndexStore
 

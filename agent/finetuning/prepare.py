@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from index_store.build import build
 from index_store.cleaning import Cleaning
 from index_store.dataset import Dialogue
 from index_store.disk import write_text
-from index_store.embedding import embed_texts, identity, load_embedding
+from index_store.embedding import embed_queries, embed_texts, identity, load_embedding
 from index_store.errors import first_sentence
 from index_store.split import split
 from index_store.store import IndexStore
@@ -75,7 +76,7 @@ async def prepare(
             recipe,
             tokenizer,
             store,
-            TurnEmbedding(embedding),
+            TurnEmbedding(partial(embed_queries, embedding)),
             parts["train"],
             lambda texts: embed_texts(embedding, [*texts]),
             min_relevance=settings.min_relevance,

@@ -27,8 +27,9 @@ import numpy as np
 
 from agent.chat.claims import Borne
 from agent.chat.particulars import may_be_said
-from agent.chat.support import Embed, sentences
+from agent.chat.support import sentences
 from index_store.dataset import Dialogue
+from index_store.embedding import Embed
 
 FIT = 0.38  # from which score on a sentence answers the question
 FEWEST, MOST = 2, 4  # sentences of an answer

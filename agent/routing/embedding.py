@@ -9,27 +9,23 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from index_store.embedding import embed_queries
-
-if TYPE_CHECKING:
-    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+from index_store.embedding import Embed
 
 
 class TurnEmbedding:
     """The patient's turns as vectors, each embedded once: what was said before is at hand."""
 
-    def __init__(self, embedding: HuggingFaceEmbedding, remembered: int = 4096) -> None:
-        self._embedding = embedding
+    def __init__(self, embed: Embed, remembered: int = 4096) -> None:
+        self._embed_queries = embed
         self._lock = threading.Lock()  # a tokenizer serves one thread at a time
         self._vector = lru_cache(remembered)(self._embed)
 
     def _embed(self, text: str) -> np.ndarray:
         with self._lock:
-            return embed_queries(self._embedding, [text])[0]
+            return self._embed_queries([text])[0]
 
     def matrix(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors, shape (n, d)."""

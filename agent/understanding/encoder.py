@@ -149,12 +149,13 @@ def load(folder: Path) -> Encoder:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from agent.understanding.network import Network, embedded
+    from agent.understanding.network import Network
+    from index_store import minilm
 
     try:
-        tokenizer, model = embedded()
+        tokenizer, model = minilm.load()
         lora.merge(model, folder)
-        network = Network(model, model.config.hidden_size)
+        network = Network(model)
         missing, foreign = network.load_state_dict(load_file(folder / HEAD_WEIGHTS), strict=False)
         if foreign or any(not name.startswith("encoder.") for name in missing):
             raise ValueError("other heads")

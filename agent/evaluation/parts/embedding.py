@@ -11,6 +11,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from agent.evaluation.parts.ways import Search
 from agent.finetuning.retriever.pairs import Row
 from agent.routing.embedding import TurnEmbedding
 from index_store.build import build
-from index_store.embedding import embed_texts, load_embedding
+from index_store.embedding import embed_queries, embed_texts, load_embedding
 from index_store.split import Split
 from index_store.store import IndexStore
 
@@ -105,7 +106,7 @@ class _Side:
         build(dialogues, folder, model, source="rows", progress=False)
         self.store = stack.enter_context(IndexStore.open(folder, model))
         embedding = load_embedding(model)
-        self.turns = TurnEmbedding(embedding)
+        self.turns = TurnEmbedding(partial(embed_queries, embedding))
         self.ids = [dialogue.id for dialogue in dialogues]
         self.replies = embed_texts(embedding, [dialogue.doctor for dialogue in dialogues])
 

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from agent.evaluation.parts.ways import SHIPPED, SHIPPED_OF_TURNS, Search, Ways,
 from agent.evaluation.statistics import Difference, Estimate, differences, estimate
 from agent.routing.embedding import TurnEmbedding
 from agent.settings import Settings
-from index_store.embedding import load_embedding
+from index_store.embedding import embed_queries, load_embedding
 from index_store.store import IndexStore
 
 DEPTH = 10
@@ -148,7 +149,7 @@ def run(
     """Everything that can be measured of the index in use, and of a file of judgements; of the
     sample, whose labels are known, also which replies are shown."""
     model = load_embedding(settings.embed_model)
-    embedding = TurnEmbedding(model)
+    embedding = TurnEmbedding(partial(embed_queries, model))
     told: dict[str, Found] = {}
     decided: list[Decided] = []
 
