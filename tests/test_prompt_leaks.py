@@ -15,7 +15,7 @@ from agent.chat.record import collect
 from agent.settings import ROOT
 from index_store.dataset import Dialogue
 
-PROMPTS = ("system", "rag", "raft")  # `opening` are the answer's own first words
+PROMPTS = ("system", "rag", "rag.embedded", "raft")  # `opening` are the answer's own first words
 SENTENCE = re.compile(r"(?<=[.:!?])\s+|\n+")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from llama_index.core.base.llms.types import MessageRole
 
 from agent.behaviour import LLMChoice
+from agent.chat.length import StopStrings
 from agent.chat.prompting import as_read, prompt
 from agent.llms.embedded import EMBEDDED
 from agent.templates import render
@@ -40,6 +41,16 @@ async def test_only_the_embedded_base_llm_has_a_prompt_and_an_opening_of_its_own
         text, opening = await last(name, "base")
         assert opening and "Rewrite" in text and "[1]" not in text
         assert await last(name, "fine-tuned") == await last(LARGE, "fine-tuned")
+
+
+async def test_the_embedded_llm_is_stopped_at_the_beginning_of_our_order() -> None:
+    made = await prompt(ScriptedLLM(name=EMBEDDED), "base", [], MESSAGE, SOURCES, 200)
+    stops = StopStrings(made.orders)
+    heading = "Sleep on your left side.\n\n**Rewrite the input text** to help."
+    told = "".join(stops.before(letter) for letter in heading if not stops.found)
+    assert told == "Sleep on your left side.\n\n**"
+    large = await prompt(ScriptedLLM(name=LARGE), "base", [], MESSAGE, SOURCES, 200)
+    assert all(order in (large.messages[-1].content or "") for order in large.orders)
 
 
 def test_only_the_embedded_llm_reads_nothing_that_concerns_another_patient_alone() -> None:

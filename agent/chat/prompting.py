@@ -27,6 +27,7 @@ from agent.templates import render
 # The history gives way in blocks of this many messages: were it cut by one at every turn,
 # the prefix cache would be worth nothing from the first cut on.
 BLOCK = 8
+HEADING = 4  # words
 
 
 class Reader(Protocol):
@@ -41,7 +42,7 @@ class Reader(Protocol):
 @dataclass(frozen=True)
 class Prompt:
     """What goes to the LLM: the messages, how many sources they hold, the first words of the answer
-    if the LLM is to go on from them (they are the last message, then), and the sentences of ours
+    if the LLM is to go on from them (they are the last message, then), and the orders of ours
     about the sources, with which an answer has come to its end.
 
     The sources are numbered from 1, as an answer cites them, except for the embedded base LLM."""
@@ -108,9 +109,13 @@ def _is_embedded(llm: Reader) -> bool:
 
 
 def _orders(layout: str) -> tuple[str, ...]:
-    """What a template tells the LLM to do: a small one says it after its answer."""
+    """What a template tells the LLM to do: a small one says it after its answer. The embedded one
+    says the beginning of it, too, as a heading."""
     paragraph = render(layout, message="", sources=[]).strip().rpartition("\n\n")[2]
-    return tuple(paragraph[start:end] for start, end in sentences(paragraph))
+    orders = [paragraph[start:end] for start, end in sentences(paragraph)]
+    if layout == "rag.embedded":
+        orders = [" ".join(order.split()[:HEADING]) for order in orders]
+    return tuple(orders)
 
 
 async def _fits(llm: Reader, messages: Sequence[ChatMessage], budget: int) -> bool:

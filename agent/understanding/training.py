@@ -108,9 +108,8 @@ def fit(
     chance = random.Random(how.seed)
     tokenizer, encoder = minilm.load()
     modules = ["query", "key", "value", "dense"]
-    adapter = LoraConfig(
-        r=how.rank, lora_alpha=2 * how.rank, lora_dropout=0.05, target_modules=modules
-    )
+    # MiniLM's own dropout is enough; another below each LoRA takes a fifth of the time.
+    adapter = LoraConfig(r=how.rank, lora_alpha=2 * how.rank, target_modules=modules)
     network = Network(get_peft_model(encoder, adapter))
     learned = [p for p in network.encoder.parameters() if p.requires_grad]
     above = [p for name, p in network.named_parameters() if not name.startswith("encoder.")]
