@@ -253,6 +253,26 @@ WRONG: list[dict[str, Any]] = [
     {"presence_penalty": 1.0},
     {"modalities": ["text", "audio"]},
     {"frobnicate": 1},
+    {"n": True},
+    {"logprobs": 0},
+    {"store": 0},
+    {"top_logprobs": False},
+    {"frequency_penalty": False},
+    {"user": 5},
+    {"user": {"id": "me"}},
+    {"metadata": 5},
+    {"parallel_tool_calls": "x"},
+    {"prompt_cache_key": [1]},
+    {"messages": [HELLO[0] | {"images": ["aGk="]}]},
+    {"messages": [HELLO[0] | {"attachments": [{"file_id": "f"}]}]},
+    {"messages": [HELLO[0] | {"tool_call_id": "1"}]},
+    {"messages": [HELLO[0] | {"name": {"a": 1}}]},
+    {"messages": [{"role": "assistant", "content": "x", "audio": {"id": "a"}}, *HELLO]},
+    {"messages": [{"role": "system", "content": "x", "images": ["aGk="]}, *HELLO]},
+    {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "image_url": "y"}]}]},
+    {"messages": [{"role": "user", "content": "\u200b\u2060"}]},
+    {"messages": [{"role": "user", "content": "\x00"}]},
+    {"messages": [{"role": "user", "content": "\ufeff"}]},
 ]
 BODIES = NO_JSON + [json.dumps(FINE | wrong).encode() for wrong in WRONG]
 
@@ -294,9 +314,58 @@ async def test_a_request_that_breaks_off_or_is_no_http(served: Served, llm: Hear
 
 
 async def test_what_asks_for_nothing_is_let_pass(served: Served) -> None:
-    neutral = {"n": 1, "tools": [], "logprobs": False, "presence_penalty": 0, "user": "me"}
+    neutral = {"n": 1, "tools": [], "logprobs": False, "presence_penalty": 0}
     neutral |= {"response_format": {"type": "text"}, "metadata": {"a": "b"}, "stop": None}
+    neutral |= {"n": 1.0, "user": "me", "parallel_tool_calls": True, "prompt_cache_key": "k"}
     assert text(await served.answer(**neutral)) == "Rest in the dark."
+
+
+OURS: dict[str, Any] = {"role": "assistant", "content": "Rest.", "refusal": None, "annotations": []}
+SENT: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
+    # What clients send unless they are told to, after a first turn; read in their sources.
+    "OpenAI's, an answer sent back as it is": (
+        [OURS | {"audio": None, "function_call": None, "tool_calls": None}],
+        {},
+    ),
+    "Open WebUI": (
+        [
+            OURS | {"reasoning_content": "Hm.", "reasoning_details": [{"text": "Hm."}]},
+            {"role": "user", "content": [{"type": "text", "text": "x"}], "cache_control": {}},
+        ],
+        {"stream": True, "stream_options": {"include_usage": True}},
+    ),
+    "LibreChat, through LangChain's in JavaScript": (
+        [{"role": "user", "name": "Ann", "content": [{"type": "text", "text": "x"}]}, OURS],
+        {"user": "65f0", "temperature": 1, "top_p": 1, "presence_penalty": 0, "n": 1},
+    ),
+    "LangChain's": (
+        [{"role": "assistant", "content": [{"type": "text", "text": "x", "index": 0}]}],
+        {"stream": False, "max_completion_tokens": 9},
+    ),
+    "the AI SDK's": (
+        [{"role": "assistant", "content": "Rest.", "reasoning_content": "Hm.", "tool_calls": []}],
+        {"stream": True, "stream_options": {"include_usage": True}},
+    ),
+}
+
+
+@pytest.mark.parametrize("sent", SENT.values(), ids=SENT)
+async def test_what_clients_send_of_themselves_is_let_pass(
+    served: Served, llm: Heard, sent: tuple[list[dict[str, Any]], dict[str, Any]]
+) -> None:
+    said, parameters = sent
+    response = await served.ask([*HELLO, *said, *HELLO], **parameters)
+    assert response.status_code == 200, response.text
+    assert "Hm." not in str(llm.prompt)
+
+
+async def test_what_an_assistant_refused_with_was_said(served: Served, llm: Heard) -> None:
+    for refused in (
+        {"content": None, "refusal": "I cannot."},
+        {"content": [{"type": "refusal", "refusal": "I cannot."}]},
+    ):
+        await served.answer([*HELLO, {"role": "assistant", **refused}, *HELLO])
+        assert ("assistant", "I cannot.") in llm.prompt
 
 
 # Failures, and clients that go

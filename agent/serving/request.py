@@ -1,21 +1,21 @@
 """A request for a chat completion, read.
 
 Owns which parameters of OpenAI's are heeded, which mean nothing here and are let pass, and which
-ask for what cannot be had and are refused: none is ignored in silence. Does not know how a request
-comes in, nor who answers it.
+ask for what cannot be had and are refused: none is ignored in silence. Does not know what messages
+say, how a request comes in, nor who answers it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from agent.behaviour import CHOICES, LLMChoice, Retrieval
-from agent.serving.citing import without_citations
 from agent.serving.errors import Refused
+from agent.serving.messages import Message, Role, conversation
 
 MOST_MESSAGES = 1000
 MOST_STOPS = 4  # as OpenAI's
@@ -43,35 +43,7 @@ NOT_HERE: dict[str, tuple[object, ...]] = {
     "verbosity": ("medium",),
     "web_search_options": (),
 }
-# They are about the client itself, or about tools, of which there are none.
-LET_PASS = {
-    "metadata",
-    "parallel_tool_calls",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "safety_identifier",
-    "user",
-}
-Role = Literal["user", "assistant"]
 Stop = Annotated[str, StringConstraints(min_length=1)]
-
-
-class Part(BaseModel):
-    """A part of a message."""
-
-    model_config = ConfigDict(strict=True)
-    type: str
-    text: str | None = None
-
-
-class Message(BaseModel):
-    """A message; what else clients send back of an answer (annotations, refusal) says nothing."""
-
-    model_config = ConfigDict(strict=True)
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[Part] | None = None
-    tool_calls: list[Any] | None = None
-    function_call: Any = None
 
 
 class StreamOptions(BaseModel):
@@ -96,6 +68,13 @@ class Body(BaseModel):
     top_p: float | None = Field(None, gt=0, le=1)
     stop: Stop | list[Stop] | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    # About the client itself, or about tools, of which there are none: read for their types alone.
+    metadata: dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
+    user: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +115,7 @@ def read(body: bytes, models: Sequence[str]) -> Asked:
             "model_not_found",
             "model",
         )
-    instructions, history = _conversation(found.messages)
+    instructions, history = conversation(found.messages)
     _, message = history.pop()
     llm, retrieval = _choices(found.model)
     return Asked(
@@ -174,7 +153,7 @@ def _wrong(error: ValidationError) -> Refused:
 
 def _refuse_what_is_not_here(extra: dict[str, Any]) -> None:
     for name, value in extra.items():
-        if value is None or name in LET_PASS or any(value == no for no in NOT_HERE.get(name, ())):
+        if value is None or any(_same(value, nothing) for nothing in NOT_HERE.get(name, ())):
             continue
         if name in NOT_HERE:
             raise Refused(
@@ -189,57 +168,16 @@ def _refuse_what_is_not_here(extra: dict[str, Any]) -> None:
         )
 
 
+def _same(value: object, nothing: object) -> bool:
+    """Equal as in JSON, where true is not 1."""
+    return value == nothing and isinstance(value, bool) == isinstance(nothing, bool)
+
+
 def _choices(model: str) -> tuple[LLMChoice | None, Retrieval]:
     for name, choices in CHOICES.items():
         if name == model:
             return choices
     return None, "auto"
-
-
-def _conversation(messages: Sequence[Message]) -> tuple[str, list[tuple[Role, str]]]:
-    instructions: list[str] = []
-    said: list[tuple[Role, str]] = []
-    for number, message in enumerate(messages):
-        if message.role in ("tool", "function") or message.tool_calls or message.function_call:
-            raise Refused(
-                f"messages[{number}] is about a tool, and medraft calls none: leave it out.",
-                code="unsupported_parameter",
-                param=f"messages[{number}]",
-            )
-        text = _text(message, number)
-        if message.role in ("system", "developer"):
-            instructions.append(text)
-            continue
-        role: Role = "assistant" if message.role == "assistant" else "user"
-        if role == "assistant":
-            text = without_citations(text)
-        if not text.strip():
-            continue  # an answer that was stopped before its first word
-        if said and said[-1][0] == role:  # which many chat templates refuse
-            text = f"{said.pop()[1]}\n\n{text}"
-        said.append((role, text))
-    last = messages[-1]
-    if last.role != "user" or not _text(last, len(messages) - 1).strip():
-        raise Refused(
-            "The last message must be the user's, and say something.",
-            code="invalid_value",
-            param="messages",
-        )
-    return "\n\n".join(instructions), said
-
-
-def _text(message: Message, number: int) -> str:
-    if not isinstance(message.content, list):
-        return message.content or ""
-    for place, part in enumerate(message.content):
-        if part.type not in ("text", "refusal"):
-            raise Refused(
-                f"medraft reads text only: messages[{number}].content[{place}] is another kind "
-                f"of part ({part.type[:40]!r}).",
-                code="unsupported_content",
-                param=f"messages[{number}].content[{place}]",
-            )
-    return "\n".join(part.text or "" for part in message.content)
 
 
 def _usage_wanted(body: Body) -> bool:
