@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,9 @@ PREFIX = "MEDRAFT_"
 ROOT = Path(__file__).resolve().parent.parent
 ENCODING = "utf-8-sig"  # of `.env`: editors on Windows put a mark before it
 ROOM = 256  # tokens that a prompt needs at the least, beside the answer
+
+# As browsers write a page's origin: in small letters, without a path and the scheme's own port.
+ORIGIN = re.compile(r"(?!http://\S*:80$|https://\S*:443$)[a-z][a-z0-9+.-]*://[^\s/?#@*A-Z]+")
 
 ClaimsMode = Literal["checked", "marked", "raw"]
 
@@ -199,6 +203,17 @@ class Settings(BaseSettings):
         ):
             raise ValueError("languages are codes of ISO 639-1, as in en,es, or any, or auto")
         return ",".join(codes)
+
+    @field_validator("allow_origins")
+    @classmethod
+    def _as_browsers_send_them(cls, given: str) -> str:
+        for origin in given.replace(",", " ").split():
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    "name each website as its browser does, as https://chat.example.org or "
+                    "http://localhost:3000: in small letters, no path or slash behind it, no *"
+                )
+        return given
 
     @field_validator("country")
     @classmethod

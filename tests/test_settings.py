@@ -71,6 +71,29 @@ def test_a_mark_before_the_file_is_no_part_of_it(tmp_path: Path) -> None:
     assert settings.load().sources == 3
 
 
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "*",
+        "https://chat.example.org/",
+        "https://*.example.org",
+        "chat.example.org",
+        "https://Chat.example.org",
+        "https://chat.example.org:443",
+        "null",
+    ],
+)
+def test_a_website_that_could_never_match_is_refused(
+    monkeypatch: pytest.MonkeyPatch, origin: str
+) -> None:
+    fine = "https://chat.example.org, http://localhost:3000 http://[::1]:80800 app://obsidian.md"
+    monkeypatch.setenv("MEDRAFT_ALLOW_ORIGINS", fine)
+    assert settings.load().allow_origins == fine
+    monkeypatch.setenv("MEDRAFT_ALLOW_ORIGINS", f"{fine} {origin}")
+    with pytest.raises(AgentError, match=r"MEDRAFT_ALLOW_ORIGINS .*, no \*\.$"):
+        settings.load()
+
+
 @pytest.mark.parametrize("key", ["sk-a\nb", "sk-\u00e9", "sk a", "sk\x7f"])
 def test_a_key_that_fits_no_header_is_named_but_not_shown(
     monkeypatch: pytest.MonkeyPatch, key: str
