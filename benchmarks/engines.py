@@ -5,10 +5,10 @@
 
 For each engine: time to the first token and tokens/s of a turn without retrieval against the bare
 engine with the same prompt; the same of the endpoint (agent/serving) against a turn, with its
-client's clock, and how long after a client hangs up the turn has ended; the first token of turn 10
+client's clock, and how long after a client hangs up the turn has ended; eight clients of the
+endpoint at once, one of which hangs up, with the same for its turn; the first token of turn 10
 against that of turn 2; eight conversations at once against the same eight in a row, with the event
-loop's longest gap; eight clients of the endpoint at once, one of which hangs up. Read the
-ratios: the absolute times are of one machine. Run it on an idle one.
+loop's longest gap. Read the ratios: the absolute times are of one machine. Run it on an idle one.
 """
 
 from __future__ import annotations
@@ -214,12 +214,21 @@ async def client_of(http: httpx.AsyncClient, message: str, hang_up: bool = False
     return speed(first, (time.perf_counter() - start) * 1000, tokens)
 
 
-async def turns_end() -> float:
-    """Milliseconds until no turn runs."""
+def figure(name: str, **labels: str) -> float:
+    """A figure of this process's turns."""
+    return metrics.registry.get_sample_value(f"medraft_turns_{name}", labels) or 0
+
+
+async def hang_up(http: httpx.AsyncClient, message: str) -> tuple[Speed, float]:
+    """What a client that hangs up at the first word saw, and the milliseconds from then until its
+    turn has ended; no other one hangs up meanwhile."""
+    gone = partial(figure, "total", behaviour="base", outcome="stopped")
+    before = gone()
+    seen = await client_of(http, message, hang_up=True)
     start = time.perf_counter()
-    while metrics.registry.get_sample_value("medraft_turns_running"):  # noqa: ASYNC110
+    while gone() == before and figure("running"):  # noqa: ASYNC110
         await asyncio.sleep(0.002)
-    return (time.perf_counter() - start) * 1000
+    return seen, (time.perf_counter() - start) * 1000
 
 
 async def through_the_endpoint(agent: Agent) -> None:
@@ -231,8 +240,7 @@ async def through_the_endpoint(agent: Agent) -> None:
             timing = await turn(agent.conversation(), f"I am {40 + n}. {complaint}")
             assert timing.first_token_ms is not None
             below.append(speed(timing.first_token_ms, timing.total_ms, timing.tokens))
-            await client_of(http, f"I am {70 + n}. {complaint}", hang_up=True)
-            ends.append(await turns_end())
+            ends.append((await hang_up(http, f"I am {70 + n}. {complaint}"))[1])
         us, them = median(ours), median(below)
         print(
             f"  the endpoint: first token {us.first:.0f} ms, a turn {them.first:.0f} ms "
@@ -240,13 +248,15 @@ async def through_the_endpoint(agent: Agent) -> None:
             f"tokens/s, a turn {them.rate:.1f} ({us.rate / them.rate:.2f} x); after a client has "
             f"hung up the turn ends in {statistics.median(ends):.0f} ms, at most {max(ends):.0f}"
         )
-        together = await asyncio.gather(
-            *(client_of(http, f"I am {80 + n}. {COMPLAINTS[n]}", n == 3) for n in range(8))
-        )
-        first = [each.first for each in together]
+        leaving = asyncio.create_task(hang_up(http, f"I am 80. {COMPLAINTS[0]}"))
+        others = (client_of(http, f"I am {80 + n}. {COMPLAINTS[n]}") for n in range(1, 8))
+        first = [each.first for each in await asyncio.gather(*others)]
+        seen, end = await leaving
+        first.append(seen.first)
         print(
             f"  eight clients of it, one of which hangs up: first token median "
-            f"{statistics.median(first):.0f} ms, slowest {max(first):.0f} ms"
+            f"{statistics.median(first):.0f} ms, slowest {max(first):.0f} ms; that one's turn ends "
+            f"in {end:.0f} ms"
         )
 
 
