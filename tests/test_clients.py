@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +19,12 @@ import httpx
 import openai
 import pytest
 
+from agent import settings
+from agent.chat.loading import Agent
+
 from browsing import Server, free_port, refused
 from outside import AI_SDK, CURL, NODE, needs_ai_sdk, needs_curl
+from serving import Heard, loaded, serving
 
 FIRST, SECOND = "What helps against migraine?", "And for my daughter, who is ten?"
 SERVE = [sys.executable, "-c", "from agent.cli import main; main()", "serve"]
@@ -241,6 +247,60 @@ def test_vercels_ai_sdk(endpoint: Server) -> None:
         assert answer["pieces"] > 5
     first, second = (answer["usage"]["inputTokens"] for answer in told["answers"])
     assert second > first > 0 and told["heard"]
+
+
+def sampled(
+    client: openai.OpenAI, model: str, said: list[Any], failed: Callable[[Exception], None]
+) -> Any:
+    """As HealthBench's sampler asks (`ChatCompletionSampler` of simple-evals), and asks again."""
+    while True:
+        try:
+            return client.chat.completions.create(
+                model=model,
+                messages=[{"role": "system", "content": "You are a helpful assistant."}, *said],
+                temperature=0.5,
+                max_tokens=1024,
+            )
+        except openai.BadRequestError:
+            raise
+        except Exception as error:
+            failed(error)
+
+
+def test_healthbenchs_sampler_and_what_judges_of_sources_read(endpoint: Server) -> None:
+    def failed(error: Exception) -> None:
+        raise error
+
+    client = openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key="none", max_retries=0)
+    said = [{"role": "user", "content": FIRST}, {"role": "assistant", "content": "Rest."}]
+    whole = sampled(client, "RAFT", [*said, {"role": "user", "content": FIRST}], failed)
+    check_sources(endpoint, whole.choices[0].message.content)
+    assert whole.usage.completion_tokens > 0
+    # As docs/evaluation.md has it for ragas and DeepEval.
+    assert whole.choices[0].message.content.startswith(whole.medraft["answer"].split()[0])
+    assert all(source["doctor"] for source in whole.medraft["sources"])
+    picture = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}]
+    with pytest.raises(openai.BadRequestError, match="text only"):
+        sampled(client, "RAFT", [{"role": "user", "content": picture}], failed)
+
+
+async def test_healthbenchs_sampler_asks_again_while_the_models_load(tmp_path: Path) -> None:
+    gate, failures = threading.Event(), list[Exception]()
+
+    def load() -> Agent:
+        gate.wait()
+        return loaded(Heard())
+
+    def failed(error: Exception) -> None:
+        failures.append(error)
+        gate.set()
+        time.sleep(0.05)
+
+    async with serving(load, settings.load(home=tmp_path, llm="base")) as served:
+        client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0)
+        whole = await asyncio.to_thread(sampled, client, "base", WHOLE, failed)
+    assert whole.choices[0].message.content == "Rest in the dark."
+    assert {type(error) for error in failures} == {openai.InternalServerError}
 
 
 def test_eight_clients_at_once_one_of_which_hangs_up(endpoint: Server) -> None:
