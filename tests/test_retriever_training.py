@@ -32,7 +32,7 @@ from index_store.embedding import (
     transformer,
 )
 from index_store.errors import StoreError
-from index_store.split import split
+from index_store.split import Split, split
 
 MEDRAFT = str(Path(sys.executable).with_name("medraft"))
 SMALL = ("--rounds", "1", "--batch-size", "4", "--tokens", "16", "--rank", "2")
@@ -127,6 +127,25 @@ def test_the_distance_to_the_old_vectors_is_nothing_before_the_first_step() -> N
     assert RankedAndKept(model, model, 5.0)(features, None).item() == pytest.approx(
         nothing.item(), abs=1e-5
     )
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_what_is_loaded_in_16_bits_to_search_is_trained_in_32(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rank: int
+) -> None:
+    import torch
+
+    from agent.finetuning.retriever.averaging import Averaging
+
+    monkeypatch.setattr("index_store.embedding.device", lambda: "cuda")
+    assert next(load_embedding(MINILM)._model.parameters()).dtype == torch.float16
+    recipe = RetrieverRecipe(rank=rank, batch_size=2, kept=1.0)
+    model = training._to_learn(MINILM, recipe)
+    parts: dict[Split, list[Row]] = {"train": ROWS, "validation": ROWS[:1], "test": []}
+    averaging = Averaging(model, recipe.scale)
+    trainer = training._trainer(model, averaging, MINILM, parts, [], recipe, tmp_path)
+    for each in (model, trainer.loss._old[0]):
+        assert {parameter.dtype for parameter in each.parameters()} == {torch.float32}
 
 
 def test_a_model_is_judged_as_it_will_be_kept_and_then_learns_on() -> None:

@@ -131,7 +131,7 @@ def _to_learn(base: str, recipe: RetrieverRecipe) -> Any:
     import torch
     from peft import LoraConfig
 
-    model = load_embedding(base)._model
+    model = _in_32_bits(base)
     if recipe.rank:
         torch.manual_seed(recipe.seed)
         model.add_adapter(
@@ -144,6 +144,12 @@ def _to_learn(base: str, recipe: RetrieverRecipe) -> Any:
             )
         )
     return model
+
+
+def _in_32_bits(base: str) -> Any:
+    """The model, which to search in is loaded in 16 bits on CUDA: a step changes weights by less
+    than these tell apart, and the scaler of fp16 takes none of them."""
+    return load_embedding(base)._model.float()
 
 
 def _trainer(
@@ -167,7 +173,7 @@ def _trainer(
 
     learned = parts["train"]
     pairs = draw(learned, recipe, mine(model, learned) if recipe.negatives else {}, letters)
-    old = load_embedding(base)._model.eval() if recipe.kept else model
+    old = _in_32_bits(base).eval() if recipe.kept else model
     tokens = model.max_seq_length
     evaluator = HeldOut(learned, parts["validation"], tokens, averaging, recipe.seed)
     model.max_seq_length = old.max_seq_length = recipe.tokens
