@@ -1,9 +1,13 @@
 """Where torch computes on this machine: on CUDA, if it sees a card and was built for it.
 
-Owns that one question, which embedding and LLM ask alike. Knows no model.
+Owns that question, and which errors mean that the card's memory is full; embedding and LLM ask both
+alike. Knows no model.
 """
 
 from __future__ import annotations
+
+# What CUDA and cuBLAS raise, as plain RuntimeErrors, beside torch's own error.
+FULL = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory", "cudaErrorMemoryAllocation")
 
 
 def device() -> str:
@@ -30,3 +34,12 @@ def without_code() -> tuple[int, int] | None:
         else:
             return major, minor
     return None
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the GPU had no memory for what raised this."""
+    import torch
+
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in FULL)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from index_store import lora
-from index_store.device import device, without_code
+from index_store.device import device, is_full, without_code
 from index_store.errors import StoreError, reason
 from index_store.hub import NAME as HUB_NAME
 from index_store.hub import TIMEOUT as HUB_TIMEOUT
@@ -122,12 +122,15 @@ def question_embedder(name: str) -> Embed:
 
 
 def embed_queries(embedding: HuggingFaceEmbedding, texts: Sequence[str]) -> np.ndarray[Any, Any]:
-    """Embed questions as the model wants questions; (n, d) float32, rows of length 1; n >= 1."""
+    """Embed questions as the model wants questions; (n, d) float32, rows of length 1; n >= 1.
+
+    Raises StoreError if the GPU's memory is full.
+    """
     return _embed(embedding, texts, "query")
 
 
 def embed_texts(embedding: HuggingFaceEmbedding, texts: Sequence[str]) -> np.ndarray[Any, Any]:
-    """Embed what is searched in; (n, d) float32, rows of length 1; n >= 1."""
+    """Embed what is searched in; (n, d) float32, rows of length 1; n >= 1. Raises as above."""
     return _embed(embedding, texts, "text")
 
 
@@ -136,12 +139,20 @@ def _embed(
 ) -> np.ndarray[Any, Any]:
     import numpy as np
 
-    # LlamaIndex offers no batch of queries, and cuts texts into batches before the model can
-    # sort them by length: this is the call below both.
-    found = np.asarray(embedding._embed([*texts], prompt_name=prompt), dtype=np.float32)
-    if not np.isfinite(found).all():  # a model whose numbers run over in 16 bits: from now on in 32
-        embedding._model.float()
+    try:
+        # LlamaIndex offers no batch of queries, and cuts texts into batches before the model can
+        # sort them by length: this is the call below both.
         found = np.asarray(embedding._embed([*texts], prompt_name=prompt), dtype=np.float32)
+        if not np.isfinite(found).all():  # numbers run over in 16 bits: from now on in 32
+            embedding._model.float()
+            found = np.asarray(embedding._embed([*texts], prompt_name=prompt), dtype=np.float32)
+    except RuntimeError as error:
+        if not is_full(error):
+            raise
+        raise StoreError(
+            "The GPU's memory is full, and texts cannot be embedded: close other programs on it, "
+            "or set CUDA_VISIBLE_DEVICES=-1 to embed on the CPU."
+        ) from None
     # In 16 bits their lengths are 1 up to a thousandth.
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 

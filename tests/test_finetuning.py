@@ -339,7 +339,29 @@ def test_a_training_that_memory_does_not_hold_is_one_sentence(
     monkeypatch.setattr(training, "_trainer", full if where == "trainer" else lambda *_: later)
     with pytest.raises(AgentError, match=r"memory is too small for 4 examples.*--at-once") as told:
         train(tiny, QUICK, examples, tmp_path / "adapter")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(told.value) and "add --four-bit" in str(told.value)
+
+
+@pytest.mark.parametrize("four_bit", [False, True])
+def test_weights_that_spill_over_to_the_cpu_are_not_trained(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, four_bit: bool
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from agent.finetuning.training import _model
+
+    load = AutoModelForCausalLM.from_pretrained
+
+    def spilt(source: str, **placed: Any) -> Any:
+        if "quantization_config" in placed:  # bitsandbytes' own words
+            raise ValueError("Some modules are dispatched on the CPU or the disk. Make sure ...")
+        return load(source)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", spilt)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        _model(str(tiny_checkpoint), "fp16", four_bit)
 
 
 def test_qlora_without_bitsandbytes_is_one_sentence(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,6 +135,22 @@ def test_a_full_disk_leaves_the_earlier_index(
     # What had been embedded before the disk was full is kept for the next build.
     assert [name for name in names(tmp_path) if name != "embedded"] == TIDY
     IndexStore.open(tmp_path, EMBEDDED).close()
+
+
+def test_texts_that_memory_does_not_hold_are_one_sentence(
+    tmp_path: Path,
+    dialogues: list[Dialogue],
+    build_index: BuildIndex,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+
+    monkeypatch.setattr(HuggingFaceEmbedding, "_embed", full)
+    with pytest.raises(StoreError, match=r"memory is full.*close other programs"):
+        build_index(dialogues, tmp_path)
 
 
 class Killed(BaseException):

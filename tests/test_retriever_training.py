@@ -255,6 +255,21 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_a_model(tmp_path: Path) -> 
     assert not np.allclose(embed_queries(new, ["gout"]), embed_queries(old, ["gout"]), atol=1e-4)
 
 
+def test_a_retriever_that_memory_does_not_hold_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def full(*_: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate 1 GiB")
+
+    monkeypatch.setattr(training, "_trainer", full)
+    parts: dict[Split, list[Row]] = {"train": ROWS, "validation": ROWS[:1], "test": []}
+    recipe = RetrieverRecipe(batch_size=3)
+    with pytest.raises(AgentError, match=r"memory is too small for 3 pairs.*--batch-size"):
+        training.train(MINILM, parts, recipe, tmp_path / "mine", told={})
+
+
 def test_a_merged_adapter_says_what_peft_says_of_it(tmp_path: Path) -> None:
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model

@@ -23,7 +23,7 @@ from agent.llms import gpu
 from agent.llms.choice import decide
 from agent.llms.interface import END_TOKENS
 from agent.settings import Settings
-from index_store.device import device
+from index_store.device import device, is_full
 from index_store.errors import first_sentence
 
 PADDING = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|endoftext|>", "<pad>")
@@ -94,11 +94,12 @@ def train(
     try:
         made, went = run.through(trainer, output)
     except RuntimeError as error:
-        if not gpu.is_full(error):
+        if not is_full(error):
             raise
+        smaller = "" if training.four_bit else "add --four-bit, "
         raise AgentError(
             f"The GPU's memory is too small for {training.at_once} examples of {name} at once: "
-            "close other programs on it, lower --at-once, add --four-bit, or choose a smaller "
+            f"close other programs on it, lower --at-once, {smaller}or choose a smaller "
             f"MEDRAFT_MODEL. To begin anew, delete {output}."
         ) from None
 
@@ -195,22 +196,15 @@ def _trainer(
 
 def _model(checkpoint: str, precision: run.Precision, four_bit: bool) -> tuple[Any, Any]:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers import AutoTokenizer
+
+    from agent.llms.huggingface.checkpoint import loaded
 
     low = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
-    placement: dict[str, Any] = {"dtype": low}  # PEFT keeps the adapter itself in 32 bits
-    if torch.cuda.is_available():
-        placement["device_map"] = "auto"
-    if four_bit:
-        placement["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=low,
-        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-        model = AutoModelForCausalLM.from_pretrained(checkpoint, **placement)
+        # PEFT keeps the adapter itself in 32 bits.
+        model = loaded(checkpoint, "4bit" if four_bit else "none", low)
     except (OSError, ValueError, ImportError) as error:
         raise AgentError(
             f"transformers cannot load {checkpoint}: {first_sentence(error)} "

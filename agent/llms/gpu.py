@@ -1,7 +1,7 @@
-"""The GPU of this machine: what it is, why torch cannot use it, and whether its memory is full.
+"""The GPU of this machine: what it is, why torch cannot use it, and what it has free.
 
-Owns the question to nvidia-smi, the sentence for a card that is of no use, and which errors mean
-that there was no memory. Knows no model and no setting.
+Owns the question to nvidia-smi, and the sentence for a card that is of no use. Knows no model and
+no setting.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 from index_store.device import without_code
 
-# What CUDA and cuBLAS raise, as plain RuntimeErrors, beside torch's own error.
-FULL = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory", "cudaErrorMemoryAllocation")
 PATIENCE = 30.0  # seconds for nvidia-smi, which wakes the card first
 
 
@@ -91,12 +89,3 @@ def free_to_llama_cpp() -> int:
 
     devices = xllamacpp.get_device_info()
     return sum(each["memory_free"] for each in devices if each["type"].name.endswith("_TYPE_GPU"))
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether the GPU had no memory for what raised this."""
-    import torch
-
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in FULL)

@@ -24,6 +24,7 @@ from agent.finetuning.recipe import RetrieverRecipe
 from agent.finetuning.retriever import folder, relevance
 from agent.finetuning.retriever.pairs import Letter, Pair, Row, draw
 from index_store import lora
+from index_store.device import is_full
 from index_store.embedding import EMBEDDED, MINILM, load_embedding
 from index_store.split import Split
 
@@ -61,8 +62,8 @@ def train(
     """Train, or go on with a run that was killed; what `output` then holds is an embedding model.
 
     `told` is recorded: where the rows came from. Returns what `training.json` holds. Raises
-    AgentError if a setting is out of range, there are too few labels, or `output` holds another
-    run; StoreError if the model does not load.
+    AgentError if a setting is out of range, there are too few labels, `output` holds another
+    run, or the GPU's memory is full; StoreError if the model does not load.
     """
     recipe.check()
     _check_labels(parts["train"], recipe)
@@ -77,7 +78,15 @@ def train(
     def trainer() -> Any:
         return _trainer(model, averaging, base, parts, letters, recipe, output / run.CHECKPOINTS)
 
-    made, went = run.through(trainer, output)
+    try:
+        made, went = run.through(trainer, output)
+    except RuntimeError as error:
+        if not is_full(error):
+            raise
+        raise AgentError(
+            f"The GPU's memory is too small for {recipe.batch_size} pairs at once: close other "
+            f"programs on it, or delete {output} and lower --batch-size or --tokens."
+        ) from None
     record |= went | {
         "best_ndcg": made.state.best_metric,
         "best_step": made.state.best_global_step,

@@ -20,6 +20,7 @@ from agent.llms import auto, gpu
 from agent.llms.choice import Choice, Weights
 from agent.llms.sizes import BESIDE, Quantize, shape_of
 from agent.settings import Settings
+from index_store.device import is_full
 from index_store.errors import first_sentence
 
 
@@ -43,22 +44,14 @@ class Checkpoint:
     def load(self) -> Any:
         """The model, ready to answer: seconds on a CPU, a minute for 8B on a GPU.
 
-        Raises AgentError if it is not to be had, what `gpu.is_full` knows if it does not fit.
+        Raises AgentError if it is not to be had, what `is_full` knows if it does not fit.
         """
         try:
-            model = AutoModelForCausalLM.from_pretrained(self.source, **_placement(self.quantize))
+            return loaded(self.source, self.quantize, _dtype()).eval()
         except Exception as error:
-            if gpu.is_full(error):
+            if is_full(error):
                 raise
-            if "dispatched on the CPU or the disk" in str(error):  # what bitsandbytes refuses
-                raise torch.cuda.OutOfMemoryError from None
             raise AgentError(self._why(error)) from None
-        # device_map="auto" puts on the CPU what the GPU has no room for, where each token of an
-        # answer would take seconds.
-        on_gpu = (parameter.device.type == "cuda" for parameter in model.parameters())
-        if torch.cuda.is_available() and not all(on_gpu):
-            raise torch.cuda.OutOfMemoryError
-        return model.eval()
 
     def has_room(self) -> bool:
         """Whether the GPU has room for its weights now, asked before they load."""
@@ -108,6 +101,26 @@ class Checkpoint:
         return f"transformers cannot load {self.name}: {said} Correct {self.setting}."
 
 
+def loaded(source: str, quantize: Quantize, dtype: torch.dtype) -> Any:
+    """The model, all of it on the GPU if there is one: to answer, or to train.
+
+    Raises what transformers raises, and what `is_full` knows if it does not fit.
+    """
+    try:
+        placement = _placement(quantize, dtype)
+        model = AutoModelForCausalLM.from_pretrained(source, **placement)
+    except ValueError as error:
+        if "dispatched on the CPU or the disk" in str(error):  # what bitsandbytes refuses
+            raise torch.cuda.OutOfMemoryError from None
+        raise
+    # device_map="auto" puts on the CPU what the GPU has no room for, where each token of an answer
+    # would take seconds, and nothing can be trained.
+    on_gpu = (parameter.device.type == "cuda" for parameter in model.parameters())
+    if torch.cuda.is_available() and not all(on_gpu):
+        raise torch.cuda.OutOfMemoryError
+    return model
+
+
 def precision(sources: Sequence[str], choice: Choice, settings: Settings) -> Quantize:
     """That of the weights: the choice's, or what fits of checkpoints whose shape is known now.
 
@@ -143,12 +156,19 @@ def check(base: Weights, quantize: str) -> None:
         )
 
 
-def _placement(quantize: str) -> dict[str, Any]:
+def _dtype() -> torch.dtype:
+    """That of weights which answer."""
     if not torch.cuda.is_available():
-        return {"dtype": torch.float32}
+        return torch.float32
     native = torch.cuda.is_bf16_supported(including_emulation=False)
-    dtype = torch.bfloat16 if native else torch.float16
-    placement: dict[str, Any] = {"dtype": dtype, "device_map": "auto"}
+    return torch.bfloat16 if native else torch.float16
+
+
+def _placement(quantize: Quantize, dtype: torch.dtype) -> dict[str, Any]:
+    placement: dict[str, Any] = {"dtype": dtype}
+    if not torch.cuda.is_available():
+        return placement
+    placement["device_map"] = "auto"
     if quantize == "8bit":
         placement["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
     elif quantize == "4bit":

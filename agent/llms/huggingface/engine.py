@@ -22,7 +22,7 @@ from llama_index.llms.huggingface import HuggingFaceLLM
 
 from agent.behaviour import LLMChoice
 from agent.errors import AgentError
-from agent.llms import gpu, peft_adapter
+from agent.llms import peft_adapter
 from agent.llms.choice import Choice
 from agent.llms.huggingface import checkpoint
 from agent.llms.huggingface.checkpoint import Checkpoint
@@ -31,6 +31,7 @@ from agent.llms.huggingface.generation import Model, prompt_ids
 from agent.llms.huggingface.queue import Queue, Say
 from agent.llms.interface import Engine, Loss, Sampling
 from agent.settings import Settings
+from index_store.device import is_full
 
 
 class HuggingFaceChatLLM(HuggingFaceLLM):
@@ -84,13 +85,13 @@ class Residents:
     def model(self, wanted: Checkpoint, say: Say) -> Model:
         """Load `wanted` unless it is there; if another one must go, `raw["notice"]` says so.
 
-        Raises AgentError, and what `gpu.is_full` knows if it does not fit alone.
+        Raises AgentError, and what `is_full` knows if it does not fit alone.
         """
         if wanted not in self._loaded and (not self._loaded or wanted.has_room()):
             try:
                 self._load(wanted)
             except RuntimeError as error:
-                if not gpu.is_full(error) or not self._loaded:
+                if not is_full(error) or not self._loaded:
                     raise
         if wanted not in self._loaded:  # out of reach of the traceback, which holds tensors
             idle = next(iter(self._loaded)).name
@@ -160,7 +161,7 @@ def load(settings: Settings, choice: Choice) -> Engine:
             return _with_adapter(settings, base, choice.adapter)
         return _two_checkpoints(settings, base, full[0], choice.first)
     except RuntimeError as error:
-        if not gpu.is_full(error):
+        if not is_full(error):
             raise
         raise answer_error(error) from None
 

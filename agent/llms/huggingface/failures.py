@@ -11,7 +11,7 @@ import gc
 import torch
 
 from agent.errors import AgentError
-from agent.llms import gpu
+from index_store.device import is_full
 from index_store.errors import first_sentence, reason
 
 # After these CUDA refuses all that this process asks of it.
@@ -26,7 +26,7 @@ def answer_error(error: Exception) -> AgentError:
     """One sentence for the patient."""
     if isinstance(error, AgentError):
         return error
-    if gpu.is_full(error):
+    if is_full(error):
         return AgentError(
             "The GPU's memory is full: close other programs on it, set MEDRAFT_QUANTIZE=4bit, "
             "lower MEDRAFT_CONTEXT_WINDOW, or choose a smaller MEDRAFT_MODEL."

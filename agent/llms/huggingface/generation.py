@@ -19,11 +19,11 @@ import torch
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, TextStreamer
 
-from agent.llms import gpu
 from agent.llms.huggingface.failures import NotANumber, free_memory
 from agent.llms.huggingface.prefix_cache import MOST_KEPT, PrefixCache
 from agent.llms.huggingface.queue import Say
 from agent.llms.interface import END_TOKENS, PENALTY_WINDOW, Loss, Sampling, as_dicts
+from index_store.device import is_full
 
 # Tokens of a prompt that are read at once. A GPU computes what it was handed to its end, and so
 # hears Stop between two of these; more of them are read hardly faster, and take more memory.
@@ -57,7 +57,7 @@ class Model:
     ) -> None:
         """Say an answer, until `stop` is set.
 
-        Raises what `gpu.is_full` knows if there is no room for it, with nothing else kept.
+        Raises what `is_full` knows if there is no room for it, with nothing else kept.
         """
         stream = _AnswerStream(self.tokenizer, prompt_ids(self.tokenizer, messages), say)
         self._stop = stop
@@ -67,7 +67,7 @@ class Model:
                 try:
                     return self._generate(stream, sampling)
                 except RuntimeError as error:
-                    if not gpu.is_full(error):
+                    if not is_full(error):
                         raise
                 # Out of there: its traceback holds the tensors.
                 self.prefixes.clear()
