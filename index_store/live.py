@@ -27,7 +27,8 @@ class LiveIndex:
 
     Who asked for a row to be removed must not wait for a restart: each search looks whether the
     manifest is still the same file, which costs microseconds, and the first that finds another
-    one opens the new index, while the others go on in the old one.
+    one opens the new index, while the others go on in the old one. One that does not open is tried
+    again at each search; one that the GPU has no room for is searched on the CPU.
     """
 
     def __init__(self, directory: Path, embed_model: str, search_on: str = "cpu") -> None:
@@ -44,9 +45,10 @@ class LiveIndex:
         """The index as it is on the disk; the one before, while the newest does not open."""
         if self._stamp() != self._seen and self._opening.acquire(blocking=False):
             try:
-                self._seen = self._stamp()
+                seen = self._stamp()
                 # The old one is closed by the last search that still holds it.
-                self._store = IndexStore.open(self._directory, self._embed_model, self._search_on)
+                self._store = self._newest()
+                self._seen = seen
                 log.info("The index was replaced; searching %s", self._store.manifest.generation)
             except StoreError as error:
                 log.error("%s", error)
@@ -61,6 +63,17 @@ class LiveIndex:
     def find(self, id: str) -> Dialogue | None:
         """IndexStore.find, in the newest index."""
         return self.store.find(id)
+
+    def _newest(self) -> IndexStore:
+        try:
+            return IndexStore.open(self._directory, self._embed_model, self._search_on)
+        except StoreError as error:
+            if self._search_on == "cpu":
+                raise
+            # The old copy holds the GPU's memory while the new one is made: both may never fit.
+            opened = IndexStore.open(self._directory, self._embed_model, "cpu")
+            log.error("%s Meanwhile it is searched on the CPU.", error)
+            return opened
 
     def _stamp(self) -> tuple[int, int]:
         try:

@@ -211,6 +211,21 @@ def test_a_reader_keeps_its_index_while_the_newest_does_not_open(
     assert live.search(dialogues[10].title, vector, 1)[0].id == dialogues[10].id
 
 
+def test_an_index_that_did_not_open_at_first_is_tried_again(
+    index: Path, dialogues: list[Dialogue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = LiveIndex(index, EMBEDDED)
+    remove(lambda _, row: row.id == dialogues[10].id, index, EMBEDDED)
+
+    def refused(*_: object) -> None:
+        raise StoreError("Too many files are open.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(IndexStore, "open", refused)
+        assert live.find(dialogues[10].id) is not None
+    assert live.find(dialogues[10].id) is None
+
+
 def test_a_backup_is_restored_over_a_damaged_index(index: Path, tmp_path: Path) -> None:
     before = texts(index)
     backup(index, tmp_path / "backup.tar")

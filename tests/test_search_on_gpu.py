@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,10 @@ import pytest
 
 from agent.cli import index as commands
 from index_store import vectors
+from index_store.build import remove
 from index_store.embedding import EMBEDDED
 from index_store.errors import StoreError
+from index_store.live import LiveIndex
 from index_store.store import IndexStore
 
 OUT_OF_MEMORY = (
@@ -121,6 +124,20 @@ def test_no_room_on_the_gpu_is_not_called_damage(sample_index: Path, gpu: Gpu) -
         with pytest.raises(StoreError, match=r"memory is full.*MEDRAFT_SEARCH_ON=cpu") as full:
             IndexStore.open(sample_index, EMBEDDED, "gpu")
         assert "damaged" not in str(full.value) and "allocMemory" not in str(full.value)
+
+
+def test_a_row_that_was_removed_is_gone_even_if_the_gpu_is_full(
+    sample_index: Path, gpu: Gpu, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = Path(shutil.copytree(sample_index, tmp_path / "index"))
+    live = LiveIndex(index, EMBEDDED, "gpu")
+    gone = next(live.store.rows())[1].id
+    remove(lambda _, row: row.id == gone, index, EMBEDDED)
+    gpu.full = True
+    assert live.find(gone) is None
+    assert live.store.nearest(np.zeros(384, dtype=np.float32), 3)  # not on the GPU
+    (said,) = caplog.messages
+    assert "memory is full" in said and said.endswith("Meanwhile it is searched on the CPU.")
 
 
 def test_an_index_that_could_not_be_searched_on_the_gpu_is_not_built(
