@@ -110,16 +110,20 @@ class OnGpu:
         """Raises StoreError if FAISS has no GPU, no room there, or does not know the index."""
         import faiss
 
-        if "gpu" not in faiss.get_compile_options().lower() or faiss.get_num_gpus() == 0:
+        try:
+            there = "gpu" in faiss.get_compile_options().lower() and faiss.get_num_gpus() > 0
+        except RuntimeError as error:
+            raise StoreError(_why_not(error)) from error
+        if not there:
             raise StoreError(
                 "MEDRAFT_SEARCH_ON is gpu, and FAISS finds none: on an x86-64 machine with CUDA "
                 'run `pip uninstall -y faiss-cpu && pip install -e ".[gpu-search]"`, or set it to '
                 "cpu."
             )
-        self._resources = faiss.StandardGpuResources()
-        self._resources.setTempMemory(SCRATCH)
-        self._resources.setPinnedMemory(0)
         try:
+            self._resources = faiss.StandardGpuResources()
+            self._resources.setTempMemory(SCRATCH)
+            self._resources.setPinnedMemory(0)
             self._index = faiss.index_cpu_to_gpu(self._resources, 0, index)
         except RuntimeError as error:
             raise StoreError(_why_not(error)) from error
@@ -155,7 +159,7 @@ def _why_not(error: RuntimeError) -> str:
             "FAISS does not know this kind of index on a GPU: set MEDRAFT_SEARCH_ON=cpu, or build "
             "the index with --factory Flat or IVF1024,PQ48."
         )
-    if "out of memory" in said or "alloc fail" in said:
+    if any(sign in said for sign in ("out of memory", "alloc fail", "alloc_failed")):
         return (
             "The GPU's memory is full, and the index does not fit: set MEDRAFT_SEARCH_ON=cpu, or "
             "close other programs on the GPU."

@@ -126,6 +126,34 @@ def test_no_room_on_the_gpu_is_not_called_damage(sample_index: Path, gpu: Gpu) -
         assert "damaged" not in str(full.value) and "allocMemory" not in str(full.value)
 
 
+OLD_DRIVER = (
+    "Error in int faiss::gpu::getNumDevices(): CUDA error 35 CUDA driver version is insufficient"
+)
+NO_CUBLAS = (
+    "Error in initializeForDevice: cublas failed (3): CUBLAS_STATUS_ALLOC_FAILED at StandardGpu.cpp"
+)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        ("get_num_gpus", OLD_DRIVER, "FAISS fails on the GPU .*driver version is insufficient"),
+        ("StandardGpuResources", "CUDA error 2 out of memory", "memory is full"),
+        ("StandardGpuResources", NO_CUBLAS, "memory is full"),
+    ],
+)
+def test_trouble_with_the_gpu_is_not_called_damage(
+    sample_index: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch, call: str, error: str, words: str
+) -> None:
+    def fail() -> None:
+        raise RuntimeError(error)
+
+    monkeypatch.setattr(faiss, call, fail)
+    with pytest.raises(StoreError, match=f"{words}.*MEDRAFT_SEARCH_ON=cpu") as no:
+        IndexStore.open(sample_index, EMBEDDED, "gpu")
+    assert "damaged" not in str(no.value)
+
+
 def test_a_row_that_was_removed_is_gone_even_if_the_gpu_is_full(
     sample_index: Path, gpu: Gpu, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
