@@ -11,7 +11,7 @@ PORT ?= 8000
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 # One of pyproject.toml's `cpu`, `gpu` and `gpu-search`: make EXTRA=gpu-search chat
-EXTRA ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
+EXTRA ?= $(if $(wildcard /dev/nvidia0)$(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 
 .PHONY: chat test test-fast coverage setup check reference encoder contract screenshots clean
 

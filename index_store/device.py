@@ -11,29 +11,30 @@ FULL = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory", "cudaErrorMem
 
 
 def device() -> str:
-    """The torch device to compute on, "cuda" or "cpu"."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() and without_code() is None else "cpu"
+    """The torch device to compute on, "cuda" (the first card) or "cpu"."""
+    return "cuda" if 0 in usable() else "cpu"
 
 
-def without_code() -> tuple[int, int] | None:
-    """The compute capability of a card that torch sees and has no code for, if there is one.
+def usable() -> list[int]:
+    """The numbers of the cards that torch sees and has code for.
 
     Code for a capability (`sm_75`) runs on all of the same major number that are not older, and
     what is compiled on the card itself (`compute_75`) on all that are not older.
     """
     import torch
 
+    # A driver that is too old for torch counts cards, too.
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     built = [each.rstrip("af").split("_") for each in torch.cuda.get_arch_list()]
-    for number in range(torch.cuda.device_count() if built else 0):
+
+    def has_code(number: int) -> bool:
         major, minor = torch.cuda.get_device_capability(number)
-        for kind, code in built:
-            if int(code) <= 10 * major + minor and (kind == "compute" or code[:-1] == str(major)):
-                break
-        else:
-            return major, minor
-    return None
+        return any(
+            int(code) <= 10 * major + minor and (kind == "compute" or code[:-1] == str(major))
+            for kind, code in built
+        )
+
+    return [number for number in range(count) if not built or has_code(number)]
 
 
 def is_full(error: BaseException) -> bool:

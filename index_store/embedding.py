@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from index_store import lora
-from index_store.device import device, is_full, without_code
+from index_store.device import device, is_full
 from index_store.errors import StoreError, reason
 from index_store.hub import NAME as HUB_NAME
 from index_store.hub import TIMEOUT as HUB_TIMEOUT
@@ -158,6 +158,7 @@ def _embed(
 
 
 def _load(path_or_name: str, local_files_only: bool) -> HuggingFaceEmbedding:
+    import torch
     from huggingface_hub.constants import HF_HUB_CACHE
     from llama_index.core.callbacks import CallbackManager
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
@@ -172,7 +173,7 @@ def _load(path_or_name: str, local_files_only: bool) -> HuggingFaceEmbedding:
             path_or_name,
             query_instruction=query,
             text_instruction=text,
-            device=None if without_code() is None else "cpu",
+            device=None if on_cuda or not torch.cuda.is_available() else "cpu",
             embed_batch_size=BATCH_ON_CUDA if on_cuda else BATCH,
             model_kwargs={"dtype": "float16" if on_cuda else "float32"},
             cache_folder=HF_HUB_CACHE,

@@ -22,7 +22,7 @@ from agent.llms.embedded import EMBEDDED
 from agent.llms.huggingface import checkpoint
 from agent.llms.sizes import LLAMA_3_8B, shape_of
 from index_store import embedding
-from index_store.device import device, without_code
+from index_store.device import device, usable
 
 Sees = Callable[..., None]
 
@@ -58,6 +58,7 @@ def sees(monkeypatch: pytest.MonkeyPatch) -> Sees:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
         monkeypatch.setattr(torch.cuda, "get_arch_list", built.split)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda n: capabilities[n])
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda n: f"card {n}")
 
     return tell
 
@@ -71,7 +72,50 @@ def test_nvidia_smi_is_asked_and_may_fail(
     assert gpu.card() is None
     gpu.card.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(gpu, "DEVICES", tmp_path)
+    (tmp_path / "nvidiactl").touch()  # the driver is there, and no card
     assert gpu.card() is None
+
+
+MISMATCH = "Failed to initialize NVML: Driver/library version mismatch"
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["no nvidia-smi", "a failing nvidia-smi"])
+def test_torch_is_asked_where_nvidia_smi_says_nothing(
+    smi: None,
+    sees: Sees,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fails: bool,
+) -> None:
+    if fails:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{MISMATCH}'; exit 18\n")
+    else:
+        monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+        monkeypatch.setattr(gpu, "DEVICES", tmp_path)
+        (tmp_path / "nvidia0").touch()
+    sees("13.0", BUILT, (9, 0))
+    assert choice.decide(settings.load(model="owner/llama")).engine == "huggingface"
+    assert not caplog.messages
+    sees("13.0", BUILT)
+    assert choice.decide(settings.load()).base.name == EMBEDDED
+    (said,) = caplog.messages
+    assert (f"nvidia-smi fails ({MISMATCH})" if fails else "CUDA 13.0, does not see") in said
+    assert "CUDA_VISIBLE_DEVICES=-1" in said and "\n" not in said
+
+
+def test_an_old_card_beside_a_good_one_is_left_alone(smi: None, sees: Sees, tmp_path: Path) -> None:
+    sees("13.0", BUILT, (9, 0), (6, 1))
+    assert (gpu.trouble(), device(), usable()) == (None, "cuda", [0])
+    assert choice.decide(settings.load(model="owner/llama")).engine == "huggingface"
+    for name in ("train.jsonl", "validation.jsonl"):
+        (tmp_path / name).write_text("{}\n")
+    with pytest.raises(AgentError, match=r"card 1 \(compute capability 6.1.*name other GPUs"):
+        check(Training(), tmp_path)  # by torch's DataParallel, which takes all that torch sees
+    sees("13.0", BUILT, (6, 1), (9, 0))
+    said = gpu.trouble()
+    assert said and "card 0 (compute capability 6.1" in said and "Tesla T4" not in said
 
 
 BUILT = "sm_75 sm_80 sm_86 sm_90 sm_100 sm_120 compute_120"
@@ -80,9 +124,9 @@ BUILT = "sm_75 sm_80 sm_86 sm_90 sm_100 sm_120 compute_120"
 @pytest.mark.parametrize(
     ("cuda", "cards", "words"),
     [
-        (None, [], ("build for CPUs", "pip install torch")),
-        ("13.0", [], (torch.__version__, "CUDA 13.0", "driver is 470.57.02", "update the driver")),
-        ("13.0", [(7, 0)], (torch.__version__, "no code", "capability 7.0", "470.57.02")),
+        (None, [], ("Tesla T4", "build for CPUs", "pip install torch")),
+        ("13.0", [], ("Tesla T4", "CUDA 13.0", "driver is 470.57.02", "update the driver")),
+        ("13.0", [(7, 0)], ("card 0", "no code", "capability 7.0", "470.57.02")),
     ],
     ids=["a torch for CPUs", "a driver too old", "a card too old"],
 )
@@ -101,7 +145,7 @@ def test_a_card_that_torch_cannot_use_is_said_with_both_versions(
     choice.decide(settings.load())
     (said,) = caplog.messages  # once
     assert said.endswith("the embedded model answers, on the CPU.")
-    assert all(word in said for word in ("Tesla T4", *words))
+    assert all(word in said for word in (*words, "PyTorch " + torch.__version__))
     # Whoever asks for what needs the GPU is not given another model.
     for wanted in ({"model": "owner/llama"}, {"engine": "huggingface"}):
         with pytest.raises(AgentError) as told:
@@ -110,7 +154,7 @@ def test_a_card_that_torch_cannot_use_is_said_with_both_versions(
         assert "\n" not in str(told.value)
     for name in ("train.jsonl", "validation.jsonl"):
         (tmp_path / name).write_text("{}\n")
-    with pytest.raises(AgentError, match="Tesla T4"):
+    with pytest.raises(AgentError, match=words[0]):
         check(Training(), tmp_path)
 
 
@@ -141,7 +185,7 @@ def test_a_card_that_is_hidden_or_not_asked_for_is_no_trouble(
 )
 def test_code_for_a_card(sees: Sees, built: str, card: tuple[int, int], there: bool) -> None:
     sees("13.0", built, card)
-    assert without_code() == (None if there else card)
+    assert usable() == ([0] if there else [])
     assert device() == ("cuda" if there else "cpu")
 
 

@@ -472,7 +472,7 @@ def test_the_gpu_is_asked_for_room_before_weights_load(
 ) -> None:
     tiny = Checkpoint("tiny", str(tiny_checkpoint), "MEDRAFT_MODEL", "none")
     whole = sizes.shape_of(str(tiny_checkpoint)).weights("none") + sizes.BESIDE
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(checkpoint, "usable", lambda: [0, 1])
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda n: 100)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda n: 0)
     for free, there in ((whole // 2, True), (whole // 2 - 150, False)):

@@ -40,7 +40,8 @@ def check(training: Training, examples: Path) -> None:
             )
         if not (examples / name).stat().st_size:
             raise AgentError(f"{examples / name} is empty: give a larger data set as --source.")
-    if (trouble := gpu.trouble()) is not None:
+    # The trainer spreads a batch over all the cards that torch sees.
+    if (trouble := gpu.trouble(every=True)) is not None:
         raise AgentError(trouble)
     if training.four_bit and device() == "cpu":
         raise AgentError("--four-bit needs a CUDA machine: leave it out on this one.")

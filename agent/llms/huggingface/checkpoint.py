@@ -20,7 +20,7 @@ from agent.llms import auto, gpu
 from agent.llms.choice import Choice, Weights
 from agent.llms.sizes import BESIDE, Quantize, shape_of
 from agent.settings import Settings
-from index_store.device import is_full
+from index_store.device import is_full, usable
 from index_store.errors import first_sentence
 
 
@@ -58,7 +58,7 @@ class Checkpoint:
         if not torch.cuda.is_available():
             return True
         cuda, free = torch.cuda, 0
-        for n in range(cuda.device_count()):  # what torch holds in reserve is free as well
+        for n in usable():  # what torch holds in reserve is free as well
             free += cuda.mem_get_info(n)[0] + cuda.memory_reserved(n) - cuda.memory_allocated(n)
         return shape_of(self.source).weights(self.quantize) + BESIDE <= free
 
