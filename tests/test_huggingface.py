@@ -500,6 +500,24 @@ def test_weights_that_spill_over_to_the_cpu_do_not_fit(
         Checkpoint("tiny", str(tiny_checkpoint), "MEDRAFT_MODEL", "none").load()
 
 
+@pytest.mark.parametrize("quantize", ["none", "8bit", "4bit"])
+def test_all_that_a_card_has_free_is_for_the_model_and_nothing_goes_to_the_cpu(
+    cuda: None, monkeypatch: pytest.MonkeyPatch, quantize: Any
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda n: (100 + n, 0))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda n: 20)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda n: 5)
+    for cards, placed in (
+        ([0], {"device_map": {"": 0}}),  # an old one beside it is not asked for room
+        ([0, 2], {"device_map": "auto", "max_memory": {0: 115, 2: 117}}),
+    ):
+        monkeypatch.setattr(checkpoint, "usable", lambda cards=cards: cards)
+        placement = checkpoint._placement(quantize, torch.float16)
+        del placement["dtype"]
+        placement.pop("quantization_config", None)
+        assert placement == placed
+
+
 @pytest.mark.parametrize("quantize", ["8bit", "4bit"])
 def test_quantization_is_for_cuda_with_bitsandbytes(
     monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, quantize: Any

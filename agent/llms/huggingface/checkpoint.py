@@ -57,10 +57,7 @@ class Checkpoint:
         """Whether the GPU has room for its weights now, asked before they load."""
         if not torch.cuda.is_available():
             return True
-        cuda, free = torch.cuda, 0
-        for n in usable():  # what torch holds in reserve is free as well
-            free += cuda.mem_get_info(n)[0] + cuda.memory_reserved(n) - cuda.memory_allocated(n)
-        return shape_of(self.source).weights(self.quantize) + BESIDE <= free
+        return shape_of(self.source).weights(self.quantize) + BESIDE <= sum(_free().values())
 
     def _why(self, error: Exception) -> str:
         """A sentence from what transformers raised, which wraps what the Hub client raised."""
@@ -113,7 +110,7 @@ def loaded(source: str, quantize: Quantize, dtype: torch.dtype) -> Any:
         if "dispatched on the CPU or the disk" in str(error):  # what bitsandbytes refuses
             raise torch.cuda.OutOfMemoryError from None
         raise
-    # device_map="auto" puts on the CPU what the GPU has no room for, where each token of an answer
+    # What several cards have no room for is left on the disk, from where each token of an answer
     # would take seconds, and nothing can be trained.
     on_gpu = (parameter.device.type == "cuda" for parameter in model.parameters())
     if torch.cuda.is_available() and not all(on_gpu):
@@ -164,11 +161,26 @@ def _dtype() -> torch.dtype:
     return torch.bfloat16 if native else torch.float16
 
 
+def _free() -> dict[int, int]:
+    """Bytes that each card has free, with what torch holds in reserve there."""
+    cuda = torch.cuda
+    return {
+        n: cuda.mem_get_info(n)[0] + cuda.memory_reserved(n) - cuda.memory_allocated(n)
+        for n in usable()
+    }
+
+
 def _placement(quantize: Quantize, dtype: torch.dtype) -> dict[str, Any]:
     placement: dict[str, Any] = {"dtype": dtype}
     if not torch.cuda.is_available():
         return placement
-    placement["device_map"] = "auto"
+    # Left to itself, transformers would use 90 % of one card, of which a quantized model gets 90 %
+    # again, and put the rest on the CPU.
+    free = _free()
+    if len(free) > 1:
+        placement |= {"device_map": "auto", "max_memory": free}
+    else:
+        placement["device_map"] = {"": 0}
     if quantize == "8bit":
         placement["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
     elif quantize == "4bit":
