@@ -6,12 +6,14 @@ No GPU was at hand: nvidia-smi is a script here, and torch is told what to see.
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from agent import settings
 from agent.errors import AgentError
@@ -234,8 +236,8 @@ def has(smi: None, sees: Sees, monkeypatch: pytest.MonkeyPatch) -> Has:
 @pytest.mark.parametrize(
     ("free", "quantize", "words"),
     [
-        (79.0, "none", ()),
-        (16.6, "none", ()),
+        (79.0, "none", ("in 16 bits", "needs 16.5 GiB", "79.0 GiB are free")),
+        (16.6, "none", ("16.6 GiB are free",)),
         (16.4, "4bit", ("16.5 GiB", "16.4 GiB are free", "MEDRAFT_QUANTIZE=none")),
         (7.0, "4bit", ("7.0 GiB are free",)),
     ],
@@ -248,8 +250,9 @@ def test_what_the_card_has_free_decides_before_any_download(
     assert (made.engine, made.base.name) == ("huggingface", auto.CUDA_MODEL)
     assert (made.quantize, made.adapter) == (quantize, None)
     choice.decide(settings.load(llm="base"))
-    assert len(caplog.messages) == bool(words)  # one line, once
-    assert all(word in caplog.text for word in words)
+    (said,) = caplog.messages  # one line, once
+    assert caplog.records[0].levelname == "WARNING"  # which the command line shows
+    assert all(word in said for word in words)
 
 
 def test_16_bits_are_taken_by_who_insists(has: Has, caplog: pytest.LogCaptureFixture) -> None:
@@ -331,6 +334,48 @@ def test_a_named_checkpoint_is_measured_by_its_shape_before_its_weights(
     has(needs["4bit"] / 2)
     with pytest.raises(AgentError, match=r"needs 0.6 GiB .* 0.3 GiB are free"):
         checkpoint.precision([str(tiny_checkpoint)], made, wanted)
+
+
+@pytest.mark.parametrize(
+    ("own", "bits"),
+    [
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, 4),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, 4),
+        ({"quant_method": "fp8"}, 8),
+        ({"quant_method": "told by nobody"}, 16),
+    ],
+)
+def test_a_checkpoint_that_is_quantized_stays_as_it_is(
+    has: Has,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    own: dict[str, Any],
+    bits: int,
+) -> None:
+    config = json.loads((tiny_checkpoint / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"quantization_config": own}))
+    source = str(tmp_path)
+    plain, whole = shape_of(str(tiny_checkpoint)), shape_of(source)
+    assert whole.weights("none") == plain.rest * 2 + int(plain.matrices * (bits + 0.5) / 8)
+    wanted = settings.load(engine="huggingface", model=source)
+    has(whole.needs("none", 4096) / GIB + 1e-8)
+    assert checkpoint.precision([source], choice.decide(wanted), wanted) == "none"
+    assert "as it is quantized" in caplog.text
+    has(whole.needs("none", 4096) / GIB / 2)
+    with pytest.raises(AgentError, match="of the GPU as it is quantized"):
+        checkpoint.precision([source], choice.decide(wanted), wanted)
+    given: dict[str, Any] = {}
+
+    def load(source: str, **placed: Any) -> Any:
+        given.update(placed)
+        raise ValueError("no weights")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", load)
+    with pytest.raises(ValueError, match="no weights"):
+        checkpoint.loaded(source, "4bit", torch.float16)
+    assert given and "quantization_config" not in given
 
 
 def test_the_shape_of_llama_3_8b() -> None:

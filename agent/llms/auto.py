@@ -46,9 +46,10 @@ def on_cuda(settings: Settings) -> Taken:
     Raises AgentError where Llama 3 8B cannot be had, and the settings name an adapter or a
     fine-tuned model, which the embedded one would not do for.
     """
-    quantize = taken_precision(NAME, _shapes(settings), settings)
+    quantize, why = taken_precision(NAME, _shapes(settings), settings)
     missing = _why_not_to_be_had(CUDA_MODEL) if quantize else too_large(NAME, LLAMA_3_8B, settings)
     if quantize is not None and missing is None:
+        tell(why)
         return Taken(CUDA_MODEL, quantize)
     if settings.fine_tuned_model is not None or settings.adapter not in ("auto", "none"):
         raise AgentError(f"{missing}.")
@@ -60,18 +61,22 @@ def on_cuda(settings: Settings) -> Taken:
 
 
 @functools.cache
-def tell(sentence: str, level: int = logging.WARNING) -> None:
-    """Say it once a process, however often the decision is asked for."""
-    log.log(level, "%s", sentence)
+def tell(sentence: str) -> None:
+    """Say it once a process, however often the decision is asked for; "" is nothing to say."""
+    if sentence:
+        log.warning("%s", sentence)
 
 
-def taken_precision(name: str, shapes: Sequence[Shape], settings: Settings) -> Quantize | None:
-    """The precision in which models of these shapes fit on the cards, all at once if they can.
+def taken_precision(
+    name: str, shapes: Sequence[Shape], settings: Settings
+) -> tuple[Quantize | None, str]:
+    """The precision in which models of these shapes fit on the cards, all at once if they can, and
+    the sentence that says so and why.
 
     What MEDRAFT_QUANTIZE insists on is taken whether it fits or not; None if nothing fits.
     """
     if settings.quantize != "auto":
-        return settings.quantize
+        return settings.quantize, ""
     ladder: list[Quantize] = ["none"]
     if importlib.util.find_spec("bitsandbytes") is not None:
         ladder.append("4bit")
@@ -80,17 +85,18 @@ def taken_precision(name: str, shapes: Sequence[Shape], settings: Settings) -> Q
         for precision in ladder:
             needed = sum(shape.needs(precision, settings.context_window) for shape in wanted)
             if needed <= free:
-                _say(name, precision, sum(s.needs("none", settings.context_window) for s in wanted))
-                return precision
-    return None
+                return precision, _why(name, precision, wanted, settings.context_window)
+    return None, ""
 
 
 def too_large(name: str, shape: Shape, settings: Settings) -> str:
     """What is said of a model that fits in no precision, without the full stop."""
     least: Quantize = "4bit" if importlib.util.find_spec("bitsandbytes") is not None else "none"
-    bits = "4 bits" if least == "4bit" else "16 bits (4 take bitsandbytes, the extra `gpu`)"
+    how = "in 4 bits" if least == "4bit" else "in 16 bits (4 take bitsandbytes, the extra `gpu`)"
+    if shape.own is not None:
+        how = "as it is quantized"
     return (
-        f"{name} needs {gib(shape.needs(least, settings.context_window))} of the GPU in {bits}, "
+        f"{name} needs {gib(shape.needs(least, settings.context_window))} of the GPU {how}, "
         f"and {gib(gpu.free())} are free: close other programs on it, lower "
         f"MEDRAFT_CONTEXT_WINDOW, or set MEDRAFT_ENGINE=llama_cpp and MEDRAFT_MODEL to a .gguf "
         f"file, as {'/'.join(CUDA_GGUF)}"
@@ -101,14 +107,13 @@ def _shapes(settings: Settings) -> list[Shape]:
     return [LLAMA_3_8B] * (1 if settings.fine_tuned_model is None else 2)
 
 
-def _say(name: str, precision: Quantize, whole: int) -> None:
+def _why(name: str, precision: Quantize, shapes: Sequence[Shape], window: int) -> str:
+    whole = gib(sum(shape.needs("none", window) for shape in shapes))
+    room = f"{whole} of the GPU, and {gib(gpu.free())} are free"
     if precision == "none":
-        tell(f"{name} in 16 bits: that needs {gib(whole)} of the GPU.", logging.INFO)
-        return
-    tell(
-        f"{name} in 4 bits: 16 bits need {gib(whole)} of the GPU, and {gib(gpu.free())} are "
-        "free; MEDRAFT_QUANTIZE=none insists on them."
-    )
+        how = "in 16 bits" if shapes[0].own is None else "as it is quantized"
+        return f"{name} {how}: that needs {room}."
+    return f"{name} in 4 bits: 16 bits need {room}; MEDRAFT_QUANTIZE=none insists on them."
 
 
 @functools.cache

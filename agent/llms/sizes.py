@@ -6,7 +6,7 @@ Owns the arithmetic, how a size is written, and Llama 3 8B's shape. Knows no set
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from agent.llms.skeleton import skeleton
 
@@ -23,15 +23,17 @@ BESIDE = 600 * 2**20
 @dataclass(frozen=True)
 class Shape:
     """Parameters of the matrices that are quantized and of all else (embedding, head, norms), and
-    the bytes of a token in a 16-bit key-value cache."""
+    the bytes of a token in a 16-bit key-value cache. `own` are the bytes of a matrix's parameter in
+    a checkpoint that is quantized on the disk: it stays as it is."""
 
     matrices: int
     rest: int
     bytes_per_token: int
+    own: float | None = None
 
     def weights(self, quantize: Quantize) -> int:
         """Bytes of the weights."""
-        return int(self.matrices * BYTES[quantize]) + 2 * self.rest
+        return int(self.matrices * (self.own or BYTES[quantize])) + 2 * self.rest
 
     def needs(self, quantize: Quantize, window: int) -> int:
         """Bytes to answer with, of `window` tokens each the answer under way and what is kept."""
@@ -61,4 +63,23 @@ def shape_of(checkpoint: str) -> Shape:
     text = model.config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return Shape(matrices, rest, 2 * 2 * text.num_hidden_layers * heads * width)
+    each = 2 * 2 * text.num_hidden_layers * heads * width
+    return Shape(matrices, rest, each, _own(getattr(model.config, "quantization_config", None)))
+
+
+def quantized(checkpoint: str) -> bool:
+    """Whether a checkpoint is quantized on the disk. Raises OSError or ValueError as transformers
+    does."""
+    from transformers import AutoConfig
+
+    return bool(getattr(AutoConfig.from_pretrained(checkpoint), "quantization_config", None))
+
+
+def _own(told: dict[str, Any] | None) -> float | None:
+    """Bytes of a parameter by a checkpoint's own `quantization_config` (GPTQ, AWQ, bitsandbytes
+    ...), with half a bit for scales and zeros; what does not tell its bits is taken for 16."""
+    if not told:
+        return None
+    eight = told.get("load_in_8bit") or "fp8" in str(told.get("quant_method"))
+    bits = told.get("bits") or (4 if told.get("load_in_4bit") else 8 if eight else 16)
+    return (bits + 0.5) / 8

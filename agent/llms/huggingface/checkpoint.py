@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from agent.errors import AgentError
 from agent.llms import auto, gpu
 from agent.llms.choice import Choice, Weights
-from agent.llms.sizes import BESIDE, Quantize, shape_of
+from agent.llms.sizes import BESIDE, Quantize, quantized, shape_of
 from agent.settings import Settings
 from index_store.device import is_full, usable
 from index_store.errors import first_sentence
@@ -99,11 +99,14 @@ class Checkpoint:
 
 
 def loaded(source: str, quantize: Quantize, dtype: torch.dtype) -> Any:
-    """The model, all of it on the GPU if there is one: to answer, or to train.
+    """The model, all of it on the GPU if there is one: to answer, or to train. One that is
+    quantized on the disk stays as it is.
 
     Raises what transformers raises, and what `is_full` knows if it does not fit.
     """
     try:
+        if quantize != "none" and quantized(source):
+            quantize = "none"
         placement = _placement(quantize, dtype)
         model = AutoModelForCausalLM.from_pretrained(source, **placement)
     except ValueError as error:
@@ -128,9 +131,10 @@ def precision(sources: Sequence[str], choice: Choice, settings: Settings) -> Qua
     if not torch.cuda.is_available():
         return "none"
     shapes = [shape_of(source) for source in sources]
-    taken = auto.taken_precision(choice.base.name, shapes, settings)
+    taken, why = auto.taken_precision(choice.base.name, shapes, settings)
     if taken is None:
         raise AgentError(f"{auto.too_large(choice.base.name, shapes[0], settings)}.")
+    auto.tell(why)
     return taken
 
 
