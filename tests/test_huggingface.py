@@ -279,13 +279,22 @@ async def test_cublas_without_memory_is_a_full_memory(
     assert "memory is full" in str(failures.answer_error(RuntimeError(sign)))
 
 
+@pytest.mark.parametrize(
+    ("places", "value"),
+    [(7, "nan"), (7, "inf"), (slice(None), "-inf")],
+    ids=["NaN", "infinity", "nothing to draw from"],
+)
 async def test_numbers_that_run_over_are_one_sentence_and_the_engine_lives_on(
-    engine: Engine,
+    engine: Engine, places: Any, value: str
 ) -> None:
     prompt = said("You are a doctor.", COMPLAINTS[0])
     whole = await answer(engine.base, prompt)
-    layer = model_of(engine).model.get_decoder().layers[0]
-    hook = layer.register_forward_hook(lambda _, __, output: output * float("nan"))
+
+    def run_over(_: Any, __: Any, logits: torch.Tensor) -> torch.Tensor:
+        logits[..., places] = float(value)
+        return logits
+
+    hook = model_of(engine).model.lm_head.register_forward_hook(run_over)
     # Drawn from, these would trip an assertion of the GPU's, after which CUDA answers nobody.
     stream = await engine.base.astream_chat(prompt, max_tokens=12, temperature=1.0)
     with pytest.raises(AgentError, match=r"ran over in 16 bits.*MEDRAFT_QUANTIZE"):

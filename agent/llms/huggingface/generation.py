@@ -177,8 +177,9 @@ class _RepetitionPenalty(LogitsProcessor):
         self.penalty = penalty
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        # Drawing from it would trip an assertion of the GPU's, which ends CUDA for this process.
-        if scores.isnan().any():
+        # Drawing from NaN, from infinity, or from nothing but minus infinity would trip an assertion
+        # of the GPU's, which ends CUDA for this process: the greatest score is one of these then.
+        if not scores.amax(-1).isfinite().all():
             raise NotANumber
         recent = input_ids[:, -PENALTY_WINDOW:]
         score = scores.gather(1, recent)
