@@ -304,6 +304,27 @@ def test_a_card_without_room_or_an_account_without_access_still_gets_answers(
     assert choice.decide(settings.load(engine="huggingface")).base.name == EMBEDDED
 
 
+def test_a_download_that_was_broken_off_is_no_model(
+    has: Has, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = tmp_path / f"models--{auto.CUDA_MODEL.replace('/', '--')}"
+    snapshot = cached / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    index = {"weight_map": {"norm": "model-2.safetensors", "head": "model-1.safetensors"}}
+    files = {"config.json": "{}", "model.safetensors.index.json": json.dumps(index)}
+    files |= {"tokenizer.json": "{}", "tokenizer_config.json": "{}"}
+    files |= {"model-1.safetensors": "", "model-2.safetensors": ""}
+    for name, text in files.items():
+        has(79, granted=False)
+        assert choice.decide(settings.load()).base.name == EMBEDDED
+        (snapshot / name).write_text(text)
+    has(79, granted=False)
+    assert choice.decide(settings.load()).base.name == auto.CUDA_MODEL
+
+
 def test_a_hub_that_refuses_or_is_away_is_one_sentence(
     has: Has, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from agent.errors import AgentError
 from agent.llms import gpu
@@ -119,10 +121,10 @@ def _why(name: str, precision: Quantize, shapes: Sequence[Shape], window: int) -
 @functools.cache
 def _why_not_to_be_had(repository: str) -> str | None:
     """Why a gated repository cannot be loaded, without the full stop; None if it can."""
-    from huggingface_hub import HfApi, get_token, try_to_load_from_cache
+    from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
-    if isinstance(try_to_load_from_cache(repository, "config.json"), str):
+    if _is_whole(repository):
         return None
     terms = (
         f"The Hub gives {repository} to those who have accepted its terms: do so at "
@@ -142,7 +144,22 @@ def _why_not_to_be_had(repository: str) -> str | None:
     return None
 
 
-def _gguf_is_here() -> bool:
+def _is_whole(repository: str) -> bool:
+    """Whether the Hub's cache holds all of a checkpoint, and not a download that was broken off."""
+    index = _cached(repository, "model.safetensors.index.json")
+    if index is None:
+        return False
+    shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    needed = {"config.json", "tokenizer.json", "tokenizer_config.json", *shards}
+    return all(_cached(repository, name) for name in needed)
+
+
+def _cached(repository: str, name: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(*CUDA_GGUF), str) and gpu.free_to_llama_cpp() > 0
+    found = try_to_load_from_cache(repository, name)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _gguf_is_here() -> bool:
+    return _cached(*CUDA_GGUF) is not None and gpu.free_to_llama_cpp() > 0

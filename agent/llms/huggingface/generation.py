@@ -177,8 +177,8 @@ class _RepetitionPenalty(LogitsProcessor):
         self.penalty = penalty
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        # Drawing from NaN, from infinity, or from nothing but minus infinity would trip an assertion
-        # of the GPU's, which ends CUDA for this process: the greatest score is one of these then.
+        # Drawing from NaN, infinity, or nothing but minus infinity would trip an assertion of the
+        # GPU's, which ends CUDA for this process. The greatest score is one of these then.
         if not scores.amax(-1).isfinite().all():
             raise NotANumber
         recent = input_ids[:, -PENALTY_WINDOW:]
