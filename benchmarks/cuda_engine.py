@@ -1,7 +1,7 @@
 """The random Llama of benchmarks/cuda.py, loaded and asked.
 
-Owns where its files lie, the one engine that is loaded at a time, and how a question is timed.
-Knows no stage.
+Owns where its files lie, the one engine that is loaded at a time, how a question is timed, and
+whether what was found is as it must be. Knows no stage.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from agent.llms.huggingface import generation
 from agent.llms.huggingface.failures import free_memory
 from agent.llms.interface import ChatLLM, Engine
 from benchmarks import random_llama
-from benchmarks.engines import Speed
+from benchmarks.speed import Speed
 
 TINY = os.environ.get("SHAPE") == "tiny"
 BIG = "tiny" if TINY else "8b"
@@ -77,6 +77,13 @@ def model_of(loaded: Engine) -> generation.Model:
     llm: Any = loaded.base
     model: generation.Model = llm._shared
     return model
+
+
+def failed(found: Any) -> bool:
+    """Whether something in what stages found failed, or is not as it must be: False."""
+    if not isinstance(found, dict):
+        return found is False
+    return "failed" in found or any(failed(each) for each in found.values())
 
 
 def gib() -> float:
