@@ -298,6 +298,19 @@ def test_the_adapter_of_a_quantized_model_is_trained_in_32_bits(
     assert trained and {each.dtype for each in trained} == {torch.float32}
 
 
+class States:
+    """Of a GPU: they take no index of another device, as the CPU's would."""
+
+    def __init__(self, states: Any) -> None:
+        self.states, self.device = states, states.device
+
+    def __getitem__(self, at: tuple[Any, Any]) -> Any:
+        if isinstance(at[0], slice):
+            return States(self.states[at])
+        assert {index.device for index in at} == {self.device}
+        return self.states[at]
+
+
 def test_the_loss_of_a_model_on_two_devices_comes_back_to_the_first() -> None:
     import torch
     from torch._subclasses import FakeTensorMode
@@ -312,7 +325,7 @@ def test_the_loss_of_a_model_on_two_devices_comes_back_to_the_first() -> None:
         hidden = torch.ones(2, 6, 8, device="cpu:1")
         head = torch.ones(8, 32, device="cpu:1")
         causal = SimpleNamespace(
-            model=lambda **_: SimpleNamespace(last_hidden_state=hidden),
+            model=lambda **_: SimpleNamespace(last_hidden_state=States(hidden)),
             lm_head=lambda learned: learned @ head,
         )
         outer = SimpleNamespace(get_base_model=lambda: causal)
