@@ -71,14 +71,13 @@ def train(
     run.claim(output, record)
     from agent.finetuning.retriever.averaging import Averaging
 
-    model = _to_learn(base, recipe)
-    tokens = model.max_seq_length
-    averaging = Averaging(model, recipe.scale)
-
     def trainer() -> Any:
         return _trainer(model, averaging, base, parts, letters, recipe, output / run.CHECKPOINTS)
 
     try:
+        model = _to_learn(base, recipe)
+        tokens = model.max_seq_length
+        averaging = Averaging(model, recipe.scale)
         made, went = run.through(trainer, output)
     except RuntimeError as error:
         if not is_full(error):
