@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -113,6 +114,20 @@ async def test_what_nobody_bears_is_asked_for_anew_from_where_it_began() -> None
     assert again[1].content == "Eat early. [1] For that"
     assert llm.sampling[1]["temperature"] > llm.sampling[0]["temperature"]
     assert llm.sampling[1]["max_tokens"] < llm.sampling[0]["max_tokens"]
+
+
+async def test_an_answer_that_begins_with_our_order_is_asked_for_anew() -> None:
+    llm = Retold("1. **Rewrite this** and rest.", "Raise the head of the bed. Rewrite this!")
+    answer = answering(llm)
+    answer.asked = replace(answer.asked, orders=("Rewrite this",))
+    answer.stop = answer.asked.orders
+    await told(answer)
+    assert answer.answer == "Raise the head of the bed. [1]"
+    assert len(llm.prompts) == 2
+    stubborn = answering(Retold("Rewrite this", "Rewrite this", "Rewrite this", "Eat early."))
+    stubborn.asked, stubborn.stop = answer.asked, answer.stop
+    await told(stubborn)
+    assert stubborn.answer == ""
 
 
 async def test_after_two_more_tries_it_is_left_out_with_a_note() -> None:

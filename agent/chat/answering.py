@@ -30,6 +30,7 @@ from agent.templates import Language
 
 # How freely a sentence is drawn that is asked for anew: drawn as before it would be the same one.
 ANEW = (0.6, 0.9)
+HARDLY = 4  # words
 
 
 class _Anew(Exception):
@@ -111,8 +112,16 @@ class Answering:
                 if is_enough(whole, self.timing.tokens, self.sampling.max_tokens):
                     self.ended = False
                     break
+        if stops.found in self.asked.orders and self._has_hardly_begun():
+            self._tries += 1
+            raise _Anew(gate.begun)
         async for event in self._show([*gate.push(stops.held), *gate.close()]):
             yield event
+
+    def _has_hardly_begun(self) -> bool:
+        """Whether an LLM that says our order has answered nothing yet, and may try again."""
+        words = self._told.removeprefix(self.asked.opening).split()
+        return len(words) < HARDLY and self._tries < len(ANEW)
 
     def _messages(self) -> list[ChatMessage]:
         """The prompt, and what was shown of the answer for the LLM to go on from."""

@@ -52,6 +52,11 @@ class Gate:
     def __post_init__(self) -> None:
         self._shown = len(self.sentence)
 
+    @property
+    def begun(self) -> str:
+        """What has been shown of the sentence that has not ended."""
+        return self.sentence[: self._shown]
+
     def push(self, text: str) -> Iterator[Words | Ended]:
         """What follows from the next piece of the stream."""
         self._read(text)

@@ -31,7 +31,7 @@ def said(answer: str) -> list[str]:
 
 
 class StopStrings:
-    """Ends a text that comes in pieces before the first of some strings: `found`, then.
+    """Ends a text that comes in pieces before the first of some strings: that is `found`, then.
 
     What may be the beginning of one is `held` until the next piece tells, or the text ends.
     """
@@ -39,15 +39,15 @@ class StopStrings:
     def __init__(self, strings: Sequence[str]) -> None:
         self._strings = strings
         self.held = ""
-        self.found = False
+        self.found: str | None = None
 
     def before(self, piece: str) -> str:
         """What can be said of the text so far that has not been."""
         text, self.held = self.held + piece, ""
-        places = [place for each in self._strings if (place := text.find(each)) >= 0]
+        places = [(place, each) for each in self._strings if (place := text.find(each)) >= 0]
         if places:
-            self.found = True
-            return text[: min(places)]
+            place, self.found = min(places)
+            return text[:place]
         begun = (
             length
             for each in self._strings
