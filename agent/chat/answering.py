@@ -112,15 +112,15 @@ class Answering:
                 if is_enough(whole, self.timing.tokens, self.sampling.max_tokens):
                     self.ended = False
                     break
-        if stops.found in self.asked.orders and self._has_hardly_begun():
+        if stops.found in self.asked.orders and self._has_hardly_begun(gate.sentence):
             self._tries += 1
             raise _Anew(gate.begun)
         async for event in self._show([*gate.push(stops.held), *gate.close()]):
             yield event
 
-    def _has_hardly_begun(self) -> bool:
+    def _has_hardly_begun(self, sentence: str) -> bool:
         """Whether an LLM that says our order has answered nothing yet, and may try again."""
-        words = self._told.removeprefix(self.asked.opening).split()
+        words = (self._heard + sentence).removeprefix(self.asked.opening).split()
         return len(words) < HARDLY and self._tries < len(ANEW)
 
     def _messages(self) -> list[ChatMessage]:
