@@ -6,12 +6,15 @@ import json
 from contextlib import aclosing
 from typing import Any
 
+import httpx
+import openai
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from agent.errors import AgentError
 from agent.llms.interface import END_TOKENS
 from agent.llms.leaks import Answer
+from agent.llms.remote import is_too_long
 
 from misbehaving import CLOSED, GOOD, Misbehaving, Reply, page, stream, word
 
@@ -44,6 +47,7 @@ def raw(text: str) -> Reply:
 
 
 REST, IT = (json.dumps(word(text)) for text in ("Rest ", "it."))
+WHOLE = json.dumps({"choices": [{"message": {"content": SAID}}], "usage": {"completion_tokens": 2}})
 # Every one of them says SAID, and no more, in two tokens.
 DIALECTS = {
     "usage null": with_usage(None),
@@ -73,6 +77,38 @@ DIALECTS = {
     "content as a list of strings": told(
         delta({"content": ["Rest "]}), delta({"content": ["it."]})
     ),
+    "content as a part": told(
+        delta({"content": {"type": "text", "text": "Rest "}}),
+        delta({"content": {"type": "text", "text": {"value": "it."}}}),
+    ),
+    "parts of no type": told(
+        delta({"content": [{"type": None, "text": "Rest "}, {"text": None}, None]}),
+        delta({"content": [{"content": "it."}]}),
+    ),
+    "delta as text": told(word("Rest "), delta("it."), delta([]), delta(5)),
+    "text in place of delta": told(
+        {"choices": [{"text": "Rest "}]}, {"choices": [{"text": "it."}]}
+    ),
+    "choices as an object": told(
+        {"choices": {"delta": {"content": "Rest "}}}, {"choices": "x"}, word("it.", "stop")
+    ),
+    "chunks of no text": told([], word("Rest "), '"ping"', "1", "true", word("it."), [[1]]),
+    "two answers at once": told(
+        {"choices": [{"index": 1, "delta": {"content": "No"}, "finish_reason": "stop"}]},
+        {
+            "choices": [
+                {"index": 1, "delta": {"content": "No"}},
+                {"index": 0, "delta": {"content": "Rest "}},
+            ]
+        },
+        word("it.", "stop"),
+    ),
+    "finish reason null as text": told(word("Rest ", "null"), word("it.", "None")),
+    "a refusal alone": told(delta({"content": None, "refusal": "Rest it."}), delta({}, "stop")),
+    "an end in small letters": raw(f"data: {REST}\n\ndata: {IT}\n\ndata: [done]\n\n"),
+    "a byte order mark": raw(f"\ufeffdata: {REST}\n\ndata: {IT}\n\ndata: [DONE]\n\n"),
+    "no stream": page(WHOLE, Content_Type="application/json"),
+    "no stream, over lines": raw(json.dumps(json.loads(WHOLE), indent=1)),
     "message in place of delta": told(
         word("Rest "), {"choices": [{"message": {"content": "it."}, "finish_reason": "stop"}]}
     ),
@@ -89,28 +125,55 @@ DIALECTS = {
     ),
     "no empty lines": raw(f"data:{REST}\ndata:{IT}\ndata:[DONE]\n"),
     "line ends of Windows": raw(f"data: {REST}\r\n\r\ndata: {IT}\r\n\r\ndata: [DONE]\r\n\r\n"),
-    "a thought": told(word("<think>I should "), word("say rest.</think>\n\nRest it.", "stop")),
-    "a thought in pieces": told(
-        *map(word, ["Rest ", "it.<", "thi", "nk>", "</th"]), word("ink>", "stop")
-    ),
-    "Mistral's thought": told(word("[THINK]Hm.[/THINK]Rest "), word("it.", "stop")),
-    "gpt-oss's channels": told(
-        word("<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|chan"),
-        word("nel|>final<|message|>Rest it.<|return|>"),
-    ),
-    "Llama 3's header": told(
-        word("<|start_header_id|>assistant<|end_header_id|>\n\nRest "), word("it.", "stop")
-    ),
-    "Llama 3's header, its marks gone": told(word("assistant\n\nRest "), word("it.", "stop")),
-    "Llama 3's end": told(word("Rest "), word("it.<|eot_id|>assistant\n\nAnd then")),
-    "Llama 3's next turn": told(word("Rest "), word("it.assistant\n\nAnd then")),
-    "ChatML's end": told(word("Rest "), word("it.<|im_end|>\n<|im_start|>user\nAnd")),
-    "ChatML's next turn": told(word("Rest "), word("it.<|im_start|>user\nAnd")),
-    "Gemma's end": told(word("Rest "), word("it.<end_of_turn>")),
-    "Llama 2's end": told(word("Rest "), word("it.</s>")),
-    "DeepSeek's end": told(word("Rest "), word("it.<\uff5cend▁of▁sentence\uff5c>")),
-    "the patient's next words": told(word("Rest it.\n"), word("User: And then?")),
 }
+# What models say beside SAID, whatever the pieces it comes in.
+LEAKS = {
+    "a thought": "<think>I should say rest.</think>\n\nRest it.",
+    "a thought in capitals": "<THINK>Hm.</THINK>Rest it.",
+    "a thought with an attribute": "<thought kind='x'>Hm.</thought>Rest it.",
+    "a thought that quotes": "<think>He said.\nUser: it hurts\n<|user|></think>Rest it.",
+    "a late thought": "Rest <think>Hm.</think>it.",
+    "a scratchpad": "<scratchpad>Hm.</scratchpad><answer>Rest it.</answer>",
+    "Mistral's thought": "[THINK]Hm.[/THINK]Rest it.",
+    "Open Thoughts'": "<|begin_of_thought|>Hm.<|end_of_thought|><|begin_of_solution|>Rest it.",
+    "Granite's thought": "Here is my thought process: Hm.\n\nHere is my response: Rest it.",
+    "gpt-oss's channels": "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
+    "<|channel|>final<|message|>Rest it.<|return|>",
+    "gpt-oss's call": "<|channel|>commentary to=functions.x <|constrain|>json<|message|>{}<|call|>"
+    "<|start|>assistant<|channel|>final<|message|>Rest it.",
+    "gpt-oss's channels, their marks gone": "analysisWe need rest.assistantfinalRest it.",
+    "Llama 2's order": "<<SYS>>Be kind.<</SYS>>Rest it.",
+    "Llama 2's echo": "<s>[INST] <<SYS>>Be kind.<</SYS>> My knee? [/INST] Rest it.</s>",
+    "Llama 2's end": "Rest it.</s>",
+    "Llama 3's header": "<|start_header_id|>assistant<|end_header_id|>\n\nRest it.",
+    "Llama 3's header, its marks gone": "assistant\n\nRest it.",
+    "Llama 3's end": "Rest it.<|eot_id|>assistant\n\nAnd then",
+    "Llama 3's next turn": "Rest it.assistant\n\nAnd then",
+    "Llama 4's turn": "<|header_start|>assistant<|header_end|>\n\nRest it.<|eot|>",
+    "ChatML's end": "Rest it.<|im_end|>\n<|im_start|>user\nAnd",
+    "ChatML's next turn": "Rest it.<|im_start|>user\nAnd",
+    "ChatML's echo": "<|im_start|>user\nMy knee<|im_end|>\n<|im_start|>assistant\nRest it.",
+    "ChatML's header without a role": "<|im_start|>\nRest it.",
+    "ChatML's end, cut": "Rest it.<|im_en",
+    "blank before the header": "\n<|im_start|>assistant\nRest it.",
+    "a token before the header": "<|startoftext|><|bom|><|im_start|>assistant\nRest it.",
+    "Phi's turn": "<|im_start|>assistant<|im_sep|>Rest it.<|im_end|>",
+    "Zephyr's turn": "<|assistant|>\nRest it.\n<|user|>",
+    "Gemma's turn": "<start_of_turn>model\nRest it.<end_of_turn>",
+    "Gemma 4's turn": "<|turn>model\n<|channel>thought\nHm.<channel|>Rest it.<turn|>",
+    "Granite's turn": "<|start_of_role|>assistant<|end_of_role|>Rest it.<|start_of_role|>user",
+    "Cohere's turn": "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|><|START_THINKING|>Hm.<|END_THINKING|>"
+    "<|START_RESPONSE|>Rest it.<|END_RESPONSE|><|END_OF_TURN_TOKEN|>",
+    "Apertus's turn": "<|assistant_start|><|inner_prefix|>Hm.<|inner_suffix|>Rest it."
+    "<|assistant_end|>",
+    "DeepSeek's end": "Rest it.<\uff5cend▁of▁sentence\uff5c>",
+    "tokens for nothing": "<unk>Rest <|fim_pad|>it.<pad><pad>",
+    "Alpaca's echo": "### Instruction:\nMy knee?\n\n### Response:\nRest it.",
+    "Alpaca's next turn": "Rest it.\n\n### Human: And then?",
+    "Vicuna's next turn": "ASSISTANT: Rest it.\nUSER: And then?",
+    "the patient's next words": "Doctor: Rest it.\n\nPatient: And then?",
+}
+DIALECTS |= {name: told(*map(word, text), word("", "stop")) for name, text in LEAKS.items()}
 
 
 async def heard(server: Misbehaving, **sampling: Any) -> tuple[str, dict[str, Any]]:
@@ -142,7 +205,13 @@ async def test_a_useless_usage_gives_way_to_our_own_count(
     assert (await heard(misbehaving))[1]["tokens"] == 2
 
 
-@pytest.mark.parametrize("finish", ["length", "content_filter", "max_tokens", "abort"])
+@pytest.mark.parametrize(
+    "finish",
+    [
+        *("length", "content_filter", "max_tokens", "abort", "LENGTH", "MAX_TOKENS", "SAFETY"),
+        *("content-filter", "model_length", "cancelled", "ERROR_LIMIT"),
+    ],
+)
 async def test_an_answer_that_was_cut_says_so(misbehaving: Misbehaving, finish: str) -> None:
     misbehaving.script = [told(word("Rest "), word("it."), word("", finish))]
     text, beside = await heard(misbehaving, max_tokens=240)
@@ -206,7 +275,11 @@ async def test_thoughts_that_nothing_announces_are_waited_for_from_then_on(
     assert said[1] == SAID
 
 
-LONG = {"error": {"message": "the request exceeds the available context size", "code": 400}}
+def long(told: str) -> dict[str, object]:
+    return {"error": {"message": told, "code": 400}}
+
+
+LONG = long("the request exceeds the available context size")
 TALK = [
     PROMPT[0],
     *(
@@ -219,7 +292,16 @@ TALK = [
 
 
 @pytest.mark.parametrize(
-    "refusal", [told(LONG), page('{"error": {"message": "exceeds the context size"}}', 400)]
+    "refusal",
+    [
+        told(LONG),
+        page(json.dumps(LONG), 400),
+        told(long("rpc error: code = Unknown desc = the prompt exceeds n_ctx")),
+        told(long("The input token count (5000) exceeds the maximum number of tokens allowed")),
+        told(long("slot context overflow")),
+        told(long("Prompt length 5000 is greater than max_seq_len 4096")),
+        told(long("Requested input length 5000 exceeds maximum input length 4095")),
+    ],
 )
 async def test_too_long_a_conversation_is_asked_once_more_without_its_older_half(
     misbehaving: Misbehaving, refusal: Reply
@@ -244,6 +326,13 @@ async def test_what_stays_too_long_is_said(
     assert len(misbehaving.chats) == asked
 
 
+def test_too_long_is_too_long_whatever_the_status() -> None:
+    asked = httpx.Request("POST", "http://127.0.0.1/v1")
+    for status in (400, 413, 500):
+        refused = httpx.Response(status, request=asked, json=LONG)
+        assert is_too_long(openai.APIStatusError("", response=refused, body=None))
+
+
 FAILED = {
     "Ollama's": {"error": "model runner has unexpectedly stopped"},
     "vLLM's of old": {"object": "error", "message": "boom", "code": 500},
@@ -265,6 +354,10 @@ async def test_a_failure_in_any_dialect_is_one(misbehaving: Misbehaving, failed:
         "Your medical assistant\nsays so. The user\nmanual, too.",
         "Write </b> or <p> if a < b > c.",
         "Take <thin",
+        "Types of insulin:\nHuman: regular.\nAnimal: pork.",
+        "The dental\nassistant\nwill help.",
+        "Who pays?\nThe patient: no. For each:\n\nPatient: 5 mg.",
+        "\n\nRest it. <",
     ],
 )
 @pytest.mark.parametrize("size", [1, 3, 100])

@@ -153,7 +153,7 @@ class OpenAILikeLLM(OpenAILike):
                     line = await anext(data, None)
                 if line is None:
                     raise httpx.RemoteProtocolError("the answer has no end")
-                if line == DONE:
+                if line.lower() == DONE:
                     return
                 yield (chunk := read(line))
                 if chunk.text or chunk.thought:

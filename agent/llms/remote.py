@@ -18,7 +18,8 @@ from agent.llms.chunks import Finish, StreamedError
 
 TOO_LONG = re.compile(
     r"context.?(length|size|window)|maximum model length|(prompt|input|message)s? (is|are) too long"
-    r"|max_new_tokens.{0,9} must be|too many (input )?tokens",
+    r"|max_new_tokens.{0,9} must be|too many (input )?tokens|context overflow"
+    r"|(exceeds?|greater than) (the )?(n_ctx|max_seq_len|max(imum)? (input|number of tokens))",
     re.IGNORECASE,
 )
 CANNOT_READ = "cannot read so long a conversation: send a shorter message or begin a new chat"
@@ -84,9 +85,8 @@ class Server:
 
 def is_too_long(error: openai.APIStatusError | StreamedError) -> bool:
     """Whether the prompt is longer than the model can read, by the server's own words."""
-    if isinstance(error, StreamedError):
-        return TOO_LONG.search(str(error)) is not None
-    return error.status_code < 500 and TOO_LONG.search(error.response.text) is not None
+    told = str(error) if isinstance(error, StreamedError) else error.response.text
+    return TOO_LONG.search(told) is not None
 
 
 def _refusal(error: openai.APIStatusError) -> str:
