@@ -102,6 +102,12 @@ def test_the_scale_is_pefts(
         {"trainable_token_indices": [1]},
         {"target_parameters": ["mlp.experts"]},
         {"peft_type": "LOHA"},
+        {"init_lora_weights": "pissa"},
+        {"init_lora_weights": "pissa_niter_16"},
+        {"init_lora_weights": "OLoRA"},
+        {"init_lora_weights": "corda"},
+        {"init_lora_weights": "lora_ga"},
+        {"init_lora_weights": "loftq"},
     ],
 )
 def test_what_a_lora_of_llama_cpp_cannot_mean_is_refused(
@@ -112,7 +118,16 @@ def test_what_a_lora_of_llama_cpp_cannot_mean_is_refused(
 
 
 @pytest.mark.parametrize(
-    "settings", [{"r": 8}, {"rank_pattern": {"q_proj": 4}}, {"alpha_pattern": {"(": 4}}]
+    "settings",
+    [
+        {"r": 8},
+        {"rank_pattern": {"q_proj": 4}},
+        {"rank_pattern": [1]},
+        {"alpha_pattern": {"(": 4}},
+        {"layers_to_transform": [99]},
+        {"layers_to_transform": [3], "layers_pattern": "h"},
+        {"layers_to_transform": "3"},
+    ],
 )
 def test_settings_that_contradict_the_weights_are_refused(
     changed: Changed, settings: dict[str, Any]

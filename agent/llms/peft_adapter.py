@@ -25,6 +25,8 @@ BEYOND = (
     *("trainable_token_indices", "alora_invocation_tokens", "use_qalora", "use_bdlora"),
     *("fan_in_fan_out",),
 )
+# Ways to begin a LoRA (or how their names begin) by which PEFT changes the base LLM's own weights.
+CHANGES_BASE = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
 
 @dataclass(frozen=True)
@@ -75,17 +77,22 @@ def read(folder: Path) -> Lora:
         alpha = float(config["lora_alpha"])
     except (ValueError, KeyError, TypeError, SafetensorError):
         raise _damaged(folder, f"{CONFIG} or {WEIGHTS} cannot be read") from None
-    more = [name for name in BEYOND if config.get(name)]
+    more = [f" ({name} is set)" for name in BEYOND if config.get(name)]
+    begun = str(config.get("init_lora_weights"))
+    if begun.lower().startswith(CHANGES_BASE):
+        more.append(f" (init_lora_weights is {begun}, which changes the base LLM, too)")
     if not plain or more:
         raise AgentError(
-            f"{folder} is no plain LoRA{f' ({more[0]} is set)' if more else ''}: the engines take "
-            "one without DoRA and without bias, of linear layers only. Correct MEDRAFT_ADAPTER."
+            f"{folder} is no plain LoRA{more[0] if more else ''}: the engines take one without "
+            "DoRA and without bias, of linear layers only. Correct MEDRAFT_ADAPTER."
         )
     try:
         wanted = _layers(config, sizes)
         scales = {module: _scale(config, folder, module, sizes[module]) for module in wanted}
-    except (ValueError, KeyError, TypeError, re.error):
+    except (ValueError, KeyError, TypeError, AttributeError, re.error):
         raise _damaged(folder, f"{CONFIG} or {WEIGHTS} cannot be read") from None
+    if not wanted:
+        raise _damaged(folder, f"{WEIGHTS} has none of the layers that {CONFIG} names")
     return Lora(folder, alpha, {module: sizes[module] for module in wanted}, scales)
 
 
