@@ -8,12 +8,13 @@ heavy.
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -24,6 +25,7 @@ from index_store import PERSISTED
 PREFIX = "MEDRAFT_"
 ROOT = Path(__file__).resolve().parent.parent
 ENCODING = "utf-8-sig"  # of `.env`: editors on Windows put a mark before it
+NOT_UTF8 = ".env is not UTF-8: save it as UTF-8."
 ROOM = 256  # tokens that a prompt needs at the least, beside the answer
 
 # As browsers write a page's origin: in small letters, without a path and the scheme's own port.
@@ -225,7 +227,7 @@ class Settings(BaseSettings):
 
 def load(**overrides: Any) -> Settings:
     """Read the settings. Raises AgentError for an unknown name, a value out of range, values that
-    exclude each other, and a `.env` that is no text."""
+    exclude each other, and a `.env` that cannot be read."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     given = [name.upper() for name in (*os.environ, *_named_in_file())]
     for name in given:
@@ -261,13 +263,25 @@ def check_room(settings: Settings, window: int, whose: str) -> None:
 
 
 def _named_in_file() -> list[str]:
-    """The names in `.env`. Raises AgentError if it is no text."""
+    """The names in `.env`. Raises AgentError if it is no text, or a line of it says nothing."""
+    if not Path(".env").is_file():  # a folder of that name is an environment's
+        return []
     try:
-        names = list(dotenv_values(".env", encoding=ENCODING))
-        if not any("\0" in name for name in names):  # UTF-16 without its mark
-            return names
+        text = Path(".env").read_text(ENCODING)
     except UnicodeDecodeError:
-        pass
+        raise AgentError(NOT_UTF8) from None
     except OSError as error:
         raise AgentError(f".env cannot be read: {error.strerror}.") from None
-    raise AgentError(".env is not UTF-8: save it as UTF-8.")
+    if "\0" in text:  # UTF-16 without its mark
+        raise AgentError(NOT_UTF8)
+    names = []
+    for read in parse_stream(io.StringIO(text)):
+        if read.error:
+            said = read.original.string
+            line = read.original.line + said[: -len(said.lstrip())].count("\n")
+            raise AgentError(
+                f"Line {line} of .env is not NAME=value, or a quotation mark in it is not closed."
+            )
+        if read.key is not None:
+            names.append(read.key)
+    return names

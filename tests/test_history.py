@@ -330,6 +330,14 @@ def test_the_file_is_its_owners_only(tmp_path: Path) -> None:
     assert stat.S_IMODE(mode) == 0o600
 
 
+def test_a_tilde_in_the_address_is_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    database.prepare(settings.load(database_url="sqlite:///~/kept.db"))
+    assert (tmp_path / "kept.db").is_file()
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [

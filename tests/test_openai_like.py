@@ -239,15 +239,33 @@ async def test_auto_is_the_first_that_is_not_the_fine_tuned(server: Misbehaving)
     assert loaded.llm("fine-tuned").metadata.model_name == "llama"
 
 
-async def test_auto_passes_over_what_embeds(server: Misbehaving) -> None:
-    names = [
-        "text-embedding-nomic-embed-text-v1.5",
-        "BAAI/bge-reranker-v2-m3",
-        "whisper-1",
-        "llama",
-    ]
-    server.pages["/v1/models"] = page(json.dumps({"data": [{"id": name} for name in names]}))
+@pytest.mark.parametrize(
+    "card",
+    [
+        *({"id": f"text-embedding-{each}"} for each in ("nomic-embed-text-v1.5", "ada")),
+        *({"id": f"BAAI/bge-{each}"} for each in ("reranker-v2-m3", "m3")),
+        *({"id": name} for name in ("whisper-1", "mxbai-large-v1", "jinaai/jina-colbert-v2")),
+        *({"id": f"sentence-transformers/all-{each}"} for each in ("mpnet-base-v2", "MiniLM-L6")),
+        *({"id": f"snowflake-arctic-{each}"} for each in ("embed-l", "m")),
+        *({"id": name} for name in ("WhereIsAI/UAE-Large-V1", "clip-vit-base", "dall-e-3")),
+        *({"id": name} for name in ("kokoro", "stable-diffusion-3", "FLUX.1-dev", "tts-1")),
+        *({"id": name} for name in ("llama-guard3:8b", "omni-moderation-latest")),
+        {"id": "nurse", "type": "embeddings"},
+        {"id": ""},
+        {"id": None},
+        None,
+    ],
+)
+async def test_auto_passes_over_what_does_not_chat(server: Misbehaving, card: object) -> None:
+    cards = [card, {"id": "llama", "type": "llm"}]
+    server.pages["/v1/models"] = page(json.dumps({"data": cards}))
     assert (await server.engine()).base.metadata.model_name == "llama"
+
+
+@pytest.mark.parametrize("name", ["snowflake-arctic-instruct", "stable-code:3b", "clippy", 5])
+async def test_auto_takes_what_chats_whatever_its_name(server: Misbehaving, name: object) -> None:
+    server.pages["/v1/models"] = page(json.dumps({"data": [{"id": name}, {"id": "llama"}]}))
+    assert (await server.engine()).base.metadata.model_name == str(name)
 
 
 @pytest.mark.parametrize("name", ["model", "fine_tuned_model"])
@@ -295,6 +313,18 @@ async def test_the_window_is_the_servers_but_no_more_than_wanted(
     loaded = await server.engine(context_window=wanted, fine_tuned_model="doctor")
     assert loaded.base.metadata.context_window == window
     assert loaded.llm("fine-tuned").metadata.context_window == window
+
+
+@pytest.mark.parametrize(
+    ("told", "window"), [("2048", 2048), (0, 4096), (-1, 4096), ("-1", 4096), ("many", 4096)]
+)
+async def test_a_window_may_be_told_as_text_or_not_at_all(
+    server: Misbehaving, told: object, window: int
+) -> None:
+    server.pages["/v1/models"] = page(
+        json.dumps({"data": [{"id": "llama", "max_model_len": told}]})
+    )
+    assert (await server.engine()).base.metadata.context_window == window
 
 
 async def test_counts_a_prompt_as_vllm_does(server: Misbehaving) -> None:

@@ -66,6 +66,16 @@ def test_a_file_that_is_not_utf8_is_one_sentence(tmp_path: Path, encoding: str) 
         settings.load()
 
 
+@pytest.mark.parametrize("line", ['MEDRAFT_COUNTRY="ES', "MEDRAFT_COUNTRY: ES", "HF_TOKEN='x"])
+def test_a_line_that_says_nothing_is_named(
+    tmp_path: Path, line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / ".env").write_text(f"# mine\nMEDRAFT_SOURCES=3\n\n{line}\nMEDRAFT_SLOTS=2\n")
+    with pytest.raises(AgentError, match=r"^Line 4 of \.env is not NAME=value, or a quotation"):
+        settings.load()
+    assert not caplog.records
+
+
 def test_a_mark_before_the_file_is_no_part_of_it(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("MEDRAFT_SOURCES=3\n", encoding="utf-8-sig")
     assert settings.load().sources == 3

@@ -32,6 +32,7 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.llms.openai_like import OpenAILike
 
 from agent.errors import AgentError
+from agent.llms.cards import read as read_cards
 from agent.llms.choice import Choice
 from agent.llms.chunks import DONE, Chunk, Finish, StreamedError, lines, read
 from agent.llms.interface import END_TOKENS, PENALTY_WINDOW, Engine, Loss, Sampling, as_dicts
@@ -48,7 +49,6 @@ BETWEEN_TOKENS = 30.0  # seconds of silence in the middle of an answer
 RETRIES = 2
 
 CONTINUE = {"add_generation_prompt": False, "continue_final_message": True}
-NO_CHAT = re.compile(r"embed|rerank|whisper|minilm|(^|[/-])(bge|gte|e5|tts)-", re.IGNORECASE)
 LETTERS = re.compile(r"[A-Za-z ]")
 
 
@@ -256,7 +256,7 @@ def load(settings: Settings, choice: Choice) -> Engine:
     ) as client:
         try:
             found = client.get("/models", cast_to=httpx.Response).json()["data"] or []
-            cards = {card["id"]: card.get("max_model_len") for card in found}
+            cards = read_cards(found)
         except (openai.APIError, *GARBLED) as error:
             raise server.explain(error) from None
         slot = _llama_cpp_window(client, server)
@@ -265,8 +265,7 @@ def load(settings: Settings, choice: Choice) -> Engine:
     base = choice.base.name
     if choice.base.auto:
         # What embeds or transcribes is listed among the others, often first.
-        chats = (name for name in cards if name != tuned and not NO_CHAT.search(name))
-        base = next(chats, "")
+        base = next((n for n, card in cards.items() if card.chats and n != tuned), "")
     if not base:
         raise AgentError(
             f"The LLM server at {server.place} serves no model to chat with (it has "
@@ -279,8 +278,8 @@ def load(settings: Settings, choice: Choice) -> Engine:
                 f"(it has {', '.join(cards) or 'none'})."
             )
     # One window for both, for they share the conversation; vLLM does not tell a LoRA's.
-    windows = [settings.context_window, slot, cards[base], cards.get(tuned)]
-    window = min(tokens for tokens in windows if tokens)
+    windows = [settings.context_window, slot, cards[base].window, cards[tuned or base].window]
+    window = min(tokens for tokens in windows if tokens and tokens > 0)
 
     def llm(name: str) -> OpenAILikeLLM:
         return OpenAILikeLLM(server, name, window, llama_cpp=slot is not None)

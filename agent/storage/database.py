@@ -188,7 +188,9 @@ def _address(settings: Settings) -> URL:
             "it must begin with postgresql:// or sqlite:///."
         )
     if address.get_backend_name() == "postgresql":
-        address = address.set(drivername=DRIVERS["postgresql"])
+        return address.set(drivername=DRIVERS["postgresql"])
+    if address.database:
+        address = address.set(database=os.path.expanduser(address.database))
     return address
 
 
