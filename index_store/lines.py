@@ -47,7 +47,7 @@ def opened(path: Path) -> Iterator[TextIO]:
 def json_value(text: str) -> Any:
     """A JSON value. Raises ValueError, also for what is nested too deeply or says a key twice."""
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=_once, parse_int=_whole)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -68,6 +68,13 @@ def json_line(line: bytes) -> Any:
     except ValueError as error:
         raise ValueError(f"is not JSON ({reason(error)})") from None
     return value
+
+
+def _whole(digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError:
+        raise ValueError(f"a number of {len(digits):,} characters") from None
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -23,16 +23,19 @@ LINES = {
     "latin-1": ('{"text": "\u00e9"}'.encode("latin-1"), "is not UTF-8"),
     "half a character": (b'{"text": "\\ud83d", "messages": []}', "half a character"),
     "brackets": (b"[" * 100_000, "is not JSON (nested too deeply)"),
-    "digits": (b'{"text": ' + b"9" * 6_000 + b"}", "is not JSON"),
+    "digits": (b'{"text": ' + b"9" * 6_000 + b"}", "is not JSON (a number of 6,000 characters)."),
     "no JSON": (b"hello", "is not JSON"),
     "an empty object": (b"{}", "Line 1"),
     "null": (b"null", "Line 1"),
+    "no word": (b'{"text": " ", "messages": [{"role": "user", "content": " "}]}', "Line 1"),
 }
 CONTENTS = {
     "null": None,
     "a number": 3,
     "an object": {"text": "hi"},
     "no parts": [],
+    "no word": "  ",
+    "a refusal": [{"type": "refusal", "refusal": "No."}],
     "a picture alone": [{"type": "image_url", "image_url": {"url": "x"}}],
 }
 
@@ -67,6 +70,15 @@ def test_a_line_that_cannot_be_read_is_one_sentence(
     assert told in sentence(capsys)
 
 
+@pytest.mark.parametrize("stdin", [b"", b"\n \n"])
+@pytest.mark.parametrize("command", ["route", "triage"])
+def test_empty_standard_input_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, stdin: bytes
+) -> None:
+    run(monkeypatch, command, stdin=stdin)
+    assert "Standard input is empty" in sentence(capsys)
+
+
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS.keys())
 def test_a_content_that_is_no_text_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: object
@@ -84,11 +96,13 @@ def test_messages_are_read_as_openai_means_them() -> None:
     ]
     said = [
         {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "assistant", "content": []},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
         {"role": "user", "content": parts},
         {"role": "assistant", "content": "Since when?"},
     ]
     assert _messages(1, {"messages": said}) == [
-        {"role": "assistant", "content": ""},
+        *[{"role": "assistant", "content": ""}] * 3,
         {"role": "user", "content": "My knee\nhurts."},
     ]
     with pytest.raises(AgentError, match="no message of a user"):

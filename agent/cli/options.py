@@ -46,9 +46,7 @@ def lines() -> Iterator[tuple[int, Any]]:
     Raises AgentError."""
     from index_store.lines import json_line
 
-    for number, line in enumerate(sys.stdin.buffer, start=1):
-        if not line.strip():
-            continue
+    for number, line in _lines():
         try:
             yield number, json_line(line)
         except ValueError as error:
@@ -57,13 +55,24 @@ def lines() -> Iterator[tuple[int, Any]]:
 
 def text_lines() -> Iterator[str]:
     """The lines of standard input as they are; empty ones are passed over. Raises AgentError."""
-    for number, line in enumerate(sys.stdin.buffer, start=1):
+    for number, line in _lines():
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         except UnicodeDecodeError:
             raise AgentError(f"Line {number} of standard input is not UTF-8.") from None
         if text:
             yield text
+
+
+def _lines() -> Iterator[tuple[int, bytes]]:
+    """The lines that are not empty. Raises AgentError if there is none."""
+    empty = True
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        if line.strip():
+            empty = False
+            yield number, line
+    if empty:
+        raise AgentError("Standard input is empty: there must be a line for each message.")
 
 
 def print_json(value: object) -> None:

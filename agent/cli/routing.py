@@ -91,22 +91,25 @@ def _messages(number: int, line: Any) -> list[dict[str, str]]:
 
 def _message(given: Any) -> dict[str, str] | None:
     """A message as OpenAI means it: its content may be a list of parts, of which those that are
-    text are read, and null in what is not the user's."""
+    text are read; only the user's must have a text."""
     if not isinstance(given, dict) or not isinstance(given.get("role"), str):
         return None
     role, content = given["role"], given.get("content")
-    if content is None and role != "user":
-        content = ""
     if isinstance(content, list):
         texts = [p.get("text") for p in content if isinstance(p, dict) and p.get("type") == "text"]
-        content = "\n".join(text for text in texts if isinstance(text, str)) or None
-    return {"role": role, "content": content} if isinstance(content, str) else None
+        content = "\n".join(text for text in texts if isinstance(text, str))
+    if role != "user":
+        content = content or ""
+    if not isinstance(content, str) or (role == "user" and not content.strip()):
+        return None
+    return {"role": role, "content": content}
 
 
 def _texts() -> Iterator[str]:
     for number, line in lines():
-        if not isinstance(line, dict) or not isinstance(line.get("text"), str):
+        text = line.get("text") if isinstance(line, dict) else None
+        if not isinstance(text, str) or not text.strip():
             raise AgentError(
                 f'Line {number} of standard input has no text: each line must be {{"text": "..."}}.'
             )
-        yield line["text"]
+        yield text
