@@ -162,9 +162,13 @@ def test_the_notice_is_in_the_language_that_is_asked_for(verdict: Verdict) -> No
     assert _notice(CALM, "es", "") is None
 
 
+@pytest.mark.parametrize("tag", ["es", "ES", "es-MX", "es_ES.UTF-8"])
 @pytest.mark.parametrize("command", [["ask", "hola"], ["chat"]])
 def test_the_terminal_speaks_the_language_that_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+    tag: str,
 ) -> None:
     class Conversation:
         language = "en"
@@ -181,9 +185,17 @@ def test_the_terminal_speaks_the_language_that_is_asked_for(
         seen.append(engine.language)
 
     monkeypatch.setattr(terminal, "show", show)
-    monkeypatch.setattr(sys, "argv", ["medraft", *command, "--language", "es"])
+    monkeypatch.setattr(sys, "argv", ["medraft", *command, "--language", tag])
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hola\n")))
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0 and seen == ["es"]
     assert ("No soy m\u00e9dico" in capsys.readouterr().out) == (command == ["chat"])
+
+
+@pytest.mark.parametrize("command", [["ask", "hola"], ["chat"], ["triage"]])
+def test_a_language_that_we_do_not_speak_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    run(monkeypatch, *command, "--language", "de-AT")
+    assert "--language de-AT is not known: medraft speaks en and es." in sentence(capsys)

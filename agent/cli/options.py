@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from agent.errors import AgentError
 from agent.templates import Language
+
+
+def _language(tag: str) -> Language:
+    """Ours for a tag in any case, with a region or without. Raises AgentError for any other."""
+    ours: dict[str, Language] = {each: each for each in get_args(Language)}
+    found = ours.get(re.split(r"[-_.]", tag.lower())[0])
+    if found is None:
+        raise AgentError(f"--language {tag} is not known: medraft speaks {' and '.join(ours)}.")
+    return found
+
+
+def spoken_option(told: str) -> Any:
+    """An option for the language of our words, with its help."""
+    names = "|".join(get_args(Language))
+    return typer.Option("--language", parser=_language, metavar=f"<{names}>", help=told)
+
 
 FILES = "a file (.jsonl, .json, .csv, .tsv, .parquet, .xlsx)"
 Source = Annotated[str, typer.Option(help=f"sample, {FILES}, or a Hub data set.")]
@@ -34,9 +51,7 @@ Strict = Annotated[
 KeepAsIs = Annotated[
     bool, typer.Option("--keep-as-is", help="Change no text: keep HTML and advertisements.")
 ]
-Spoken = Annotated[
-    Language, typer.Option("--language", help="Of the notice in an emergency, and our other words.")
-]
+Spoken = Annotated[Language, spoken_option("Of the notice in an emergency, and our other words.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Dir = Annotated[Path | None, typer.Option("--dir", help="The index; default: MEDRAFT_INDEX_DIR.")]
 

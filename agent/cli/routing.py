@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent import settings as settings_module
-from agent.cli.options import lines, print_json
+from agent.cli.options import lines, print_json, spoken_option
 from agent.errors import AgentError
 from agent.templates import Language
 
@@ -35,7 +35,7 @@ def route_command() -> None:
 def triage_command(
     language: Annotated[
         Language | None,
-        typer.Option(help="Print what the patient is told, too: `notice`, in this language."),
+        spoken_option("Print what the patient is told, too: `notice`, in this language."),
     ] = None,
 ) -> None:
     """Read {"text": ...} lines; print how urgent each is, and of which kind of emergency."""
