@@ -46,9 +46,9 @@ class MiniLM(nn.Module):
 class _Embeddings(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(WORDS, SIZE)
-        self.position_embeddings = nn.Embedding(PLACES, SIZE)
-        self.token_type_embeddings = nn.Embedding(KINDS, SIZE)
+        self.word_embeddings = _table(WORDS)
+        self.position_embeddings = _table(PLACES)
+        self.token_type_embeddings = _table(KINDS)
         self.LayerNorm = nn.LayerNorm(SIZE, EPSILON)
         self.dropout = nn.Dropout(DROPPED)
 
@@ -57,6 +57,12 @@ class _Embeddings(nn.Module):
         states = self.word_embeddings(ids) + self.token_type_embeddings(types) + places
         found: torch.Tensor = self.dropout(self.LayerNorm(states))
         return found
+
+
+def _table(rows: int) -> nn.Embedding:
+    """Without random numbers, which `load` overwrites: to draw them on the device "meta" PyTorch
+    imports its compiler, which takes longer than an answer."""
+    return nn.Embedding.from_pretrained(torch.empty(rows, SIZE), freeze=False)
 
 
 class _Layers(nn.Module):

@@ -84,28 +84,43 @@ def test_build_info_search(rows: Path, tmp_path: Path) -> None:
     assert set(hit) >= {"id", "rank", "score", "patient", "doctor"}
 
 
-HEAVY = ("torch", "transformers", "sentence_transformers", "sklearn", "llama_index.core")
+# What takes longer to import than a search or a decision takes; the first is PyTorch's compiler.
+HEAVY = ("torch._dynamo", "transformers", "sentence_transformers", "sklearn", "llama_index.core")
 
 
-def test_a_search_loads_nothing_heavy_and_reads_many_questions(sample_index: Path) -> None:
+def lines(*arguments: str, stdin: str) -> list[str]:
+    """What a command prints, and in the last line which of HEAVY it has imported."""
     code = (
         "import sys; sys.argv = ['medraft', *sys.argv[1:]]\n"
         "from agent.cli import app\n"
         "try: app()\nexcept SystemExit: pass\n"
         f"print([m for m in {HEAVY} if m in sys.modules])"
     )
-    arguments = ("index", "search", "-", "-k", "1", "--json", "--dir", str(sample_index))
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        input="\ufeffmy knees creak\r\n\nheartburn at night",
+        input=stdin,
         capture_output=True,
         text=True,
         encoding="utf-8",
         timeout=120,
     )
-    knees, heartburn, loaded = done.stdout.splitlines()
+    return done.stdout.splitlines()
+
+
+def test_a_search_loads_nothing_heavy_and_reads_many_questions(sample_index: Path) -> None:
+    knees, heartburn, loaded = lines(
+        *("index", "search", "-", "-k", "1", "--json", "--dir", str(sample_index)),
+        stdin="\ufeffmy knees creak\r\n\nheartburn at night",
+    )
     assert "thighs" in json.loads(knees)[0]["doctor"]
     assert "Reflux" in json.loads(heartburn)[0]["doctor"]
+    assert loaded == "[]"
+
+
+@pytest.mark.parametrize("command", ["route", "triage"])
+def test_a_decision_loads_nothing_heavy(command: str) -> None:
+    asked = {"text": "My knee hurts.", "messages": [{"role": "user", "content": "My knee hurts."}]}
+    _, loaded = lines(command, stdin=json.dumps(asked))
     assert loaded == "[]"
 
 
