@@ -22,9 +22,9 @@ from agent.chat.engine import PatientChatEngine
 from agent.chat.events import Delta, Finished, Timing
 from agent.chat.gate import Ended, Gate, Words
 from agent.chat.marks import UNCHECKED, left_out, without_marks
+from agent.chat.parts import Parts
 from agent.chat.prompting import Prompt
 from agent.chat.support import Sources
-from agent.chat.turn import Parts
 from agent.errors import AgentError
 from agent.llms.interface import Engine, Sampling
 

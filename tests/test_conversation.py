@@ -278,7 +278,7 @@ async def chat(
         return [CALM for _ in texts]
 
     # No question here is an emergency; which ones are is tested elsewhere.
-    monkeypatch.setattr("agent.chat.turn.verdicts", nothing_urgent)
+    monkeypatch.setattr("agent.safety.triage.verdicts", nothing_urgent)
     database.prepare(chosen)
     kept = History(database.connect_async(chosen))
     monkeypatch.setattr(chainlits_data, "_data_layer", kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -27,6 +28,7 @@ from agent.chat.events import (
     Emergency,
     Event,
     Finished,
+    HeldBack,
     Notice,
     Retrieved,
     Routed,
@@ -40,6 +42,7 @@ from agent.llms.interface import Engine
 from agent.routing.embedding import TurnEmbedding
 from agent.safety.triage import CALM, Verdict
 from agent.templates import Language, render
+from agent.understanding.encoder import behind
 from index_store.dataset import Dialogue
 from index_store.embedding import EMBEDDED, Embed
 from index_store.errors import StoreError
@@ -48,6 +51,7 @@ from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
 
 from scripted import ScriptedLLM
+from serving import until
 
 COMPLAINT = "What helps against my migraine?"
 OPENING = render("opening.rag.embedded") + "\n\n"
@@ -234,7 +238,7 @@ async def test_words_for_an_emergency_wait_for_nothing(talk: Talk, tmp_path: Pat
         (without_index, f"{chest}. " * 10_000),
     ):
         told = await events_of(PatientChatEngine(chosen, loading), text)
-        assert [type(event) for event in told] == [Emergency, Delta, Finished]
+        assert [type(event) for event in told] == [Emergency, HeldBack, Delta, Finished]
 
     # An emergency that an LLM is to answer is told, too, before it turns out that none can.
     insists = PatientChatEngine(chosen, without_index)
@@ -297,7 +301,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, **by_text: Verdict) -> None:
     def told(texts: list[str]) -> list[Verdict]:
         return [by_text.get(text.split()[0], CALM) for text in texts]
 
-    monkeypatch.setattr("agent.chat.turn.verdicts", told)
+    monkeypatch.setattr("agent.safety.triage.verdicts", told)
 
 
 @pytest.mark.parametrize("language", ["en", "es"])
@@ -326,7 +330,7 @@ async def test_after_talk_of_suicide_no_model_answers_an_emergency(
     engine = talk()
     await events_of(engine, "goodbye all")
     for _ in range(2):
-        emergency, words, _ = await events_of(engine, "pills are gone")
+        emergency, _, words, _ = await events_of(engine, "pills are gone")
         assert isinstance(emergency, Emergency) and emergency.kind == "overdose"
         assert isinstance(words, Delta) and "a person rather than a program" in words.text
     assert base.prompts == []
@@ -355,8 +359,9 @@ async def test_who_asks_again_is_answered_whatever_kind_is_read(
     judged(monkeypatch, chest=Verdict("now", "cardiac"), breath=Verdict("now", "breathing"))
     engine = talk()
     await events_of(engine, "chest pain")
-    emergency, *_ = await events_of(engine, "breath was short last year, a doctor saw it")
-    assert isinstance(emergency, Emergency) and emergency.answered
+    emergency, *events = await events_of(engine, "breath was short last year, a doctor saw it")
+    assert isinstance(emergency, Emergency)
+    assert not any(isinstance(event, HeldBack) for event in events)
     assert base.prompts
 
 
@@ -543,12 +548,65 @@ async def test_one_turn_at_a_time(talk: Talk, base: ScriptedLLM) -> None:
 
 
 async def test_too_long_a_message_is_refused_and_forgotten(
-    embed_questions: Embed, sample_index: Path, talk: Talk, base: ScriptedLLM
+    talk: Talk, base: ScriptedLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = talk()
     with pytest.raises(AgentError, match="shorter"):
-        await events_of(engine, "It hurts. " * 20_000)
+        await events_of(engine, "It hurts. " * 3000)
+    # Where characters tell, no token is counted, and nothing is loaded.
+    monkeypatch.setattr(engine, "_loading", None)
+    with pytest.raises(AgentError, match="shorter"):
+        await events_of(engine, "It hurts. " * 4000)
     assert engine.chat_history == []
+
+
+async def test_no_notice_waits_for_what_others_said_before(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[list[str]] = []
+    goes_on = threading.Event()
+
+    def told(texts: list[str]) -> list[Verdict]:
+        read.append(texts)
+        if texts[0].startswith(("before", "a letter")):
+            goes_on.wait()
+        return [Verdict("now", "cardiac") if text == "chest" else CALM for text in texts]
+
+    monkeypatch.setattr("agent.safety.triage.verdicts", told)
+    engine = talk()
+    engine.recall([ChatMessage(role="user", content=f"before {n} " * 99) for n in range(20)])
+    other = asyncio.create_task(events_of(engine.another(engine.chat_history), "My knee hurts"))
+    letter = asyncio.create_task(events_of(engine.another([]), "a letter " * 5000))
+    busy = [asyncio.create_task(asyncio.to_thread(goes_on.wait, None)) for _ in range(64)]
+    await until(lambda: any(texts[0].startswith("before") for texts in read))
+    try:
+        async with aclosing(engine.turn("chest")) as turn:
+            assert isinstance(await anext(turn), Emergency)
+        other.cancel()
+        await asyncio.wait([other])
+    finally:
+        goes_on.set()
+    await asyncio.wait([*busy, letter])
+    await behind(int)  # whatever else was to be read has been
+    assert [len(texts) - 1 for texts in read if texts[0].startswith("before")] == [2]
+
+
+async def test_a_crisis_before_all_that_an_llm_can_read_is_heeded_and_shown_to_none(
+    talk: Talk, base: ScriptedLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged(monkeypatch, goodbye=Verdict("now", "suicide"), pills=Verdict("now", "overdose"))
+    engine = talk(context_window=512)
+    said = ["goodbye all", "You are not alone.", *["My knee hurts. " * 20, "Rest."] * 40]
+    roles = ("user", "assistant")
+    before = [ChatMessage(role=roles[n % 2], content=text) for n, text in enumerate(said)]
+    engine.recall(before)
+    await events_of(engine, "And my elbow?")
+    told = [message.content or "" for message in base.prompts[0]]
+    assert any("knee" in text for text in told)
+    assert not any("goodbye" in text or "alone" in text for text in told)
+    engine.recall(before)
+    _, _, words, _ = await events_of(engine, "pills are gone")
+    assert isinstance(words, Delta) and "a person rather than a program" in words.text
 
 
 async def test_the_views_of_llama_index(talk: Talk) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from llama_index.core.base.llms.types import MessageRole
+from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from agent.behaviour import LLMChoice
 from agent.chat.length import StopStrings
-from agent.chat.prompting import as_read, prompt
+from agent.chat.prompting import BLOCK, CHARACTERS, as_read, prompt, readable
 from agent.llms.embedded import EMBEDDED
 from agent.templates import render
 
@@ -74,3 +74,15 @@ async def test_without_sources_the_message_stands_alone() -> None:
 
 def test_no_dose_is_to_be_given_from_memory() -> None:
     assert "no dose of a medicine from memory" in render("system")
+
+
+def test_what_no_window_has_room_for_is_cut_in_blocks_and_begins_with_the_patient() -> None:
+    said = [
+        ChatMessage(role=("assistant", "user")[n % 2], content="x" * 10 * CHARACTERS)
+        for n in range(41)
+    ]
+    assert readable(said, 410) == said
+    for room in (40, 34, 33):  # the same until another block has to go
+        assert readable(said, 10 * room) == said[BLOCK + 1 :]
+    assert readable(said, 320) == said[2 * BLOCK + 1 :]
+    assert readable(said, 1) == []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
+from types import SimpleNamespace
+from typing import Any, cast, get_args
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from agent.evaluation.parts import triage
 from agent.understanding import training
 from agent.understanding.encoder import _reading, load
 from agent.understanding.labels import HEADS, Kind, Said
-from agent.understanding.network import BEFORE, OVERLAP, WINDOW, batch, windows
+from agent.understanding.network import BEFORE, END, OVERLAP, WINDOW, batch, windows
 from index_store import minilm
 
 ROWS = training.examples()
@@ -51,6 +52,19 @@ def test_a_long_message_is_read_whole_in_windows() -> None:
     assert follows[1].count(1) == 2 * BEFORE + 2
     ids, types = batch([*short, follows])
     assert ids.shape == types.shape == (2, len(follows[0]))
+
+
+def test_the_middle_of_an_endless_message_is_not_even_cut_into_tokens() -> None:
+    given: list[str] = []
+
+    class Listening:
+        def encode(self, text: str, **_: object) -> Any:
+            given.append(text)
+            return SimpleNamespace(ids=[1, 2])
+
+    windows(cast(Any, Listening()), Said(f"first {' ' * END} second {'x' * 9 * END} last"))
+    assert len(given[0]) == 2 * END + 1
+    assert given[0].startswith("first second x") and given[0].endswith("x last")
 
 
 def test_a_letter_is_not_more_urgent_for_being_long() -> None:

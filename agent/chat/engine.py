@@ -16,8 +16,9 @@ from llama_index.core.memory import ChatMemoryBuffer
 from agent.behaviour import LLMChoice, Retrieval
 from agent.chat.events import Event
 from agent.chat.metrics import counted
+from agent.chat.parts import Choices, Loading
 from agent.chat.spans import traced
-from agent.chat.turn import Choices, Loading, Turn
+from agent.chat.turn import Turn
 from agent.chat.views import ChatEngineViews
 from agent.llms.interface import Sampling
 from agent.settings import Settings
@@ -90,6 +91,7 @@ class PatientChatEngine(ChatEngineViews):
             self.sampling,
             self.stop,
             self.instructions,
+            self._settings.context_window,
         )
 
     @asynccontextmanager

@@ -21,12 +21,15 @@ Speaker = Behaviour | Literal["medraft"]
 
 @dataclass(frozen=True)
 class Emergency:
-    """An emergency in the message: its kind, the notice for the patient (Markdown), and whether
-    what follows is an LLM's answer (`answered`) or medraft's own words."""
+    """An emergency in the message: its kind, and the notice for the patient (Markdown)."""
 
     kind: str
     notice: str
-    answered: bool
+
+
+@dataclass(frozen=True)
+class HeldBack:
+    """No LLM answers the emergency that was told: medraft's own words follow."""
 
 
 @dataclass(frozen=True)
@@ -128,4 +131,4 @@ class Finished:
     speaker: Speaker | None = None
 
 
-Event = Emergency | Advice | Routed | Retrieved | Waiting | Notice | Delta | Finished
+Event = Emergency | HeldBack | Advice | Routed | Retrieved | Waiting | Notice | Delta | Finished

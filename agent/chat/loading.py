@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from llama_index.core.base.llms.types import ChatMessage
 
 from agent.chat.engine import PatientChatEngine
-from agent.chat.turn import Parts
+from agent.chat.parts import Parts
 from agent.llms import engines
 from agent.routing.embedding import TurnEmbedding
 from agent.settings import Settings, check_room

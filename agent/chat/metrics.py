@@ -19,7 +19,16 @@ from prometheus_client import (
     generate_latest,
 )
 
-from agent.chat.events import Advice, Emergency, Event, Finished, Retrieved, Routed, Waiting
+from agent.chat.events import (
+    Advice,
+    Emergency,
+    Event,
+    Finished,
+    HeldBack,
+    Retrieved,
+    Routed,
+    Waiting,
+)
 from agent.errors import kind_of
 
 SECONDS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 5, 8, 13, 21, 34, 60, 120)
@@ -87,9 +96,10 @@ class Figures:
         """Count an event."""
         self._wait(isinstance(event, Waiting))
         match event:
-            case Emergency(kind, _, answered):
+            case Emergency(kind):
                 self.verdict, self.kind = "emergency", kind
-                self.behaviour = "none" if answered else "medraft"
+            case HeldBack():
+                self.behaviour = "medraft"
             case Advice():
                 self.verdict = "soon"
             case Routed(_, behaviour):

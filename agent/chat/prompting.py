@@ -28,6 +28,8 @@ from agent.templates import render
 # the prefix cache would be worth nothing from the first cut on.
 BLOCK = 8
 HEADING = 4  # words
+# Of text in words a token has fewer characters than that. What is longer needs no counting.
+CHARACTERS = 8
 
 
 class Reader(Protocol):
@@ -64,6 +66,25 @@ def as_read(
     return [for_another(*each, own) for each in zip(replies, letters, strict=True)]
 
 
+def readable(history: Sequence[ChatMessage], window: int) -> Sequence[ChatMessage]:
+    """The end of `history` that an LLM with a window of so many tokens may have room for. What is
+    cut gives way as in a prompt, and a cut one begins with a message of the patient's."""
+    lengths = [len(message.content or "") for message in history]
+    start, left = 0, sum(lengths)
+    while left > CHARACTERS * window:
+        left -= sum(lengths[start : start + BLOCK])
+        start += BLOCK
+    while 0 < start < len(history) and history[start].role != MessageRole.USER:
+        start += 1
+    return history[start:]
+
+
+def check_length(message: str, budget: int) -> None:
+    """Raises AgentError for a message that is longer than so many tokens, whatever its words."""
+    if len(message) > CHARACTERS * budget:
+        raise _too_long(budget)
+
+
 async def prompt(
     llm: Reader,
     choice: LLMChoice,
@@ -96,7 +117,11 @@ async def prompt(
             messages = [system, *history[start:], *end]
             if await _fits(llm, messages, budget):
                 return Prompt(messages, used, opening, _orders(layout) if used else ())
-    raise AgentError(
+    raise _too_long(budget)
+
+
+def _too_long(budget: int) -> AgentError:
+    return AgentError(
         f"This message is longer than the model can read ({budget} tokens): "
         "please send a shorter one.",
         key="too_long",

@@ -27,7 +27,7 @@ async def collect(engine: PatientChatEngine, question: str) -> dict[str, Any]:
 def part(event: Event) -> dict[str, Any]:
     """What an event tells of that object."""
     match event:
-        case Emergency(kind, notice, _):
+        case Emergency(kind, notice):
             return {"emergency": True, "emergency_kind": kind, "emergency_notice": notice}
         case Advice(text):
             return {"advice": text}

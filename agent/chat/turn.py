@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,58 +18,39 @@ from typing import get_args
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
-from agent.behaviour import Behaviour, LLMChoice, Retrieval, behaviour
+from agent.behaviour import Behaviour, behaviour
 from agent.chat.answering import Answering
 from agent.chat.claims import Borne
-from agent.chat.events import Advice, Delta, Emergency, Event, Finished, Retrieved, Routed, Timing
+from agent.chat.events import (
+    Advice,
+    Delta,
+    Emergency,
+    Event,
+    Finished,
+    HeldBack,
+    Retrieved,
+    Routed,
+    Timing,
+)
 from agent.chat.marks import without_marks
 from agent.chat.own_words import named, of_itself, unwritten
-from agent.chat.prompting import Prompt, as_read, prompt
+from agent.chat.parts import Choices, Loading, Parts
+from agent.chat.prompting import Prompt, as_read, check_length, prompt, readable
 from agent.chat.spans import Trace
 from agent.chat.support import Sources
 from agent.llms.choice import languages
-from agent.llms.interface import ChatLLM, Engine, Sampling, as_dicts
-from agent.routing.embedding import TurnEmbedding
+from agent.llms.interface import ChatLLM, as_dicts
 from agent.routing.query import query
 from agent.routing.router import Reason, Route, route
 from agent.safety.emergency import held_back, notice, soon
 from agent.safety.injection import addresses_model
-from agent.safety.triage import CALM, Verdict, verdicts
+from agent.safety.triage import CALM, Verdict, judged, judged_earlier
 from agent.safety.watch import in_crisis, is_held_back, without_crises
-from agent.settings import Settings
 from agent.templates import Language, render
+from agent.understanding.encoder import behind
 from agent.understanding.labels import Kind
 from agent.understanding.language import language_of
 from index_store.node import dialogue_of
-from index_store.retriever import DoctorReplyRetriever
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a process loads once, and its conversations answer with."""
-
-    settings: Settings
-    engine: Engine
-    embedding: TurnEmbedding
-    retriever: DoctorReplyRetriever
-
-
-# The parts when they are loaded. Raises AgentError or StoreError if they cannot be.
-Loading = Callable[[], Awaitable[Parts]]
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What holds for a turn, whatever is chosen while it runs."""
-
-    llm: LLMChoice
-    retrieval: Retrieval
-    language: Language
-    country: str
-    watchful: bool
-    sampling: Sampling
-    stop: tuple[str, ...]
-    instructions: str
 
 
 @dataclass
@@ -92,15 +73,22 @@ class Turn:
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """What happens, in order. Raises AgentError or StoreError, which are for the patient."""
-        verdict = await self._triage()
+        verdict = await judged(self.message) if self.choices.watchful else CALM
         if verdict.emergency:
-            yield (told := self._warn(verdict))
-            if not told.answered:
+            yield self._warn(verdict)
+            if not in_crisis(verdict, ()):
+                await self._judge()
+            if is_held_back(verdict, self._judged):
+                yield HeldBack()
                 yield (words := self._hold_back(verdict))
                 yield self._finish(words.text)
                 return
         elif verdict.degree == "soon":
             yield self._advise()
+        window = self.choices.window
+        check_length(self.message, window - self.choices.sampling.max_tokens)
+        self.history = readable(self.history, window)  # what is not judged nobody reads
+        await self._judge()
         with self.trace.step("route"):
             decided, turns = await self._route(alone=verdict.emergency)
         parts = await self.loading()
@@ -134,19 +122,18 @@ class Turn:
         self._timing.prompt_tokens = await llm.count_tokens(asked.messages)
         yield self._conclude(answering, mode)
 
-    async def _triage(self) -> Verdict:
-        """The verdict on this message, and those on the ones before it."""
-        if not self.choices.watchful:
-            self._judged = [CALM for _ in self._asked()]
-            return CALM
-        *self._judged, verdict = await asyncio.to_thread(verdicts, [*self._asked(), self.message])
-        return verdict
+    async def _judge(self) -> None:
+        """The verdicts on the patient's earlier messages."""
+        asked = self._asked()
+        calm = [CALM for _ in asked]
+        watchful = self.choices.watchful
+        self._judged = await judged_earlier(asked, self.message) if watchful else calm
 
     def _warn(self, urgent: Verdict) -> Emergency:
         assert urgent.kind is not None
         text = notice(urgent.kind, self._ours, self.choices.country)
         self.said.append(f"{text}\n\n")
-        return Emergency(urgent.kind, text, answered=not is_held_back(urgent, self._judged))
+        return Emergency(urgent.kind, text)
 
     def _advise(self) -> Advice:
         line = soon(self._ours, self.choices.country)
@@ -198,7 +185,7 @@ class Turn:
             return Route(False, None, Reason.NEVER), []
         said = [] if alone else as_dicts(without_crises(self.history, self._judged))
         messages = [*said, {"role": "user", "content": self.message}]
-        decided, turns = await asyncio.to_thread(route, messages)
+        decided, turns = await behind(route, messages)
         self._timing.route_ms = _since(self._start)
         if decided.reason is Reason.ABOUT and self.choices.watchful and not alone:
             return decided, []

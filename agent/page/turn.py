@@ -24,6 +24,7 @@ from agent.chat.events import (
     Emergency,
     Event,
     Finished,
+    HeldBack,
     Notice,
     Retrieved,
     Routed,
@@ -78,10 +79,10 @@ class TurnOnScreen:
     async def show(self, event: Event) -> None:
         """Put one event on the screen."""
         match event:
-            case Emergency(_, notice, answered):
+            case Emergency(_, notice):
                 await show_notice(notice)
-                if not answered:
-                    await self._say_that_no_model_speaks()
+            case HeldBack():
+                await self._say_that_no_model_speaks()
             case Advice(text):
                 await advise(text)
             case Routed():

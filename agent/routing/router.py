@@ -20,6 +20,7 @@ from agent.understanding.labels import Said
 # training: below it thanks and small talk after a complaint are looked up as well.
 HEALTH = 0.6
 UNSURE = 0.75  # up to here it is said to be unsure
+REACH = 16  # messages before: what a message goes on from is no farther back
 ABOUT = 0.5  # the probability of a question about medraft from which on it answers itself
 
 
@@ -54,7 +55,7 @@ def route(messages: Sequence[Mapping[str, str]]) -> tuple[Route, list[str]]:
     *earlier, last = messages
     thread: list[str] = []
     reply = ""
-    for message in earlier:
+    for message in earlier[-REACH:]:
         if message["role"] == "assistant":
             reply = message["content"]
         if message["role"] != "user":

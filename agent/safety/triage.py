@@ -1,8 +1,9 @@
 """How urgent a patient's message is, and of which kind.
 
 Owns the verdict: the encoder's probabilities, raised by the phrases that nobody may miss, against
-the thresholds of their price. Does not know what is said to the patient (`emergency.py`), nor what
-a verdict does to a conversation (`watch.py`).
+the thresholds of their price; and the threads of the messages to be answered, so that no other work
+is before them. Does not know what is said to the patient (`emergency.py`), nor what a verdict does
+to a conversation (`watch.py`).
 
 A notice too many costs a line and some trust, a missed one may cost a life; docs/safety.md says
 how the thresholds weigh the two.
@@ -10,19 +11,25 @@ how the thresholds weigh the two.
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import get_args
 
 from agent.errors import AgentError
 from agent.safety.phrases import tells_no_more_than_who, unmistakable
-from agent.understanding.encoder import Reading, shipped
+from agent.understanding.encoder import Reading, behind, shipped
 from agent.understanding.labels import Degree, Kind, Said
 
 KINDS = get_args(Kind)
 # Probabilities from which on: a crisis of suicide, now or not; an ambulance now; a person soon.
 CRISIS, NOW, SOON = 0.6, 0.55, 0.5
 RAISED = 2.0  # log odds that an unmistakable phrase adds
+SHORT = 2000  # characters of a batch of earlier messages, read in some tenths of a second
+# A thread for each length in characters: a line waits for no letter, and a letter for no book.
+_threads = {most: ThreadPoolExecutor(1, "triage") for most in (SHORT, 8000, 32_000, math.inf)}
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,31 @@ class Verdict:
 
 
 CALM = Verdict("none", None)
+
+
+async def judged(text: str) -> Verdict:
+    """The verdict on the message to be answered, which waits for nothing but others of its length.
+
+    Raises as `triage`.
+    """
+    thread = next(each for most, each in _threads.items() if len(text) <= most)
+    (found,) = await asyncio.get_running_loop().run_in_executor(thread, verdicts, [text])
+    return found
+
+
+async def judged_earlier(texts: Sequence[str], message: str) -> list[Verdict]:
+    """The verdicts on the messages before `message`, which was judged; batch by batch, so that a
+    turn that is stopped reads no more of them."""
+    found: list[Verdict] = []
+    while len(found) < len(texts):
+        batch = [texts[len(found)]]
+        for text in texts[len(found) + 1 :]:
+            if sum(map(len, batch)) + len(text) > SHORT:
+                break
+            batch.append(text)
+        # With the message, by whose phrase it is told whether all goes without the encoder.
+        found += (await behind(verdicts, [*batch, message]))[:-1]
+    return found
 
 
 def triage(text: str) -> Verdict:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from agent.chat.engine import PatientChatEngine
-from agent.chat.turn import Loading
+from agent.chat.parts import Loading
 from agent.serving.answer import Answer
 from agent.serving.request import Asked
 from agent.settings import Settings

@@ -1,20 +1,22 @@
 """The encoder that ships: what it makes of a message, each read once.
 
-Owns the weights' place, their loading, and what the windows of a long message say together. Does
-not know what a verdict or a route is.
+Owns the weights' place, their loading, what the windows of a long message say together, and the
+thread of what can wait. Does not know what a verdict or a route is.
 
 It is the product's own and stays the same whatever MEDRAFT_EMBED_MODEL is.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from agent.errors import AgentError
 from agent.settings import ROOT
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     import torch
 
     from agent.understanding.network import Network
+
+T = TypeVar("T")
+Given = TypeVarTuple("Given")
 
 SHIPPED = ROOT / "agent" / "adapters" / "minilm-l6-messages"
 HEAD_WEIGHTS, RECORD = "heads.safetensors", "training.json"
@@ -127,6 +132,15 @@ def _reading(windows: Sequence[dict[str, torch.Tensor]]) -> Reading:
 def _key(said: Said) -> bytes:
     told = json.dumps([said.text, said.before, said.reply])
     return hashlib.sha256(told.encode("utf-8", "surrogatepass")).digest()
+
+
+_behind = ThreadPoolExecutor(1, "encoder")
+
+
+async def behind(read: Callable[[*Given], T], *given: *Given) -> T:
+    """What `read` makes of messages, in the one thread for what no notice waits for: a long
+    conversation holds up its like, and nothing else of this process."""
+    return await asyncio.get_running_loop().run_in_executor(_behind, read, *given)
 
 
 _shipped: list[Encoder] = []

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 WINDOW = 384  # tokens of a message that are read at once; a longer one is read in several
 OVERLAP = 64  # tokens that two windows of a message have in common
 MOST = 64  # windows of a message; what is longer than some 15,000 words loses its middle
+END = 100_000  # characters at either end of a text, enough for half of the windows
 BEFORE = 48  # tokens of the patient's message before, and as many of the doctor's words to it
 
 
@@ -84,6 +85,9 @@ def batch(rows: Sequence[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, to
 
 
 def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    if len(text) > 2 * END:  # others wait for the tokenizer; space is nothing to it
+        text = " ".join(text.split())
+        text = text if len(text) <= 2 * END else f"{text[:END]} {text[-END:]}"
     tokenizer.encode_special_tokens = True  # else "[SEP]" in a patient's text would be our mark
     found: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
     return found
