@@ -12,6 +12,7 @@ import json
 import os
 import select
 import shutil
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ from browsing import (
     wait_until_loaded,
 )
 from misbehaving import Misbehaving
+from outside import Postgres
 
 if TYPE_CHECKING:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
@@ -334,6 +336,19 @@ async def misbehaving() -> AsyncIterator[Misbehaving]:
     server.url = f"http://127.0.0.1:{port}/v1"
     yield server
     server.listening.close()
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    """A server that runs."""
+    with tempfile.TemporaryDirectory(prefix="medraft-postgres-") as folder:
+        server = Postgres(folder)
+        server.make()
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import stat
-import subprocess
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -28,36 +25,9 @@ from agent.storage import database, feedback, threads
 from agent.storage.passwords import Passwords
 from agent.storage.threads import NAME, shortened
 
-from outside import POSTGRES, needs_postgres
+from outside import needs_postgres
 
 WHEN = "2026-01-02T03:04:05.{:06d}Z"
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    """A server of its own, spoken to through a socket in its folder."""
-    assert POSTGRES is not None
-    # Postgres does not run as root; Debian's package brings a user for it.
-    user = "postgres" if os.geteuid() == 0 else None
-    with tempfile.TemporaryDirectory(prefix="medraft-postgres-") as folder:
-        if user:
-            shutil.chown(folder, user)
-        options = f"-c listen_addresses='' -c fsync=off -k {folder}"
-        initdb = ["initdb", "-D", f"{folder}/data", "-U", "medraft", "-E", "UTF8", "--no-sync"]
-        start = ["pg_ctl", "-D", f"{folder}/data", "-w", "-l", f"{folder}/log", "-o", options]
-        stop = ["pg_ctl", "-D", f"{folder}/data", "-w", "-m", "immediate", "stop"]
-
-        def run(name: str, *arguments: str) -> None:
-            command = [str(POSTGRES / name), *arguments]
-            silent = subprocess.DEVNULL
-            subprocess.run(command, user=user, cwd=folder, check=True, stdout=silent)
-
-        run(*initdb)
-        run(*start, "start")
-        try:
-            yield f"postgresql://medraft@/{{name}}?host={folder}"
-        finally:
-            run(*stop)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=needs_postgres)])
@@ -65,7 +35,7 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     """Settings with an empty database."""
     if request.param == "sqlite":
         return settings.load(home=tmp_path)
-    address = str(request.getfixturevalue("postgres"))
+    address: str = request.getfixturevalue("postgres").address
     here = settings.load(home=tmp_path, database_url=address.format(name="postgres"))
     name = f"test_{abs(hash(request.node.name))}"
     with database.connect(here).execution_options(isolation_level="AUTOCOMMIT").connect() as admin:
@@ -244,6 +214,25 @@ async def test_a_deleted_thread_is_nowhere_in_the_file(tmp_path: Path) -> None:
     assert await history.get_thread("t1") is not None
 
 
+async def test_a_file_that_was_put_back_is_written_to(tmp_path: Path) -> None:
+    here = settings.load(home=tmp_path)
+    database.prepare(here)
+    history = History(database.connect_async(here))
+    init_http_context()
+    await talk(history, await person(history, "ana"), "t", "Before.")
+    file = tmp_path / "history.db"
+    away = file.rename(tmp_path / "away")
+    await history.create_step(step(2, "t", output="Lost."))
+    assert not file.exists()  # an empty one, for everybody to read, would hide that it is gone
+    shutil.copy(away, file)
+    database.check(here)
+    await history.create_step(step(3, "t", output="After."))
+    thread = await history.get_thread("t")
+    await history.close()
+    assert thread is not None
+    assert [each["output"] for each in thread["steps"]] == ["Before.", "After."]
+
+
 async def test_a_thread_and_its_feedback_go_from_postgres_too(
     history: History, kept: Settings
 ) -> None:
@@ -343,6 +332,7 @@ def test_a_tilde_in_the_address_is_the_home_folder(
     [
         ("history", "MEDRAFT_DATABASE_URL is not an address"),
         ("mysql://ana:secret@host/histories", "names mysql, which medraft cannot use"),
+        ("sqlite://", "names no file"),
         ("postgres://ana:secret@127.0.0.1:1/histories", "cannot be opened"),
         ("sqlite:////proc/nowhere/history.db", "cannot be written to"),
     ],

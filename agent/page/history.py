@@ -116,7 +116,7 @@ class History(BaseDataLayer):
 
         A user does not change any more: an id that a browser has made up is nobody's way in.
         """
-        async with self._writing(thread_id) as connection:
+        async with self._telling(thread_id), self._writer.in_turn() as connection:
             if user_id is not None:
                 await self._writer.begin(connection, thread_id, user_id, utc_now())
             values: dict[str, Any] = {"name": shortened(name)} if name and name.strip() else {}
@@ -172,7 +172,7 @@ class History(BaseDataLayer):
         row = {column: step.pop(key) for key, column in COLUMNS.items()}
         row |= {"output": step.pop("output", None) or "", "rest": step}
         row["created_at"] = row["created_at"] or utc_now()
-        async with self._writing(row["thread_id"]) as connection:
+        async with self._telling(row["thread_id"]), self._writer.in_turn() as connection:
             await self._begin(connection, row["thread_id"])
             await self._writer.put(connection, steps, row)
             if row["type"] in MESSAGES:
@@ -189,7 +189,7 @@ class History(BaseDataLayer):
     @_queued
     async def delete_step(self, step_id: str) -> None:
         """A step with its elements and its feedback."""
-        async with self._writing() as connection:
+        async with self._telling(), self._writer.in_turn() as connection:
             await connection.execute(delete(elements).where(elements.c.step_id == step_id))
             await connection.execute(delete(steps).where(steps.c.id == step_id))
 
@@ -239,7 +239,7 @@ class History(BaseDataLayer):
             "step_id": element.for_id,
             "element": storable(dict(element.to_dict()) | {"chainlitKey": None, "url": None}),
         }
-        async with self._writing(element.thread_id) as connection:
+        async with self._telling(element.thread_id), self._writer.in_turn() as connection:
             await self._begin(connection, element.thread_id)
             await self._writer.put(connection, elements, row)
 
@@ -256,7 +256,7 @@ class History(BaseDataLayer):
         if thread_id is None or thread_id != chainlit_hooks.thread_id():
             return
         where = and_(elements.c.id == element_id, elements.c.thread_id == thread_id)
-        async with self._writing(thread_id) as connection:
+        async with self._telling(thread_id), self._writer.in_turn() as connection:
             await connection.execute(delete(elements).where(where))
 
     async def build_debug_url(self) -> str:
@@ -268,11 +268,10 @@ class History(BaseDataLayer):
         await self._writer.close()
 
     @asynccontextmanager
-    async def _writing(self, thread_id: str = "") -> AsyncIterator[AsyncConnection]:
-        """A transaction in its turn. Its failure is told to the patient, and ends nothing else."""
+    async def _telling(self, thread_id: str = "") -> AsyncIterator[None]:
+        """Around a transaction: its failure is told to the patient, and ends nothing else."""
         try:
-            async with self._writer.in_turn() as connection:
-                yield connection
+            yield
         except Deleted:
             pass
         except SQLAlchemyError as error:

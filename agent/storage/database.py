@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
@@ -43,12 +44,13 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from agent.errors import AgentError
 from agent.settings import Settings
 
+QUICK = 2  # seconds in which a database that is there answers
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
 
 schema = MetaData()
@@ -108,8 +110,8 @@ MIGRATIONS: list[Callable[[Connection], None]] = []
 def prepare(settings: Settings) -> None:
     """Create the tables, or bring them to this version, in one transaction. Raises AgentError."""
     address = _address(settings)
-    if address.get_backend_name() == "sqlite" and address.database:
-        _create_private(address.database)
+    if address.get_backend_name() == "sqlite":
+        _create_private(address.database or "")
     engine = connect(settings)
     try:
         with engine.begin() as connection:
@@ -124,14 +126,15 @@ def prepare(settings: Settings) -> None:
 
 
 def check(settings: Settings) -> None:
-    """Ask the database whether it is there. Raises AgentError if it does not answer."""
+    """Ask the database whether it is there, without a lock that writers wait for. Raises AgentError
+    if it does not answer."""
     address = _address(settings)
     told = f"The history at {address} does not answer"
     if address.get_backend_name() == "sqlite" and not os.path.exists(address.database or ""):
-        raise AgentError(f"{told} (its file is gone).")  # connecting would make another
-    engine = connect(settings)
+        raise AgentError(f"{told} (its file is gone).")
+    engine = create_engine(_opened(address), **_options(address, QUICK, QUICK))
     try:
-        with engine.begin() as connection:
+        with engine.connect() as connection:
             connection.execute(select(versions.c.version)).scalar_one()
     except SQLAlchemyError as error:
         raise AgentError(f"{told} ({type(error).__name__}).") from None
@@ -157,16 +160,16 @@ def reading(settings: Settings) -> Iterator[Connection]:
 def connect(settings: Settings) -> Engine:
     """One that is not asynchronous. Raises AgentError for an address that is no database's."""
     address = _address(settings)
-    engine = create_engine(address, **_options(address))
-    return _keep_sqlite_in_order(engine)
+    engine = create_engine(_opened(address), **_options(address))
+    return _keep_sqlite_in_order(engine, address)
 
 
 def connect_async(settings: Settings) -> AsyncEngine:
     """For the page. Raises AgentError for an address that is no database's."""
     address = _address(settings)
     name = DRIVERS[address.get_backend_name()]
-    engine = create_async_engine(address.set(drivername=name), **_options(address))
-    _keep_sqlite_in_order(engine.sync_engine)
+    engine = create_async_engine(_opened(address).set(drivername=name), **_options(address))
+    _keep_sqlite_in_order(engine.sync_engine, address)
     return engine
 
 
@@ -189,28 +192,38 @@ def _address(settings: Settings) -> URL:
         )
     if address.get_backend_name() == "postgresql":
         return address.set(drivername=DRIVERS["postgresql"])
-    if address.database:
-        address = address.set(database=os.path.expanduser(address.database))
-    return address
+    if address.database in (None, "", ":memory:"):
+        raise AgentError("MEDRAFT_DATABASE_URL names no file: it must look like sqlite:///FILE.")
+    return address.set(database=os.path.expanduser(address.database))
 
 
-def _options(address: URL) -> dict[str, Any]:
+def _opened(address: URL) -> URL:
+    """The address by which SQLite opens a file that is there, and never makes one."""
+    if address.get_backend_name() != "sqlite":
+        return address
+    file = Path(address.database or "").absolute().as_uri()
+    return address.set(database=file).update_query_dict({"mode": "rw", "uri": "true"})
+
+
+def _options(address: URL, connecting: int = 10, waiting: int = 30) -> dict[str, Any]:
+    """With the seconds for Postgres to be reached, and for SQLite's lock."""
     # The text of an error is logged, and its parameters are what patients said.
     options: dict[str, Any] = {"hide_parameters": True}
     if address.get_backend_name() == "sqlite":
         # Another process that writes is waited for; in this one, one connection is all there is.
-        options |= {"connect_args": {"timeout": 30}, "pool_size": 1, "max_overflow": 0}
+        options |= {"connect_args": {"timeout": waiting}, "pool_size": 1, "max_overflow": 0}
     else:
-        options |= {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+        options |= {"pool_pre_ping": True, "connect_args": {"connect_timeout": connecting}}
     return options
 
 
-def _keep_sqlite_in_order(engine: Engine) -> Engine:
+def _keep_sqlite_in_order(engine: Engine, address: URL) -> Engine:
     if engine.dialect.name != "sqlite":
         return engine
 
     @event.listens_for(engine, "connect")
-    def configure(connection: Any, _: object) -> None:
+    def configure(connection: Any, record: Any) -> None:
+        record.info["file"] = _identity(address)
         connection.isolation_level = None  # SQLAlchemy begins transactions itself, below
         cursor = connection.cursor()
         for pragma in ("foreign_keys = ON", "secure_delete = ON"):
@@ -219,12 +232,26 @@ def _keep_sqlite_in_order(engine: Engine) -> Engine:
         # SQLite's own knows the letters A to Z only.
         connection.create_function("lower", 1, lambda value: value and str(value).lower())
 
+    @event.listens_for(engine, "checkout")
+    def is_the_same(_: object, record: Any, __: object) -> None:
+        # To a file that was put in its place a connection to the one that is gone never writes.
+        if record.info["file"] != _identity(address):
+            raise DisconnectionError("The file is another one.")
+
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         # A transaction that reads first and writes then fails if another wrote in between.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+def _identity(address: URL) -> tuple[int, int] | None:
+    try:
+        found = os.stat(address.database or "")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _create_private(database: str) -> None:
