@@ -18,6 +18,7 @@ from agent import settings
 from agent.chat.loading import Agent
 from agent.errors import AgentError
 from agent.routing.embedding import TurnEmbedding
+from agent.serving import health
 from agent.serving.citing import Cited, listing, without_citations
 from agent.storage import database
 from agent.storage.keys import Keys
@@ -27,6 +28,7 @@ from index_store.errors import StoreError
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
 
+from outside import Postgres, needs_postgres
 from serving import HELLO, Heard, Served, loaded, serving, until
 
 SYSTEM = render("system")
@@ -538,8 +540,15 @@ async def test_a_load_that_failed_is_told_and_tried_again(
         assert text(await served.answer()) == "Rest in the dark."
 
 
+@pytest.fixture
+def asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database is asked by each request."""
+    monkeypatch.setattr(health, "KEPT", 0.0)
+
+
+@pytest.mark.usefixtures("asked_anew")
 async def test_ready_knows_whether_the_database_answers(
-    llm: Heard, chosen: settings.Settings, tmp_path: Path
+    llm: Heard, chosen: settings.Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     database.prepare(chosen)
     kept = tmp_path / "history.db"
@@ -555,11 +564,76 @@ async def test_ready_knows_whether_the_database_answers(
             "database": "ready",
         }
         assert gone.json()["database"] == "failed"
+        await served.client.get("/ready")
+        assert caplog.text.count("its file is gone") == 1
         shutil.copy(away, kept)
         assert (await served.client.get("/ready")).json()["database"] == "ready"
         with sqlite3.connect(kept) as connection:
+            connection.execute("BEGIN IMMEDIATE")  # who writes is not waited for
+            assert (await served.client.get("/ready")).status_code == 200
             connection.execute("DROP TABLE medraft_version")
         assert (await served.client.get("/ready")).status_code == 503
+        kept.write_bytes(b"no database" * 1000)
+        assert (await served.client.get("/ready")).status_code == 503
+
+
+@needs_postgres
+@pytest.mark.usefixtures("asked_anew")
+async def test_ready_while_postgres_has_no_tables_and_is_gone_and_is_back(
+    llm: Heard, tmp_path: Path, postgres: Postgres
+) -> None:
+    address = postgres.address.format(name="postgres")
+    chosen = settings.load(home=tmp_path, max_tokens=100, database_url=address)
+    gate = threading.Event()
+
+    def load() -> Agent:
+        gate.wait()
+        return loaded(llm)
+
+    async with serving(load, chosen) as served:
+
+        async def state() -> tuple[int, str, str]:
+            answer = await served.client.get("/ready")
+            return answer.status_code, answer.json()["models"], answer.json()["database"]
+
+        try:
+            assert await state() == (503, "loading", "failed")
+            database.prepare(chosen)
+            assert await state() == (503, "loading", "ready")
+        finally:
+            gate.set()
+        await served.until_ready()
+        postgres.stop()
+        try:
+            assert await state() == (503, "ready", "failed")
+            assert (await served.client.get("/health")).status_code == 200
+            assert text(await served.answer()) == "Rest in the dark."
+        finally:
+            postgres.start()
+        assert await state() == (200, "ready", "ready")
+
+
+async def test_a_database_that_hangs_is_asked_once_however_many_ask_whether_it_does(
+    llm: Heard, chosen: settings.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, asked = threading.Event(), []
+
+    def check(_: settings.Settings) -> None:
+        asked.append(threading.current_thread().name)
+        answers.wait()
+
+    monkeypatch.setattr(database, "check", check)
+    monkeypatch.setattr(health, "PATIENCE", 0.01)
+    async with serving(lambda: loaded(llm), chosen, history=True) as served:
+        try:
+            for _ in range(3):
+                states = await asyncio.gather(*(served.client.get("/ready") for _ in range(8)))
+                assert {state.json()["database"] for state in states} == {"failed"}
+            assert text(await served.answer()) == "Rest in the dark."
+        finally:
+            answers.set()
+        await served.until_ready()
+    assert asked[0].startswith("ready") and len(asked) == 1
 
 
 async def test_ready_asks_no_database_where_none_is_used(served: Served) -> None:

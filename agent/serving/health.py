@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
@@ -24,6 +26,9 @@ from agent.storage import database
 from index_store.errors import StoreError
 
 log = logging.getLogger("medraft")
+
+KEPT = 1.0  # seconds for which what the database answered holds
+PATIENCE = 2.0  # seconds for its answer; a container's healthcheck waits 10
 
 # No more than that: everybody may ask, and a sentence names files and addresses.
 State = Literal["ready", "loading", "failed", "not used"]
@@ -53,13 +58,15 @@ class Ready:
     """
 
     def __init__(self, settings: Settings, models: Models, history: bool) -> None:
-        self._settings, self._models, self._history = settings, models, history
+        self._models = models
+        self._database = _Database(settings) if history or settings.database_url else None
 
     async def get(self, request: Request) -> Response:
         """Also begins a load that failed anew: what it lacked may be there by now."""
         models, index = self._loaded()
         self._models.load()
-        parts = {"models": models, "index": index, "database": await self._database()}
+        database = "not used" if self._database is None else await self._database.state()
+        parts = {"models": models, "index": index, "database": database}
         ready = all(state in ("ready", "not used") for state in parts.values())
         headers = {"Cache-Control": "no-store"}
         if not ready:
@@ -77,12 +84,35 @@ class Ready:
                 return "loading", "failed"
         return "failed", "loading"
 
-    async def _database(self) -> State:
-        if not (self._history or self._settings.database_url):
-            return "not used"
+
+class _Database:
+    """Asks the database, one question at a time however many ask for its answer, in a thread of
+    its own: one that hangs holds up nothing else."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._thread = ThreadPoolExecutor(1, "ready")
+        self._asked: asyncio.Future[str] | None = None
+        self._since = 0.0
+        self._logged = ""
+
+    async def state(self) -> State:
+        now = time.monotonic()
+        if self._asked is None or (self._asked.done() and now - self._since >= KEPT):
+            loop = asyncio.get_running_loop()
+            self._asked, self._since = loop.run_in_executor(self._thread, self._ask), now
+        await asyncio.wait({self._asked}, timeout=max(0.0, self._since + PATIENCE - now))
+        done = self._asked.done()
+        failure = self._asked.result() if done else "The history's database does not answer."
+        if failure and failure != self._logged:
+            log.warning("%s", failure)
+        self._logged = failure
+        return "failed" if failure else "ready"
+
+    def _ask(self) -> str:
+        """What is wrong with it; nothing: ""."""
         try:
-            await asyncio.to_thread(database.check, self._settings)
+            database.check(self._settings)
         except AgentError as error:
-            log.warning("%s", error)
-            return "failed"
-        return "ready"
+            return str(error)
+        return ""
