@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import shutil
+import socket
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
@@ -18,7 +19,7 @@ from agent import settings
 from agent.chat.loading import Agent
 from agent.errors import AgentError
 from agent.routing.embedding import TurnEmbedding
-from agent.serving import health
+from agent.serving import health, server
 from agent.serving.citing import Cited, listing, without_citations
 from agent.storage import database
 from agent.storage.keys import Keys
@@ -28,6 +29,7 @@ from index_store.errors import StoreError
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
 
+from browsing import free_port
 from outside import Postgres, needs_postgres
 from serving import HELLO, Heard, Served, loaded, serving, until
 
@@ -634,6 +636,24 @@ async def test_a_database_that_hangs_is_asked_once_however_many_ask_whether_it_d
             answers.set()
         await served.until_ready()
     assert asked[0].startswith("ready") and len(asked) == 1
+
+
+def test_a_server_begins_with_a_database_that_it_can_use(
+    sample_index: Path, tmp_path: Path
+) -> None:
+    def begun(address: str) -> settings.Settings:
+        return settings.load(home=tmp_path, index_dir=sample_index, database_url=address)
+
+    for address, said in (("mysql://host/name", "names mysql"), ("nonsense", "is not an address")):
+        with pytest.raises(AgentError, match=said):
+            server.serve(begun(address), "127.0.0.1", free_port())
+    empty = begun(f"sqlite:///{tmp_path}/histories.db")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(AgentError, match="choose another port"),
+    ):
+        server.serve(empty, "127.0.0.1", taken.getsockname()[1])
+    database.check(empty)
 
 
 async def test_ready_asks_no_database_where_none_is_used(served: Served) -> None:

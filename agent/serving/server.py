@@ -22,6 +22,7 @@ from agent.serving import access
 from agent.serving.address import check_port
 from agent.serving.app import app
 from agent.settings import Settings
+from agent.storage import database
 from index_store import manifest
 from index_store.embedding import identity
 
@@ -33,6 +34,8 @@ def serve(settings: Settings, host: str, port: int) -> None:
     choice.check(settings)
     manifest.read(settings.index_dir, identity(settings.embed_model))
     access.check(settings, host)
+    if settings.database_url:
+        database.prepare(settings)
     check_port(host, port)
     otel.begin()
     import_module("agent.serving.beginning")  # heavy: no emergency must wait for it
