@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import json
 import logging
 import shutil
@@ -738,6 +740,25 @@ async def test_beyond_loopback_there_must_be_a_key(
         assert (await served.ask()).status_code == 200
 
 
+async def test_keys_that_cannot_be_read_are_told_to_nobody_but_the_log(
+    served: Served, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Keys(tmp_path).path.write_text("{")
+    for path in ("models", "models/base", "sources/x?signature=y"):
+        failed = await served.client.get(f"/v1/{path}")
+        assert failed.status_code == 500
+        assert failed.json()["error"]["message"].startswith(
+            "The keys of this server cannot be read"
+        )
+    assert str(tmp_path) not in failed.text
+    assert caplog.text.count(str(tmp_path)) == 1
+
+
+async def test_a_name_that_is_no_models_is_not_repeated_whole(served: Served) -> None:
+    refused = await served.client.get(f"/v1/models/{'x' * 20_000}")
+    assert refused.status_code == 404 and len(refused.text) < 300
+
+
 async def test_other_websites_are_refused_unless_they_are_named(
     llm: Heard, chosen: settings.Settings
 ) -> None:
@@ -764,6 +785,11 @@ async def test_a_rate_has_a_bound(llm: Heard, chosen: settings.Settings) -> None
         assert refused.json()["error"]["type"] == "rate_limit_error"
         assert 0 < int(refused.headers["retry-after"]) <= 20
         assert (await served.client.get("/ready")).status_code == 200
+        key = Keys(chosen.home).add("ward 3")
+        served.client.headers["Authorization"] = "Bearer guessed"
+        assert [(await served.ask()).status_code for _ in range(4)] == [401, 401, 401, 429]
+        served.client.headers["Authorization"] = f"Bearer {key}"
+        assert (await served.ask()).status_code == 200
 
 
 # Figures
@@ -927,3 +953,40 @@ async def test_a_source_can_be_read_by_its_link(sourced: Served, tmp_path: Path)
     del sourced.client.headers["Authorization"]
     assert (await sourced.client.get(link)).status_code == 200  # as a browser opens it
     assert (await sourced.client.get(link[:-1])).status_code == 401
+    others = await sourced.client.get(link, headers={"Origin": "https://evil.example"})
+    assert others.status_code == 403
+
+
+async def test_a_link_is_read_no_more_often_than_the_rate_says(
+    llm: Heard, chosen: settings.Settings
+) -> None:
+    Keys(chosen.home).add("ward 3")
+    sign = Keys(chosen.home).signing()
+    assert sign is not None
+    few = chosen.model_copy(update={"rate": 3})
+    gate = threading.Event()
+    async with serving(lambda: gate.wait() and loaded(llm), few) as served:  # no index is open
+        try:
+            for id in ("a", "b"):
+                link = f"/v1/sources/{id}?signature={sign(id)}"
+                told = [(await served.client.get(link)).status_code for _ in range(4)]
+                assert told == [503, 503, 503, 429]
+        finally:
+            gate.set()
+        await served.until_ready()
+
+
+@pytest.mark.parametrize("others", [{"X-Forwarded-For": "10.0.0.1"}, {"Host": "evil.example"}])
+async def test_without_a_key_no_signature_is_one(
+    sourced: Served, tmp_path: Path, others: dict[str, str]
+) -> None:
+    id = (await sourced.answer(MIGRAINE, model="RAFT"))["medraft"]["sources"][0]["id"]
+    keys = Keys(tmp_path)
+    for left in (False, True):  # never a key, and none any more
+        secret = json.loads(keys.path.read_text())["secret"] if left else ""
+        made = hmac.new(secret.encode(), id.encode(), hashlib.sha256).hexdigest()[:32]
+        link = f"/v1/sources/{id}?signature={made}"
+        assert (await sourced.client.get(link)).status_code == 200  # as any of this machine
+        assert (await sourced.client.get(link, headers=others)).status_code == 401
+        keys.add("ward 3")
+        keys.remove("ward 3")

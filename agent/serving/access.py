@@ -7,7 +7,11 @@ refusal of other websites, and the rate. Does not know how keys are kept, nor wh
 from __future__ import annotations
 
 import asyncio
+import hmac
+import logging
 import time
+from collections.abc import Callable
+from typing import TypeVar, TypeVarTuple
 
 from starlette.requests import Request
 
@@ -17,6 +21,10 @@ from agent.serving.errors import Refused
 from agent.settings import Settings
 from agent.storage.keys import Keys
 
+log = logging.getLogger("medraft")
+T = TypeVar("T")
+Given = TypeVarTuple("Given")
+
 MOST_CALLERS = 10_000
 
 
@@ -24,22 +32,23 @@ class Access:
     """The rule of one server, which listens at `host`."""
 
     def __init__(self, settings: Settings, host: str) -> None:
-        self.keys = Keys(settings.home)
+        self._keys = Keys(settings.home)
         self.origins = settings.allow_origins.replace(",", " ").split()
         self._open = is_loopback(host)
         self._rate = Rate(settings.rate)
+        self._logged = ""
 
-    async def admit(self, request: Request) -> None:
-        """Let the request in, and count it. Raises Refused."""
-        caller = await self.check(request)
-        if wait := self._rate.wait(caller):
-            raise Refused(
-                "Too many requests: this server takes "
-                f"{self._rate.a_minute} a minute of a client; ask again in {wait} s.",
-                429,
-                "rate_limit_exceeded",
-                after=wait,
-            )
+    async def admit(self, request: Request, signed: str | None = None) -> None:
+        """Let the request in, by a signature of `signed`, too, and count it. Raises Refused."""
+        if signed is not None and await self._has_signature(request, signed):
+            self.refuse_other_websites(request)
+            self._count(f"\n{signed}")  # no key has such a name
+        else:
+            self._count(await self.check(request))
+
+    async def signing(self) -> Callable[[str], str] | None:
+        """As that of the keys. Raises Refused."""
+        return await self._of_keys(self._keys.signing)
 
     async def check(self, request: Request) -> str:
         """Let the request in; whose it is. Raises Refused."""
@@ -65,13 +74,11 @@ class Access:
         one, or none."""
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         given = key.strip() if scheme.lower() == "bearer" else ""
-        try:
-            if not await asyncio.to_thread(self.keys.names):
-                return None
-            name = await asyncio.to_thread(self.keys.owner, given)
-        except AgentError as error:
-            raise Refused(str(error), 500, "keys_failed") from None
+        if not await self._of_keys(self._keys.names):
+            return None
+        name = await self._of_keys(self._keys.owner, given)
         if name is None:
+            self._count(f"\n{request.client.host if request.client else ''}")
             told = "This key is not, or no longer, known here" if given else "A key is missing"
             raise Refused(
                 f"{told}: send one that medraft keys add NAME has made, as Authorization: "
@@ -80,6 +87,35 @@ class Access:
                 "invalid_api_key",
             )
         return name
+
+    async def _has_signature(self, request: Request, text: str) -> bool:
+        if not (given := request.query_params.get("signature", "")):
+            return False
+        sign = await self.signing()
+        return sign is not None and hmac.compare_digest(given.encode(), sign(text).encode())
+
+    async def _of_keys(self, asked: Callable[[*Given], T], *given: *Given) -> T:
+        try:
+            told = await asyncio.to_thread(asked, *given)
+        except AgentError as error:
+            if str(error) != self._logged:
+                log.error("%s", error)
+            self._logged = str(error)
+            raise Refused(
+                "The keys of this server cannot be read: its log says why.", 500, "keys_failed"
+            ) from None
+        self._logged = ""
+        return told
+
+    def _count(self, caller: str) -> None:
+        if wait := self._rate.wait(caller):
+            raise Refused(
+                "Too many requests: this server takes "
+                f"{self._rate.a_minute} a minute of a client; ask again in {wait} s.",
+                429,
+                "rate_limit_exceeded",
+                after=wait,
+            )
 
 
 def check(settings: Settings, host: str) -> None:

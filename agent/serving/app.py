@@ -6,7 +6,6 @@ it: a server of its own (`server.py`), or the page's.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +58,7 @@ class Endpoint:
         await self._access.admit(asked)
         name = asked.path_params["name"]
         if name not in self._names:
-            raise Refused(f"There is no model {name!r} here.", 404, "model_not_found", "model")
+            raise Refused(f"There is no model {name[:80]!r} here.", 404, "model_not_found", "model")
         return JSONResponse(_card(name))
 
     async def complete(self, asked: Request) -> ASGIApp:
@@ -68,7 +67,7 @@ class Endpoint:
         await self._access.admit(asked)
         wanted = request.read(content, self._names)
         language = spoken(asked.headers.get("accept-language"))
-        link = await asyncio.to_thread(linking, asked, self._access.keys)
+        link = linking(asked, await self._access.signing())
         return Completion(wanted, lambda: self._begin(wanted, language, link), self._room)
 
     def _begin(self, wanted: Asked, language: Language, link: Callable[[str], str]) -> Answer:

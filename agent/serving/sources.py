@@ -7,7 +7,6 @@ sends none), and how it reads. Does not know how replies are found.
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -17,7 +16,6 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from agent.chat.models import Models
 from agent.serving.access import Access
 from agent.serving.errors import Refused
-from agent.storage.keys import Keys
 
 TEXT = """\
 {title}
@@ -32,13 +30,12 @@ A doctor replied:
 """
 
 
-def linking(request: Request, keys: Keys) -> Callable[[str], str]:
+def linking(request: Request, sign: Callable[[str], str] | None) -> Callable[[str], str]:
     """From a source's id to its address at the server that `request` was sent to."""
     base = f"{request.url.scheme}://{request.url.netloc}/v1/sources"
-    signed = bool(keys.names())
 
     def link(id: str) -> str:
-        return f"{base}/{quote(id)}" + (f"?signature={keys.sign(id)}" if signed else "")
+        return f"{base}/{quote(id)}" + (f"?signature={sign(id)}" if sign else "")
 
     return link
 
@@ -52,10 +49,7 @@ class Sources:
     async def get(self, request: Request) -> Response:
         """A source as JSON, or as text for a browser. Raises Refused."""
         id = request.path_params["id"]
-        signature = request.query_params.get("signature", "").encode()
-        signed = await asyncio.to_thread(self._access.keys.sign, id)
-        if not (signature and hmac.compare_digest(signature, signed.encode())):
-            await self._access.admit(request)
+        await self._access.admit(request, signed=id)
         if not self._models.there:
             raise Refused("The index is not open yet.", 503, "loading", after=1)
         agent = await self._models.agent()

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,10 +75,14 @@ class Keys:
                 found = name
         return found
 
-    def sign(self, text: str) -> str:
-        """What nobody can make of `text` who cannot read the file."""
-        secret = self._read().secret.encode()
-        return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()[:32]
+    def signing(self) -> Callable[[str], str] | None:
+        """What makes of a text what nobody can who cannot read the file; None while there is no
+        key. Raises AgentError for a damaged file."""
+        kept = self._read()
+        secret = kept.secret.encode()
+        if not (kept.hashes and secret):
+            return None
+        return lambda text: hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()[:32]
 
     def _lock(self) -> FileLock:
         self.path.parent.mkdir(parents=True, exist_ok=True)
