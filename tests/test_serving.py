@@ -21,6 +21,8 @@ from agent import settings
 from agent.chat.loading import Agent
 from agent.errors import AgentError
 from agent.routing.embedding import TurnEmbedding
+from agent.safety.emergency import soon
+from agent.safety.triage import Verdict
 from agent.serving import health, server
 from agent.serving.citing import Cited, listing, without_citations
 from agent.storage import database
@@ -488,6 +490,34 @@ async def test_a_failure_below_a_notice_does_not_swallow_it(served: Served, llm:
     ):
         assert answer.startswith("**This may be an emergency.")
         assert answer.endswith("The engine failed.")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_line_to_see_someone_soon_is_given_whatever_fails_below_it(
+    llm: Heard, chosen: settings.Settings, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setattr(
+        "agent.safety.triage.verdicts", lambda texts: [Verdict("soon", "abdomen") for _ in texts]
+    )
+    gate = threading.Event()
+
+    def load() -> Agent:
+        gate.wait()
+        return loaded(llm)
+
+    async with serving(load, chosen) as served:
+
+        async def answer() -> str:
+            return spoken(await streamed(served)) if stream else text(await served.answer())
+
+        line = soon()
+        try:
+            assert (await answer()).startswith(f"{line}\n\nThe models are being loaded")
+        finally:
+            gate.set()
+        await served.until_ready()
+        llm.script = ["Rest ", AgentError("The engine failed.")]
+        assert await answer() == f"{line}\n\nRest\n\nThe engine failed."
 
 
 # While it loads

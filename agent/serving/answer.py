@@ -37,8 +37,8 @@ class Answer:
     async def pieces(self) -> AsyncGenerator[str | Waiting, None]:
         """The content piece by piece, and how many are before it in the engine's line.
 
-        Closing the generator stops the engine. Raises as the turn does, unless there was an
-        emergency: then the failure is told below the notice, which must arrive.
+        Closing the generator stops the engine. Raises as the turn does, unless a notice or the line
+        to see someone soon was given: then the failure is told below what must arrive.
         """
         try:
             async with aclosing(self._engine.turn(self._message)) as events:
@@ -50,9 +50,10 @@ class Answer:
                         self.content += text
                         yield text
         except Exception as error:
-            if not self.record["emergency"]:
+            if not (self.record["emergency"] or self.record["advice"]):
                 raise
-            failed = str(refusal(error))
+            between = "" if self.content.endswith("\n") else "\n\n"
+            failed = f"{between}{refusal(error)}"
             self.content += failed
             yield failed
 

@@ -116,20 +116,17 @@ class Completion:
 
     async def _events(self, told: Answer) -> AsyncGenerator[str, None]:
         """The stream's events. Raises Refused for what fails before the first."""
-        begun, sent = False, 0
+        begun = False
         try:
             async with aclosing(told.pieces()) as pieces:
                 async for piece in pieces:
-                    # A line to see someone soon comes before it is known whether there is more.
-                    known = told.record["emergency"] or told.record["route"]
-                    if not begun and known:
+                    if not begun:
                         begun = True
                         yield self._chunk({"role": "assistant", "content": ""})
                     if isinstance(piece, Waiting):
                         yield f": {piece.before} before this one\n\n"
-                    elif begun:
-                        yield self._chunk({"content": told.content[sent:]})
-                        sent = len(told.content)
+                    else:
+                        yield self._chunk({"content": piece})
         except Exception as error:
             if not begun:
                 raise refusal(error) from None
