@@ -1,8 +1,8 @@
 """What doctors' replies on the web say beside medicine: advertisements and courtesies.
 
-Owns how they are known. An advertisement sends the reader to a service: it names it ("online", an
-arrow, a link) and nothing that is to be done there. Advice to see somebody stays, online or not, if
-it says when, why or what for. Does not know what is done with a reply.
+Owns how they are known. An advertisement sends the reader to a doctor online, behind an arrow or a
+link, or to the writer; a link alone makes none. Advice to see somebody stays, online or not, if it
+says when, why or what for. Does not know what is done with a reply.
 """
 
 from __future__ import annotations
@@ -10,31 +10,87 @@ from __future__ import annotations
 import re
 
 LONGEST, MOST = 300, 2_000  # characters of a sentence, and of a reply, of nothing but courtesy
-_LINK = r"(?:https?://|www\.)[^\s<>\"]+|\b[\w-]+\.(?:com|org|net|in)(?:/[^\s<>\"]*)?"
-_ARROW = r"(?<!-)-+\s?>+"
+_NOUN = (
+    r"(?:quer(?:y|ies)|questions?|doubts?|concerns?|issues?|problems?|clarifications?"
+    r"|uncertaint(?:y|ies)|dudas?|preguntas?)"
+)
+# A link ends before the punctuation behind it, and is taken whole or not at all.
+_PATH = r"(?:[^\s<>\".,;:!?)]|[.,;:!?)](?=[^\s<>\"]))"
+_LINK = rf"(?:(?:https?:/|www\.){_PATH}++|\b[\w-]+\.(?:com|org|net|in)\b(?:/{_PATH}*+)?+)"
+_ARROW = r"(?<![-=])(?:[-=\u2013\u2014]+\s?>+|>>+|[\u2192\u2794\u27a1])"
+_ONLINE = r"(?:on-?line|en l[ií]nea)"
+_SERVICE = (
+    rf"(?:(?:i?cliniq|health ?care ?magic|hcm|healthtap|practo|just ?answer|urldoc)\b(?:{_LINK})?)"
+)
+_PROFESSION = (
+    r"(?:[\w/-]*(?:(?:olog|iatr)ists?|(?:[aei]tr|paed|oped|phys|diet)icians?|dietitians?"
+    r"|surgeons?|dentists?|doctors?|specialists?|experts?|therapists?|nutritionists?"
+    r"|counsell?ors?|[oó]log[oa]s?|iatras?|cirujan[oa]s?|m[eé]dic[oa]s?|especialistas?)|ent)\b"
+)
 _MORE = (
-    r"for (?:any |your )?(?:more|further|additional|other|follow[- ]?up)(?: [\w']+){0,4}?,?"
-    r"|if you (?:still )?have (?:any )?(?:more |further |other |additional )?"
-    r"(?:quer(?:y|ies)|questions?|doubts?|concerns?),?"
+    r"\b(?:for (?:any |your )?(?:more|further|additional|other|follow[- ]?up)(?: [\w']+){0,4}?,?"
+    r"|(?:if you (?:still )?have|in case of) (?:any )?(?:more |further |other |additional )?"
+    rf"{_NOUN},?"
+    rf"|para (?:m[aá]s|mayor) [^\W\d]+,?|si tiene (?:m[aá]s |otras? |alguna )?{_NOUN},?) "
+)
+_PLEASE = (
+    r"(?:(?:you|can|may|could|should|would|always|please|kindly|also|directly|to|i|we|suggest"
+    r"|recommend|advise|feel free|(?:don't|do not) hesitate|click (?:here|below)|come back|and"
+    r"|if you (?:wish|want|would like|like|need)) )*+"
 )
 _ASK = (
-    r"(?:you (?:can|may|could) )?(?:please |kindly )?(?:also )?"
-    r"(?:consult|ask|contact|revert(?: back)?|reach(?: out to)?|talk to|chat with|write to)"
+    r"(?:consult|ask|contact|revert(?: back)?|get back to|reach(?: out to)?|message|access"
+    r"|(?:talk|speak|write) to|(?:chat|discuss|follow[- ]?up|speak) with|consulte|pregunte)"
 )
-_FIRST = r"(?:^|(?<=[.!?\n>])|(?<=[.!?] ))"  # of a sentence
+_FIRST = r"(?:^|(?<=[.!?\n>])|(?<=[.!?] ))\s*"  # of a sentence
+# What lies between, on this side of whatever makes it advice; a line may be wrapped.
+_BETWEEN = (
+    r"(?:(?!\b(?:if|when|unless|because|since|call|dial)\b)"
+    r"(?:[^.;!?\n]|\n(?!(?-i:[A-Z][a-z])|[-*\u2022\d\n]))){0,120}?"
+)
+# A profession; "your doctor" is one whom the patient knows.
+_DOCTOR = (
+    rf"(?:(?:{_BETWEEN}\b(?:with|an?|our|one of our|una?))? (?:(?!your\b)[\w&/,-]+ ){{0,5}}?"
+    rf"{_PROFESSION})"
+)
+_BY = r"(?:at|on|via|through|from|with|by|click (?:here|below|on)|this link)"
+_AT = rf"(?:(?:[ ,:]+{_BY})+[ :]+{_LINK}|[^\w.!?]*{_LINK})"
+_HELP = rf"(?: for (?:any |more |further |other )*(?:details|information|help|advice|{_NOUN}))"
+_SOON = r"(?: (?:now|today|here|directly|any ?time|24 ?[x/] ?7))"
+_ARROWED = rf"[ .:]*{_ARROW} *(?:{_LINK})?"
 # What may follow, lest the sentence goes on: an end, or the next one without a full stop.
-_OVER = r"(?=\s*(?:[.!?)\n]|$|[A-Z]))"
-_ADVERTISEMENT = re.compile(
-    rf"(?:\b(?i:{_MORE}) (?i:{_ASK})|{_FIRST}\s*(?i:(?:please |kindly )?(?:consult|revert)))\b"
-    rf"[^.!?\n]{{0,120}}?"
-    rf"(?:\b(?i:online)\s*(?:{_ARROW}\s*)?(?i:{_LINK})?|{_ARROW}\s*(?i:{_LINK})?|(?i:{_LINK}))"
-    rf"{_OVER}[.!]?",
-    re.MULTILINE,
+_STOP = r"(?= *(?:[.!?)]+(?: |$|(?-i:[A-Z]))|$))"
+_OVER = rf"(?:{_STOP}|(?= +(?-i:[A-Z])))[.!]?"
+_SOLD = (
+    r"\b(?:our (?:[\w']+ )?(?:app|newsletter|channel)|my (?:[\w']+ )?(?:page|profile|website|blog)"
+    rf"|(?:coupon|promo) code|paid consultation|{_SERVICE}|whatsapp)\b"
 )
-_SENT = re.compile(rf"online|{_ARROW}|{_LINK}", re.IGNORECASE)  # no advertisement is without one
-_POINTER = re.compile(rf"\s*{_ARROW}\s*(?i:{_LINK})[.]?|\s*{_ARROW}[\s.]*$")
+_THERE = rf"(?:{_AT}|[ ,:]+{_BY} {_SERVICE})"
+_ADVERTISEMENTS = (
+    # Who is to be consulted, and where.
+    rf"(?:{_MORE}{_PLEASE}{_ASK}|{_FIRST}{_PLEASE}(?:consulte?|revert(?: back)?))"
+    rf"{_DOCTOR} {_ONLINE}{_HELP}?{_THERE}?(?:{_ARROWED})?",
+    rf"(?:{_MORE}|{_FIRST}){_PLEASE}(?:{_ASK}|book an appointment with)"
+    rf"{_DOCTOR}(?: {_ONLINE})?{_SOON}?{_THERE}",
+    # Whatever points there with an arrow.
+    rf"(?:{_MORE}|{_FIRST}|,? and ){_PLEASE}(?:{_ASK}|get|book|seek)\b"
+    rf"{_BETWEEN}\b{_ONLINE}\b{_BETWEEN}{_ARROWED}",
+    rf"{_MORE}{_PLEASE}{_ASK}\b{_BETWEEN}{_ARROWED}",
+    # The writer, who can be had elsewhere.
+    rf"(?:{_MORE}|{_FIRST}){_PLEASE}(?:{_ASK}|visit) (?:me|us)\b"
+    rf"{_BETWEEN}(?:{_LINK}|{_SERVICE}|\bwhatsapp\b){_HELP}?",
+    rf"\bfor (?:any |your |more |further )*(?:follow[- ]?up|{_NOUN}),? {_PLEASE}{_ASK}{_AT}",
+    # What is for sale.
+    rf"(?:{_MORE}|{_FIRST}){_PLEASE}(?:download|subscribe|visit|follow|like|join|rate|use|chat)\b"
+    rf"{_BETWEEN}{_SOLD}(?:{_BETWEEN}{_LINK})?{_BETWEEN}{_STOP}",
+)
+_ADVERTISEMENT = re.compile(
+    rf"(?:{'|'.join(_ADVERTISEMENTS)}){_OVER}".replace(" ", r"\s"), re.MULTILINE | re.IGNORECASE
+)
+# No advertisement is without one.
+_SENT = re.compile(rf"{_ONLINE}|{_ARROW}|{_LINK}|{_SOLD}".replace(" ", r"\s"), re.IGNORECASE)
+_POINTER = re.compile(rf"\s*{_ARROW}\s*(?i:{_LINK})[.]?|\s*{_ARROW}(?:[\s.]*{_ARROW})*+[\s.]*$")
 
-_NOUN = r"(?:quer(?:y|ies)|questions?|doubts?|concerns?|issues?|problems?|clarifications?)"
 _ANY = rf"(?:any )?(?:more |further |other |additional |follow[- ]?up )*(?:health )?{_NOUN}"
 _WRITE = (
     r"(?:ask|write|revert|contact|message|consult|get back|come back|reply|let me know|reach out"
