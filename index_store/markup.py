@@ -8,39 +8,69 @@ from __future__ import annotations
 
 import html
 import re
+from functools import cache
 
 _BLOCKS = (
-    "address article aside blockquote br dd div dl dt fieldset figure footer form h1 h2 h3 h4 h5 h6"
-    " header hr li main nav ol p pre section table tbody td tfoot th thead tr ul"
+    "address article aside blockquote br caption dd details div dl dt fieldset figcaption figure"
+    " footer form h1 h2 h3 h4 h5 h6 header hgroup hr legend li main nav ol option p pre section"
+    " summary table tbody td tfoot th thead tr ul"
 )
-_INLINE = (
-    "a abbr b big body center cite code del em font head html i img ins kbd label link mark meta"
-    " o:p q s script small span strike strong style sub sup tt u"
+_UNSHOWN = "audio|canvas|iframe|noscript|object|svg|template|textarea|title|video"
+_LATER = "bdi data dialog frame g main nobr path picture search slot template xml"  # than lxml's
+_EMPTY = "controls disabled checked hidden loop muted nowrap open required selected"
+_ENTITY = re.compile(r"&(?:[a-z]{2,8}\d?|#\d{1,7}|#x[0-9a-f]{1,6});", re.IGNORECASE)
+_UNENDED = re.compile(r"&(?:(?:nbsp|amp|quot)(?!;)|(?:lt|gt)(?![\w;=]))", re.IGNORECASE)
+_NUMBERED = re.compile(r"&#(?:\d+|x[0-9a-f]+);?", re.IGNORECASE)
+# What shows nothing; of an element that is never closed the tag alone, for the rest is text.
+_AROUND = re.compile(
+    rf"<({_UNSHOWN})\b[^<>]*>.*?</\1\s*>|</?(?:{_UNSHOWN}|plaintext)\b[^<>]*>"
+    r"|<\?[a-z][^<>]*>|<!doctype[^<>]*>|<!\[CDATA\[|\]\]>",
+    re.IGNORECASE | re.DOTALL,
 )
-_NAMED = (
-    rf"/?(?:{'|'.join([*_BLOCKS.split(), *_INLINE.split()])})(?:\s+[\w:-]+\s*=[^<>]*)?\s*/?>|!--"
-)
-_TAG = re.compile(rf"<(?:{_NAMED})", re.IGNORECASE)
-_BARE = re.compile(rf"<(?!{_NAMED})", re.IGNORECASE)
-_ENTITY = re.compile(r"&(?:[a-z]{2,8}\d?|#\d{2,7}|#x[0-9a-f]{2,6});", re.IGNORECASE)
 _LOST = re.compile(r"[\ud800-\udfff\x00-\x08\x0b\x0e-\x1f]")  # what XML cannot hold
+_ROUNDS = 3  # some sets have escaped what was escaped
 
 
 def text_of(text: str) -> str:
     """What a browser would show of `text`, a paragraph or item of a list in a line of its own."""
-    if _TAG.search(text):
-        text = _shown(text)
-    for _ in range(2):  # some sets have escaped what was escaped
-        if _ENTITY.search(text):
-            text = html.unescape(text)
+    for _ in range(_ROUNDS):
+        before = text
+        if "<" in text:
+            text = _AROUND.sub("", text)
+            tag, bare = _tags()
+            if tag.search(text):
+                text = _shown(bare.sub("&lt;", _LOST.sub("", text)))
+        if "&" in text:
+            text = _NUMBERED.sub(_character, _UNENDED.sub(r"\g<0>;", text))
+            if _ENTITY.search(text):
+                text = html.unescape(text)
+        if text == before:
+            break
     return text
+
+
+def _character(reference: re.Match[str]) -> str:
+    """The reference again, or nothing if it is to none that there is."""
+    told = reference[0]
+    return told if len(told) <= 10 and html.unescape(told) not in ("", "\ufffd") else ""
+
+
+@cache
+def _tags() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What finds a tag, and what finds a < that begins none."""
+    from lxml.html import defs
+
+    names = defs.tags | {*_LATER.split(), *_BLOCKS.split()}
+    name = rf"(?:{'|'.join(names)}|(?:[ovwm]|[a-z]\w+):[a-z]\w*)"  # and what word processors write
+    empty = "|".join(_EMPTY.split())
+    tag = rf"/?{name}(?:\s+(?:{empty}))*(?:\s+[\w:-]+\s*=[^<>]*)?\s*/?>|!--"
+    return re.compile(rf"<(?:{tag})", re.IGNORECASE), re.compile(rf"<(?!{tag})", re.IGNORECASE)
 
 
 def _shown(text: str) -> str:
     from lxml import etree
     from lxml import html as parser
 
-    text = _BARE.sub("&lt;", _LOST.sub("", text))
     root = parser.fragment_fromstring(text, create_parent="div")
     etree.strip_elements(root, etree.Comment, "script", "style", with_tail=False)
     for element in root.iter(*_BLOCKS.split()):
