@@ -95,6 +95,7 @@ def _xlsx(path: Path, wanted: set[str]) -> Iterator[Row]:
         ) from None
     try:
         sheet = load_workbook(path, read_only=True, data_only=True).worksheets[0]
+        sheet.reset_dimensions()  # what a file says of its own size need not be so
         read = enumerate(sheet.iter_rows(values_only=True), 1)
         header: list[str] = []
         for number, cells in read:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 
@@ -248,6 +249,22 @@ def test_a_workbook(tmp_path: Path) -> None:
     book.save(tmp_path / "rows.xlsx")
     read = list(read_rows(str(tmp_path / "rows.xlsx")))
     assert read == [*EXPECTED, Dialogue("", "Only a question", "5")]
+
+
+@pytest.mark.parametrize("size", ["A1", "A1:C2", "A1:B4"])
+def test_a_workbook_that_says_it_is_smaller(tmp_path: Path, size: str) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in [list(ROWS[0]), *(list(row.values()) for row in ROWS)]:
+        book.active.append(row)
+    book.save(whole := tmp_path / "whole.xlsx")
+    with ZipFile(whole) as old, ZipFile(tmp_path / "rows.xlsx", "w") as new:
+        for name in old.namelist():
+            said = old.read(name).replace(
+                b'dimension ref="A1:C3"', f'dimension ref="{size}"'.encode()
+            )
+            new.writestr(name, said)
+    assert list(read_rows(str(tmp_path / "rows.xlsx"))) == EXPECTED
 
 
 def test_fields_longer_than_the_csv_module_takes(tmp_path: Path) -> None:
