@@ -50,6 +50,9 @@ def _json(path: Path) -> Iterator[Row]:
     """A list of rows, an object that holds one, or a row a line."""
     with lines.opened(path) as file:
         text = file.read()
+    if text.lstrip().startswith("["):
+        yield from lines.array(path, text)
+        return
     try:
         text.encode()
         value = lines.json_value(text)
@@ -58,7 +61,6 @@ def _json(path: Path) -> Iterator[Row]:
     if isinstance(value, dict):
         lists = [each for each in value.values() if isinstance(each, list)]
         value = lists[0] if len(lists) == 1 and _are_rows(lists[0]) else [value]
-    if isinstance(value, list):
         for number, row in enumerate(value, 1):
             yield lines.as_row(f"{path}, row {number}", row)
     else:

@@ -379,6 +379,45 @@ def test_a_bad_line_of_json_is_skipped(tmp_path: Path, line: str) -> None:
     assert faults.told[0].startswith(f"{path}, line 2")
 
 
+BAD_ELEMENTS = {
+    "[1]": "not a JSON object",
+    "null": "not a JSON object",
+    '{"Patient": "a", "Doctor": 3}': "not text",
+    '{"Patient": "a", "Patient": "b", "Doctor": "c"}': "not JSON",
+    '{"Patient": "a", "Doctor": "b", "c": {"d": 1, "d": 2}}': "not JSON",
+    f'{{"Patient": {"9" * 6_000}}}': "not JSON",
+    '{"Patient": "caf\udce9", "Doctor": "a"}': "not UTF-8",
+}
+
+
+@pytest.mark.parametrize("bad", BAD_ELEMENTS)
+@pytest.mark.parametrize("line_end", ["", "\n"])
+def test_a_bad_row_of_a_json_array_costs_itself(tmp_path: Path, bad: str, line_end: str) -> None:
+    path = tmp_path / "rows.json"
+    rows = f",{line_end}".join([json.dumps(UNTITLED[0]), bad, json.dumps(UNTITLED[1])])
+    path.write_text(f" [{line_end}{rows}{line_end} ]\n", errors="surrogateescape")
+    assert list(read_rows(str(path), faults=(faults := Faults()))) == PLAIN
+    assert faults.counts == {BAD_ELEMENTS[bad]: 1}
+    assert faults.told[0].startswith(f"{path}, row 2")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('[{"Patient": "a", "Doctor": "b"}, {"Patient": ', "row 2 is not JSON (Expecting value"),
+        ('[{"Patient": "a", "Doctor": "b"}, nothing]', "row 2 is not JSON (Expecting value"),
+        ('[{"Patient": "a", "Doctor": "b"} {}]', "row 1 has neither a comma nor a bracket"),
+        ('[{"Patient": "a", "Doctor": "b"}][]', "goes on behind its array of 1 rows"),
+        ("[" * 100_000, "row 1 is not JSON (nested too deeply)"),
+        ("[]", "has no rows"),
+    ],
+)
+def test_what_is_no_json_array_says_where(tmp_path: Path, content: str, says: str) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(content)
+    assert says in sentence(str(path), faults=Faults())
+
+
 def test_bytes_that_are_not_utf8_cost_their_row(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes(b"Patient,Doctor\nOne?,Rest.\nTwo?,caf\xe9\nThree?,Drink.\n")
