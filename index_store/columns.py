@@ -6,8 +6,9 @@ know where rows come from.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from index_store.errors import StoreError
@@ -16,7 +17,10 @@ NAMES = ("Description", "Patient", "Doctor")
 HELP = "`--columns Description=title,Patient=question,Doctor=answer`"
 # Lists of messages as fine-tuning wants them, and what they call the two who speak.
 MESSAGES = ("messages", "conversations", "conversation")
-ROLES = {"Patient": ("user", "human", "patient"), "Doctor": ("assistant", "gpt", "doctor")}
+ROLES = {
+    "Patient": ("user", "human", "patient"),
+    "Doctor": ("assistant", "gpt", "doctor", "ai", "bot", "chatbot", "model"),
+}
 
 
 class NotText(Exception):
@@ -28,7 +32,8 @@ class Columns:
     """What a source calls the three columns; without a `description` it is called so, or not there.
 
     A name with dots leads into the columns that it names: `answer.text`, `turns.0`, and
-    `messages.user`, which is the first message of that role.
+    `messages.user`, which is the first message of that role. A reply comes after a question: an
+    assistant who greets first is passed over.
     """
 
     description: str | None = None
@@ -56,11 +61,14 @@ class Columns:
             return []
         wanted = [self.description, self.patient, self.doctor]
         known = {name.strip() for name in names}
-        return [
-            name
-            for name in wanted
-            if name is not None and name not in known and name.split(".")[0] not in known
-        ]
+        return [name for name in wanted if name is not None and name not in known]
+
+    def names(self, row: Mapping[str, object]) -> Iterator[str]:
+        """The columns of a row, also those inside of others that are wanted, or lie beside them."""
+        yield from row
+        for name in (self.description, self.patient, self.doctor):
+            if name is not None and name not in row and "." in name:
+                yield from [name] if _found(row, name) else _beside(row, name)
 
     def wanted(self) -> set[str]:
         """The columns of a row that are looked at."""
@@ -72,10 +80,13 @@ class Columns:
         patient, doctor = self.patient, self.doctor
         if messages := self._by_messages(row):
             patient = doctor = messages
+            (value,) = _found(row, messages)
+            if isinstance(value, str) and value and not _listed(value):
+                raise NotText(f"{messages} is text, but no list of messages in JSON")
         return (
-            _text(_value(row, self.description or NAMES[0]), NAMES[0]),
-            _text(_value(row, patient), NAMES[1]),
-            _text(_value(row, doctor), NAMES[2]),
+            _text(_found(row, self.description or NAMES[0]), NAMES[0]),
+            _text(_found(row, patient), NAMES[1]),
+            _text(_found(row, doctor), NAMES[2]),
         )
 
     def _by_messages(self, names: Iterable[str]) -> str | None:
@@ -88,42 +99,90 @@ class Columns:
         return next((name for name in MESSAGES if name in known), None)
 
 
-def _value(row: Mapping[str, object], name: str) -> object:
-    if name in row:
-        return row[name]
-    for key, value in row.items():
-        if key.strip() == name:
-            return value
-    column, _, inside = name.partition(".")
-    return _inside(_value(row, column), inside) if inside else None
-
-
-def _inside(value: object, path: str) -> object:
+def _found(value: object, path: str) -> list[object]:
+    """What lies at `path` inside of `value`, alone in a list; [] if there is nothing."""
     step, _, rest = path.partition(".")
     if isinstance(value, Mapping):
-        return _value(value, path)
-    if not isinstance(value, list):
-        return None
-    if step.isdecimal():
-        found = value[int(step)] if int(step) < len(value) else None
+        for key in (path, *value):
+            if key in value and key.strip() == path:
+                return [value[key]]
+        found = _found(value, step) if rest else []
+    elif step.isdecimal():
+        found = _listed(value)[int(step) :][:1]
     else:
-        found = _said(value, (step,))
-    return _inside(found, rest) if rest else found
+        said = _said(_listed(value), (step.lower(),))
+        found = [] if said is None else [said]
+    return _found(found[0], rest) if found and rest else found
 
 
-def _said(messages: list[object], roles: tuple[str, ...]) -> object:
-    """The first message of one of these roles; None if there is none, or these are no messages."""
-    for message in messages:
-        if isinstance(message, Mapping):
-            role = message.get("role", message.get("from"))
-            if isinstance(role, str) and role.lower() in roles:
-                return message.get("content", message.get("value"))
+def _beside(row: Mapping[str, object], name: str) -> list[str]:
+    """What could have been named instead of what is not there."""
+    head, _, _ = name.rpartition(".")
+    if not head:
+        return []
+    if not (found := _found(row, head)):
+        return _beside(row, head)
+    if isinstance(found[0], Mapping):
+        steps = [*map(str, found[0])]
+    else:
+        listed = _listed(found[0])
+        steps = [role for role in map(_role, listed) if role] or ["0"][: len(listed)]
+    return [f"{head}.{step}" for step in steps]
+
+
+def _listed(value: object) -> list[object]:
+    """A list, as it is or as JSON; else []."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return []
+    return value if isinstance(value, list) else []
+
+
+def _role(message: object) -> str | None:
+    """Who says a message; None if it is none."""
+    if isinstance(message, Mapping):
+        for key in ("role", "from", "speaker"):
+            if isinstance(role := message.get(key), str):
+                return role.strip().lower()
     return None
 
 
-def _text(value: object, column: str) -> str:
-    if isinstance(value, list) and column in ROLES and any(isinstance(m, Mapping) for m in value):
-        value = _said(value, ROLES[column])
+def _said(messages: list[object], roles: tuple[str, ...]) -> object:
+    """The first that is said by one of these roles, if it is the doctor's after a patient's.
+
+    None if there is nothing, or these are no messages.
+    """
+    early = {*roles} <= {*ROLES["Doctor"]} and any(
+        _role(message) in ROLES["Patient"] for message in messages
+    )
+    for message in messages:
+        role = _role(message)
+        early = early and role not in ROLES["Patient"]
+        if role in roles and not early and (said := _content(message)):
+            return said
+    return None
+
+
+def _content(message: object) -> object:
+    """What a message says; of several parts those that are text."""
+    said = None
+    if isinstance(message, Mapping):
+        keys = ("content", "value", "text", "parts")
+        said = next((message[key] for key in keys if key in message), None)
+    if not isinstance(said, list):
+        return said
+    texts = (part.get("text") if isinstance(part, Mapping) else part for part in said)
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
+def _text(found: list[object], column: str) -> str:
+    value = found[0] if found else None
+    if column in ROLES and (roles := {*map(_role, listed := _listed(value))} - {None}):
+        if not roles & {role for known in ROLES.values() for role in known}:
+            raise NotText(f"{column} is messages by {', '.join(map(str, roles))} alone")
+        value = _said(listed, ROLES[column])
     if isinstance(value, str):
         return value
     if value is None or (isinstance(value, float) and math.isnan(value)):

@@ -111,7 +111,7 @@ def _dialogues(
     for row in islice(rows, JUDGED):
         seen.append(row)
         if not isinstance(row[1], Fault):
-            names |= dict.fromkeys(row[1])
+            names |= dict.fromkeys(columns.names(row[1]))
             if not columns.missing(names):
                 break
     if not seen:

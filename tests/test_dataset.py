@@ -308,6 +308,11 @@ TALK = [
     {"role": "user", "content": "thanks"},
 ]
 SHARED = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+GREETED = [{"role": "assistant", "content": "How can I help?"}, *TALK]
+CALLED = [TALK[1], {"role": "assistant", "content": None}, *TALK[2:]]
+PARTS = [
+    {"role": turn["role"], "content": [{"type": "text", "text": turn["content"]}]} for turn in TALK
+]
 
 
 @pytest.mark.parametrize(
@@ -318,7 +323,18 @@ SHARED = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
         ({"messages": TALK}, "Patient=messages,Doctor=messages"),
         ({"messages": TALK}, "Patient=messages.user,Doctor=messages.assistant"),
         ({"chat": {"turns": TALK}}, "Patient=chat.turns.user,Doctor=chat.turns.2.content"),
+        ({"messages": GREETED}, None),
+        ({"messages": GREETED}, "Patient=messages.user,Doctor=messages.assistant"),
+        ({"messages": CALLED}, None),
+        ({"messages": PARTS}, None),
+        ({"messages": json.dumps(GREETED)}, None),
+        ({"messages": json.dumps(PARTS)}, "Patient=messages,Doctor=messages"),
+        ({"chat": json.dumps(TALK)}, "Patient=chat.user,Doctor=chat.assistant"),
         ({"conversations": SHARED}, None),
+        *(
+            ({"conversations": [SHARED[0], {"from": role, "value": "a"}]}, None)
+            for role in ("AI", "bot", "Model", "chatbot")
+        ),
         ({"conversations": SHARED}, "Patient=conversations.human,Doctor=conversations.gpt"),
     ],
 )
@@ -329,6 +345,30 @@ def test_columns_inside_of_others(
     source = WRITERS[ending](tmp_path / f"rows.{ending}", [row])
     names = Columns.parse(columns) if columns else None
     assert list(read_rows(source, names)) == [Dialogue("", "q", "a")]
+
+
+def test_messages_in_a_csv(tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "rows.csv", [{"messages": json.dumps(GREETED), "id": "1"}])
+    assert list(read_rows(source)) == [Dialogue("", "q", "a")]
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "says"),
+    [
+        ({"q": "q", "answer": {"text": "a"}}, "answer.txt", "no column answer.txt; it has q, answ"),
+        ({"q": "q", "answer": {"text": "a"}}, "answer.txt", "answer.text: name the ones to use"),
+        ({"q": "q", "data": {"a": {"b": "a"}}}, "data.a.c", "it has q, data, data.a.b"),
+        ({"q": "q", "answers": ["a"]}, "answers.text", "it has q, answers, answers.0"),
+        ({"q": "q", "turns": TALK}, "turns.doctor", "turns.system, turns.user, turns.assistant"),
+        ({"messages": str(TALK)}, None, "messages is text, but no list of messages in JSON"),
+        ({"messages": [{"from": "Anna", "value": "q"}]}, None, "Patient is messages by anna alone"),
+    ],
+)
+def test_what_does_not_lead_to_a_text_is_refused(
+    tmp_path: Path, row: dict[str, Any], columns: str | None, says: str
+) -> None:
+    names = Columns.parse(f"Patient=q,Doctor={columns}") if columns else None
+    assert says in sentence(write_jsonl(tmp_path / "rows.jsonl", [row]), columns=names)
 
 
 GOOD = [f"Question {number}?,Reply {number}." for number in range(40)]
