@@ -29,7 +29,8 @@ class NotText(Exception):
 
 @dataclass(frozen=True)
 class Columns:
-    """What a source calls the three columns; without a `description` it is called so, or not there.
+    """What a source calls the three columns. Without a `description` there is no title, or, if
+    `described`, that of a column Description if there is one.
 
     A name with dots leads into the columns that it names: `answer.text`, `turns.0`, and
     `messages.user`, which is the first message of that role. A reply comes after a question: an
@@ -39,11 +40,12 @@ class Columns:
     description: str | None = None
     patient: str = "Patient"
     doctor: str = "Doctor"
+    described: bool = True
 
     @classmethod
     def parse(cls, text: str) -> Columns:
         """Read `Description=title,Patient=question,Doctor=answer`; what is left out keeps its name,
-        and a Description that is left out need not be there.
+        and without Description there is no title.
 
         Raises StoreError for any other form.
         """
@@ -53,7 +55,7 @@ class Columns:
             if column.capitalize() not in NAMES or not name or column.lower() in names:
                 raise StoreError(f"--columns does not take {pair.strip()!r}: write {HELP}.")
             names[column.lower()] = name
-        return cls(**names)
+        return cls(**names, described=False)
 
     def missing(self, names: Collection[str]) -> list[str]:
         """Of the columns that must be there, those that are not among `names`."""
@@ -72,22 +74,25 @@ class Columns:
 
     def wanted(self) -> set[str]:
         """The columns of a row that are looked at."""
-        names = (self.description or NAMES[0], self.patient, self.doctor)
-        return {part for name in names for part in (name, name.split(".")[0])}
+        names = [self._title(), self.patient, self.doctor]
+        return {part for name in names if name for part in (name, name.split(".")[0])}
 
     def texts(self, row: Mapping[str, object]) -> tuple[str, str, str]:
         """Title, question and reply of a row, "" where there is none. Raises NotText."""
-        patient, doctor = self.patient, self.doctor
+        title, patient, doctor = self._title(), self.patient, self.doctor
         if messages := self._by_messages(row):
             patient = doctor = messages
             (value,) = _found(row, messages)
             if isinstance(value, str) and value and not _listed(value):
                 raise NotText(f"{messages} is text, but no list of messages in JSON")
         return (
-            _text(_found(row, self.description or NAMES[0]), NAMES[0]),
+            _text(_found(row, title) if title else [], NAMES[0]),
             _text(_found(row, patient), NAMES[1]),
             _text(_found(row, doctor), NAMES[2]),
         )
+
+    def _title(self) -> str | None:
+        return self.description or (NAMES[0] if self.described else None)
 
     def _by_messages(self, names: Iterable[str]) -> str | None:
         """The list of messages, if that is all there is and nobody named another column."""

@@ -283,6 +283,13 @@ def test_there_need_be_no_title(tmp_path: Path) -> None:
     assert list(read_rows(write_jsonl(tmp_path / "plain.jsonl", UNTITLED))) == PLAIN
 
 
+def test_there_is_no_title_where_none_is_named(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "rows.jsonl", [{"Description": 42, "q": "q", "a": "a"}])
+    assert list(read_rows(source, Columns.parse("Patient=q,Doctor=a"))) == [Dialogue("", "q", "a")]
+    source = write_jsonl(tmp_path / "plain.jsonl", ROWS)
+    assert list(read_rows(source, Columns.parse("Doctor=Doctor"))) == PLAIN
+
+
 def test_a_title_that_is_named_must_be_there(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "rows.jsonl", UNTITLED)
     assert "no column title" in sentence(source, columns=Columns.parse("Description=title"))
