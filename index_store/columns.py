@@ -74,7 +74,7 @@ class Columns:
 
     def wanted(self) -> set[str]:
         """The columns of a row that are looked at."""
-        names = [self._title(), self.patient, self.doctor]
+        names = [self._title(), self.patient, self.doctor, *MESSAGES]
         return {part for name in names if name for part in (name, name.split(".")[0])}
 
     def texts(self, row: Mapping[str, object]) -> tuple[str, str, str]:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from index_store import lines
 from index_store.errors import StoreError, reason
+from index_store.faults import Fault
 from index_store.lines import Row
 
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
@@ -27,7 +29,8 @@ def ending(path: Path) -> str | None:
 
 
 def rows(path: Path, kind: str, wanted: set[str]) -> Iterator[Row]:
-    """Rows of a file of the kind that `ending` told.
+    """Rows of a file of the kind that `ending` told; where columns can be read alone, those that
+    are not `wanted` are None.
 
     Raises StoreError if it cannot be read, or if two of the `wanted` columns share a name.
     """
@@ -78,13 +81,27 @@ def _parquet(path: Path, wanted: set[str]) -> Iterator[Row]:
     try:
         number = 0
         with pq.ParquetFile(path) as file:
-            lines.check_names(path, file.schema_arrow.names, wanted)
-            for batch in file.iter_batches(batch_size=1_000):
-                for row in batch.to_pylist():
+            names = file.schema_arrow.names
+            lines.check_names(path, [name.strip() for name in names], wanted)
+            read = [name for name in names if name.strip() in wanted]
+            for batch in file.iter_batches(batch_size=1_000, columns=read):
+                for at in range(batch.num_rows):
                     number += 1
-                    yield f"{path}, row {number}", row
+                    place = f"{path}, row {number}"
+                    yield place, _record(place, names, batch.slice(at, 1))
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{path} cannot be read as Parquet: {reason(error)}.") from None
+
+
+def _record(place: str, names: list[str], batch: Any) -> dict[str, object] | Fault:
+    """The one row of an Arrow batch, which has some columns of these names."""
+    try:
+        (row,) = batch.to_pylist()
+    except UnicodeDecodeError:
+        return Fault(place, "not UTF-8", "is not UTF-8")
+    except (ValueError, OverflowError) as error:
+        return Fault(place, "not text", f"cannot be read ({reason(error)})")
+    return dict.fromkeys(names) | row
 
 
 def _xlsx(path: Path, wanted: set[str]) -> Iterator[Row]:
@@ -96,9 +113,11 @@ def _xlsx(path: Path, wanted: set[str]) -> Iterator[Row]:
             f"{path} needs openpyxl to be read: pip install 'medraft[xlsx]', or save it as .csv."
         ) from None
     try:
-        sheet = load_workbook(path, read_only=True, data_only=True).worksheets[0]
-        sheet.reset_dimensions()  # what a file says of its own size need not be so
-        read = enumerate(sheet.iter_rows(values_only=True), 1)
+        sheets = load_workbook(path, read_only=True, data_only=True).worksheets
+        if not sheets:
+            raise StoreError(f"{path} has no sheet of cells: save the rows as one.")
+        sheets[0].reset_dimensions()  # what a file says of its own size need not be so
+        read = enumerate(sheets[0].iter_rows(values_only=True), 1)
         header: list[str] = []
         for number, cells in read:
             if not any(cell is not None for cell in cells):
@@ -107,9 +126,24 @@ def _xlsx(path: Path, wanted: set[str]) -> Iterator[Row]:
             if not header:
                 header = [value.strip() for value in values]
                 lines.check_names(path, header, wanted)
+                _check_first(path, [sheet.title for sheet in sheets], header, wanted)
             else:
                 yield f"{path}, row {number}", dict(zip(header, values, strict=False))
+        if not header:
+            _check_first(path, [sheet.title for sheet in sheets], header, wanted)
     except StoreError:
         raise
     except Exception as error:  # openpyxl passes on what zip files and XML raise
-        raise StoreError(f"{path} cannot be read as .xlsx: {reason(error)}.") from None
+        raise StoreError(
+            f"{path} cannot be read as .xlsx ({reason(error)}): save its rows as .csv."
+        ) from None
+
+
+def _check_first(path: Path, sheets: list[str], header: list[str], wanted: set[str]) -> None:
+    """Raise StoreError if the first of several sheets does not look like the one that is meant."""
+    if len(sheets) > 1 and not wanted & {*header}:
+        raise StoreError(
+            f"{path} has the sheets {', '.join(sheets)}, of which the first is read, and it has "
+            f"the columns {', '.join(header) or 'none'}: name them with --columns, or move the "
+            "sheet with the rows to the front."
+        )

@@ -24,6 +24,7 @@ from index_store.faults import Fault
 Row = tuple[str, Mapping[str, object] | Fault]
 
 SEPARATORS = (",", ";", "\t", "|")
+GZIP = b"\x1f\x8b"
 LONGEST = 2**31 - 1  # characters of a field; there are answers beyond the csv module's 131,072
 MOST_LINES = 10_000  # of one row: beyond it, its quotation mark was never closed
 
@@ -31,9 +32,12 @@ MOST_LINES = 10_000  # of one row: beyond it, its quotation mark was never close
 @contextmanager
 def opened(path: Path) -> Iterator[TextIO]:
     """A file's text, its line ends as they are; what is not UTF-8 as surrogates. A byte order mark
-    may say UTF-16. Raises StoreError if it cannot be read, also while it is."""
+    may say UTF-16, and gzip's mark what the name does not. Raises StoreError if it cannot be read,
+    also while it is."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with path.open("rb") as plain:
+            packed = path.suffix.lower() == ".gz" or plain.peek(2).startswith(GZIP)
+        with gzip.open(path) if packed else path.open("rb") as file:
             start = file.peek(2)[:2]
             encoding = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
             yield io.TextIOWrapper(file, encoding, errors="surrogateescape", newline="")

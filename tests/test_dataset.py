@@ -6,6 +6,8 @@ import csv
 import gzip
 import io
 import json
+import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -149,7 +151,7 @@ def test_a_source_that_does_not_exist(
         ("rows.csv.gz", b"no gzip", "cannot be read"),
         ("rows.csv.gz", HALF_A_GZIP, "cannot be read"),
         ("rows.parquet.gz", b"", "because of its ending"),
-        ("rows.xlsx", b"no workbook", "cannot be read as .xlsx"),
+        ("rows.xlsx", b"no workbook", "cannot be read as .xlsx (File is not a zip file)"),
         ("rows.parquet", b"PAR1 but no more", "cannot be read as Parquet"),
         (
             "rows.jsonl",
@@ -220,6 +222,8 @@ AS_IT_LIES_AROUND = {
     "Unicode.csv": csv_text("\t").encode("utf-16"),
     "rows.tsv": csv_text("\t").encode(),
     "rows.csv.gz": gzip.compress(csv_text(",").encode()),
+    "ROWS.CSV.GZ": gzip.compress(csv_text(",").encode()),
+    "packed.csv": gzip.compress(csv_text(",").encode()),
     "spaces.csv": csv_text(",")
     .replace("Description,Patient,Doctor", " Description, Patient ,Doctor ")
     .encode(),
@@ -249,6 +253,71 @@ def test_a_workbook(tmp_path: Path) -> None:
     book.save(tmp_path / "rows.xlsx")
     read = list(read_rows(str(tmp_path / "rows.xlsx")))
     assert read == [*EXPECTED, Dialogue("", "Only a question", "5")]
+
+
+@pytest.mark.parametrize(
+    ("first", "says"),
+    [
+        ([["About these rows"], ["They are ours"]], "it has the columns About these rows: name"),
+        ([["About these rows"]], "the sheets Sheet, Rows, of which the first is read"),
+        ([], "it has the columns none"),
+    ],
+)
+def test_a_workbook_whose_rows_are_in_another_sheet(
+    tmp_path: Path, first: list[list[str]], says: str
+) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in first:
+        book.active.append(row)
+    sheet = book.create_sheet("Rows")
+    for row in [list(ROWS[0]), *(list(row.values()) for row in ROWS)]:
+        sheet.append(row)
+    book.save(tmp_path / "rows.xlsx")
+    assert says in sentence(str(tmp_path / "rows.xlsx"))
+    columns = Columns.parse("Patient=About these rows,Doctor=About these rows")
+    if len(first) > 1:
+        assert len(list(read_rows(str(tmp_path / "rows.xlsx"), columns))) == 1
+
+
+def test_a_workbook_of_charts(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    from openpyxl.chart import BarChart
+
+    book = openpyxl.Workbook()
+    book.create_chartsheet().add_chart(BarChart())
+    book.save(tmp_path / "both.xlsx")
+    with ZipFile(tmp_path / "both.xlsx") as old, ZipFile(tmp_path / "rows.xlsx", "w") as new:
+        for name in old.namelist():
+            told = old.read(name)
+            if name == "xl/workbook.xml":
+                told = re.sub(rb'<sheet [^>]*name="Sheet"[^>]*/>', b"", told)
+            new.writestr(name, told)
+    assert "has no sheet of cells" in sentence(str(tmp_path / "rows.xlsx"))
+
+
+def test_a_parquet_file_is_read_where_it_is_wanted(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path, long_after = tmp_path / "rows.parquet", pa.array([2**60] * 3, pa.timestamp("us"))
+    no_text = pa.Array.from_buffers(
+        pa.string(),
+        3,
+        [None, pa.py_buffer(struct.pack("4i", 0, 1, 3, 4)), pa.py_buffer(b"aq\xffb")],
+    )
+    fine = pa.array(["One?", "Two?", "Three?"])
+    pq.write_table(
+        pa.table({"Patient": fine, "Doctor": fine, "at": long_after, "x": no_text}), path
+    )
+    assert [row.doctor for row in read_rows(str(path))] == ["One?", "Two?", "Three?"]
+    assert "it has Patient, Doctor, at, x" in sentence(str(path), columns=Columns.parse("Doctor=d"))
+    pq.write_table(pa.table({"Patient": fine, "Doctor": no_text}), path)
+    read = list(read_rows(str(path), faults=(faults := Faults())))
+    assert [row.doctor for row in read] == ["a", "b"] and faults.counts == {"not UTF-8": 1}
+    assert faults.told == [f"{path}, row 2 is not UTF-8"]
+    pq.write_table(pa.table({"Patient": fine, "Doctor": long_after}), path)
+    assert "row 1 cannot be read (date value out of range)" in sentence(str(path))
 
 
 @pytest.mark.parametrize("size", ["A1", "A1:C2", "A1:B4"])
