@@ -74,7 +74,10 @@ def read_rows(
     if limit is not None and limit < 1:
         raise StoreError("--limit must be at least 1.")
     columns = columns or Columns()
-    path = Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+    except RuntimeError:
+        raise StoreError(f"{source} is in nobody's home: write out the whole path.") from None
     kind = files.ending(path)
     is_set = source != "sample" and (path.is_dir() or (kind is None and not path.is_file()))
     if part is not None and not is_set:

@@ -106,6 +106,9 @@ def as_row(place: str, row: object) -> Row:
     if not isinstance(row, dict):
         told = "is not a JSON object with the columns as keys"
         return place, Fault(place, "not a JSON object", told)
+    if len({key.strip() for key in row}) < len(row):
+        told = "has a key twice, once with spaces around it"
+        return place, Fault(place, "not a JSON object", told)
     return place, row
 
 
@@ -155,7 +158,9 @@ def separated(path: Path, wanted: set[str], separator: str | None = None) -> Ite
     with opened(path) as file:
         lines = enumerate(file, 1)
         header: list[str] = []
-        for _, line in lines:
+        for number, line in lines:
+            if fault := _not_utf8(f"{path}, line {number}", line):
+                raise fault.error()
             if line.lower().startswith("sep=") and len(line.strip("\r\n")) == 5:
                 separator = line[4]
             elif line.strip():
@@ -185,7 +190,7 @@ def _header(line: str, separator: str | None) -> tuple[list[str], str]:
     """The names of the columns, and what separates them: what makes the most of them."""
 
     def split(by: str) -> list[str]:
-        return next(csv.reader([line], delimiter=by))
+        return next(csv.reader([line], delimiter=by, skipinitialspace=True))
 
     separator = separator or max(SEPARATORS, key=lambda each: len(split(each)))
     return [name.strip() for name in split(separator)], separator
@@ -204,11 +209,20 @@ def _records(
             taken.append(line)
             yield line[1]
 
+    def record(spaced: bool) -> list[str] | None:
+        reader = csv.reader(feed(), delimiter=separator, strict=True, skipinitialspace=spaced)
+        return next(reader, None)
+
     broken = False
     while True:
         taken.clear()
         try:
-            fields = next(csv.reader(feed(), delimiter=separator, strict=True), None)
+            try:  # quotation marks behind a separator and a space are meant as such, if they fit
+                fields = record(spaced=True)
+            except csv.Error:
+                back.extendleft(reversed(taken))
+                taken.clear()
+                fields = record(spaced=False)
         except csv.Error as error:
             number, _ = taken[0]
             place = f"{path}, line {number}"
@@ -230,5 +244,6 @@ def _not_utf8(place: str, text: str) -> Fault | None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return Fault(place, "not UTF-8", "is not UTF-8")
+        told = "is not UTF-8 (if it is of an older Windows: `iconv -f WINDOWS-1252 -t UTF-8`)"
+        return Fault(place, "not UTF-8", told)
     return None

@@ -117,6 +117,7 @@ def test_columns_that_cannot_be_parsed(text: str) -> None:
         ("nonsense", "neither a file nor a data set"),
         ("/absent/rows.txt", "neither a file nor a data set"),
         ("", "neither a file nor a data set"),
+        ("~nobody-at-all/rows.csv", "is in nobody's home"),
     ],
 )
 def test_a_source_that_does_not_exist(
@@ -146,6 +147,10 @@ def test_a_source_that_does_not_exist(
         ("rows.csv", b"Patient,Doctor,Doctor\na,b,c\n", "has two columns Doctor"),
         ("rows.tsv", b"Patient\tDoctor\tDoctor\na\tb\tc\n", "has two columns Doctor"),
         ("rows.jsonl", b'{"Patient": "a", "Doctor": "b", "Doctor": "c"}\n', "stands there twice"),
+        ("rows.jsonl", b'{"Patient": "a", "Doctor": "b", " Doctor ": "c"}', "has a key twice"),
+        ("rows.json", b'[{"Patient": "a", "Doctor": "b", "Doctor ": "c"}]', "has a key twice"),
+        ("rows.csv", "¿Qué?,Doctor\na,b\n".encode("cp1252"), "line 1 is not UTF-8 (if it is of an"),
+        ("rows.csv", "Patient,Doctor\n¿Qué?,b\n".encode("cp1252"), "iconv -f WINDOWS-1252"),
         ("rows.jsonl", b"[" * 100_000, "line 1 is not JSON (nested too deeply)"),
         ("rows.jsonl", b'{"Patient": ' + b"9" * 6_000 + b"}", "line 1 is not JSON"),
         ("rows.csv.gz", b"no gzip", "cannot be read"),
@@ -227,6 +232,7 @@ AS_IT_LIES_AROUND = {
     "spaces.csv": csv_text(",")
     .replace("Description,Patient,Doctor", " Description, Patient ,Doctor ")
     .encode(),
+    "spaced.csv": csv_text(",").replace('","', '", "').encode(),
     "rows.ndjson": "\n".join(map(json.dumps, ROWS)).encode(),
     "Mac.jsonl": "\r".join(map(json.dumps, ROWS)).encode(),
     "rows.jsonl.gz": gzip.compress("\n".join(map(json.dumps, ROWS)).encode()),
@@ -316,6 +322,8 @@ def test_a_parquet_file_is_read_where_it_is_wanted(tmp_path: Path) -> None:
     read = list(read_rows(str(path), faults=(faults := Faults())))
     assert [row.doctor for row in read] == ["a", "b"] and faults.counts == {"not UTF-8": 1}
     assert faults.told == [f"{path}, row 2 is not UTF-8"]
+    pq.write_table(pa.table({"Patient": fine, "Doctor": fine, " Doctor ": fine}), path)
+    assert "has two columns Doctor" in sentence(str(path))
     pq.write_table(pa.table({"Patient": fine, "Doctor": long_after}), path)
     assert "row 1 cannot be read (date value out of range)" in sentence(str(path))
 
@@ -468,6 +476,20 @@ def test_a_bad_line_costs_its_own_row(tmp_path: Path, name: str, place: int) -> 
     (told,) = faults.told
     assert told.startswith(f"{path}, line {place + 2} ")
     assert f"line {place + 2} " in sentence(str(path))
+
+
+def test_quotation_marks_behind_spaces(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(
+        '"Patient", "Doctor"\n"a, b", "c, \nd"\nWhy?, "Rest" and drink.\nWho?, "Rest and drink.\n'
+        '"e", "f ""g"", h"\n'
+    )
+    assert [(row.patient, row.doctor) for row in read_rows(str(path))] == [
+        ("a, b", "c, \nd"),
+        ("Why?", ' "Rest" and drink.'),
+        ("Who?", ' "Rest and drink.'),
+        ("e", 'f "g", h'),
+    ]
 
 
 def test_a_quotation_mark_over_several_lines_costs_its_own_row(tmp_path: Path) -> None:
