@@ -12,7 +12,7 @@ import tarfile
 from pathlib import Path
 
 from index_store import manifest as manifests
-from index_store.build import BUILDING, GENERATION, changing, sweep
+from index_store.build import BUILDING, GENERATION, LOCK, changing, sweep
 from index_store.disk import sync
 from index_store.errors import StoreError, reason
 from index_store.manifest import Manifest
@@ -58,6 +58,7 @@ def restore(archive: Path, directory: Path) -> Manifest:
     """
     aside = directory / f"{BUILDING}restored"
     _check(archive)  # before anything is made for it
+    made = not directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -83,6 +84,8 @@ def restore(archive: Path, directory: Path) -> Manifest:
             raise _not_restored(archive, error) from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+            if made and [*directory.iterdir()] == [directory / LOCK]:  # nothing was restored
+                shutil.rmtree(directory, ignore_errors=True)
         sweep(directory, manifest)
     return manifest
 
@@ -91,8 +94,9 @@ def _check(archive: Path) -> None:
     """Raise StoreError for what is no backup at a glance."""
     try:
         with tarfile.open(archive) as tar:
-            tar.getmember(manifests.NAME)
-    except (tarfile.TarError, OSError, KeyError) as error:
+            file = tar.extractfile(manifests.NAME)
+            manifests.parse(file.read() if file else b"")
+    except (tarfile.TarError, OSError, KeyError, ValueError) as error:
         raise _not_restored(archive, error) from error
 
 

@@ -77,28 +77,40 @@ class Manifest(BaseModel):
         return [source.name for source in self.sources] == ["sample"]
 
 
+class OtherFormat(ValueError):
+    """A manifest that another medraft wrote."""
+
+
+def parse(content: bytes) -> Manifest:
+    """The manifest that these bytes are. Raises OtherFormat, and ValueError if they are none."""
+    try:
+        told = json.loads(content)
+        if (version := told["schema_version"]) == SCHEMA_VERSION:
+            return Manifest.model_validate(told)
+    except (ValidationError, ValueError, KeyError, TypeError):
+        raise ValueError(f"{NAME} is not what was written") from None
+    raise OtherFormat(f"has the format {version}, and this medraft reads {SCHEMA_VERSION}")
+
+
 def read(directory: Path, embed_model: str | None = None) -> Manifest:
     """Read the manifest in `directory`; `embed_model` is the identity it must have, if any.
 
     Raises StoreError if it is missing, damaged, of another schema or of another model.
     """
     try:
-        content = json.loads((directory / NAME).read_bytes())
-        version = content["schema_version"]
-        manifest = Manifest.model_validate(content) if version == SCHEMA_VERSION else None
+        manifest = parse((directory / NAME).read_bytes())
     except FileNotFoundError:
         raise StoreError(
             f"There is no index in {directory}: run {build_command(directory)}."
         ) from None
     except OSError as error:
         raise StoreError(f"The index in {directory} cannot be read: {error.strerror}.") from None
-    except (ValidationError, ValueError, KeyError, TypeError):
-        raise damaged(directory, f"{NAME} is not what was written") from None
-    if manifest is None:
+    except OtherFormat as error:
         raise StoreError(
-            f"The index in {directory} has the format {version}, and this medraft reads "
-            f"{SCHEMA_VERSION}: run {build_command(directory)}."
-        )
+            f"The index in {directory} {error}: run {build_command(directory)}."
+        ) from None
+    except ValueError as error:
+        raise damaged(directory, str(error)) from None
     if embed_model not in (None, manifest.embed_model):
         raise StoreError(
             f"The index in {directory} was built with the embedding model {manifest.embed_model}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import shutil
@@ -143,6 +144,23 @@ def test_an_unknown_source_is_told_with_those_there_are(
     assert "it has rows.jsonl, more.jsonl" in said
 
 
+def test_several_sources_and_words_are_removed_at_once(
+    index: Path,
+    dialogues: list[Dialogue],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for number, row in enumerate(MORE):
+        add([row], index, EMBEDDED, source=f"{number}.jsonl", progress=False)
+    named = ("--source", "0.jsonl", "--source", "1.jsonl")
+    words = [word for row in dialogues[:2] for word in ("--containing", row.doctor.upper())]
+    assert run(monkeypatch, "remove", *named, *words, "--dir", str(index)) == 0
+    assert texts(index) == {row.doctor for row in dialogues[2:]}
+    strange = ("--source", "rows.jsonl", "--source", "2.jsonl", "--dir", str(index))
+    assert run(monkeypatch, "remove", *strange) == 2
+    assert "There is no source 2.jsonl in" in capsys.readouterr().err
+
+
 def test_a_mistyped_folder_is_not_left_behind(index: Path, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     with pytest.raises(StoreError, match="There is no index in"):
@@ -152,6 +170,26 @@ def test_a_mistyped_folder_is_not_left_behind(index: Path, tmp_path: Path) -> No
         with pytest.raises(StoreError, match="cannot be restored"):
             restore(tmp_path / archive, nowhere)
     assert not nowhere.exists() and not (tmp_path / "backup.tar").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (b"{", "manifest.json is not what was written"),
+        (b'{"schema_version": 1}', "has the format 1, and this medraft reads 2"),
+        (None, "cannot be restored"),  # the manifest is good, what it names is not there
+    ],
+)
+def test_a_backup_with_a_bad_manifest_leaves_no_folder(
+    index: Path, tmp_path: Path, said: bytes | None, why: str
+) -> None:
+    said = said or (index / manifests.NAME).read_bytes()
+    with tarfile.open(tmp_path / "backup.tar", "w") as tar:
+        (member := tarfile.TarInfo(manifests.NAME)).size = len(said)
+        tar.addfile(member, io.BytesIO(said))
+    with pytest.raises(StoreError, match="cannot be restored") as caught:
+        restore(tmp_path / "backup.tar", tmp_path / "new")
+    assert why in str(caught.value) and not (tmp_path / "new").exists()
 
 
 def test_a_source_is_replaced(index: Path) -> None:

@@ -107,9 +107,12 @@ def add(
 @app.command("remove")
 def remove(
     ids: Annotated[list[str] | None, typer.Argument(help="Ids, as `search --json` tells.")] = None,
-    source: Annotated[str | None, typer.Option(help="All replies of this source.")] = None,
+    source: Annotated[
+        list[str] | None, typer.Option(help="All replies of this source; may come again.")
+    ] = None,
     containing: Annotated[
-        str | None, typer.Option(help="Replies with these words, say a name, in any text.")
+        list[str] | None,
+        typer.Option(help="Replies with these words, say a name, in any text; may come again."),
     ] = None,
     directory: Dir = None,
 ) -> None:
@@ -119,12 +122,15 @@ def remove(
 
     settings = settings_module.load()
     target = directory or settings.index_dir
-    if not ids and source is None and not containing:
+    wanted, sources = set(ids or ()), source or []
+    phrases = [phrase for each in containing or [] if (phrase := " ".join(each.casefold().split()))]
+    if not wanted and not sources and not phrases:
         raise AgentError("Nothing is named to be removed: give ids, --source or --containing.")
     known = [each.name for each in manifest.read(target).sources]
-    if source is not None and source not in known:
-        raise AgentError(f"There is no source {source} in {target}: it has {', '.join(known)}.")
-    wanted, words = set(ids or ()), " ".join((containing or "").casefold().split())
+    if strange := [each for each in sources if each not in known]:
+        raise AgentError(
+            f"There is no source {', '.join(strange)} in {target}: it has {', '.join(known)}."
+        )
     met: set[str] = set()
 
     def unwanted(name: str, row: Dialogue) -> bool:
@@ -132,7 +138,7 @@ def remove(
         if row.id in wanted:
             met.add(row.id)
             return True
-        return name == source or (bool(words) and words in texts)
+        return name in sources or any(phrase in texts for phrase in phrases)
 
     built = remove(unwanted, target, settings.embed_model)
     print(
