@@ -20,8 +20,9 @@ from agent.understanding.labels import Said
 # training: below it thanks and small talk after a complaint are looked up as well.
 HEALTH = 0.6
 UNSURE = 0.75  # up to here it is said to be unsure
+OPENS = 0.8  # the probability of a new subject from which on what was said before is left out
 REACH = 16  # messages before: what a message goes on from is no farther back
-ABOUT = 0.5  # the probability of a question about medraft from which on it answers itself
+ABOUT = 0.6  # the probability of a question about medraft from which on it answers itself
 
 
 class Reason(StrEnum):
@@ -79,7 +80,7 @@ def _read(text: str, thread: Sequence[str], reply: str) -> Reading:
 
 
 def _goes_on(reading: Reading) -> bool:
-    return reading.stands["opens"] < 0.5
+    return reading.stands["opens"] < OPENS
 
 
 def _reason(score: float, goes_on: bool) -> Reason:
