@@ -17,6 +17,7 @@ import json
 import random
 import time
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 from agent.chat.support import support
@@ -43,7 +44,7 @@ def main() -> None:
 
     def count(group: str, sentence: str, reply: str, right: bool) -> None:
         begun = time.perf_counter()
-        found = support(sentence, [reply], lambda texts: embed_texts(embedding, list(texts)))
+        found = support(sentence, [reply], partial(embed_texts, embedding))
         seconds.append(time.perf_counter() - begun)
         supported = all(part.source is not None for part in found)
         counts[group].append(supported)

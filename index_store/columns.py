@@ -79,16 +79,19 @@ class Columns:
 
     def texts(self, row: Mapping[str, object]) -> tuple[str, str, str]:
         """Title, question and reply of a row, "" where there is none. Raises NotText."""
-        title, patient, doctor = self._title(), self.patient, self.doctor
+        title = self._title()
         if messages := self._by_messages(row):
-            patient = doctor = messages
             (value,) = _found(row, messages)
-            if isinstance(value, str) and value and not _listed(value):
+            listed = _listed(value)
+            if isinstance(value, str) and value and not listed:
                 raise NotText(f"{messages} is text, but no list of messages in JSON")
+            patient = doctor = [listed or value]
+        else:
+            patient, doctor = _found(row, self.patient), _found(row, self.doctor)
         return (
             _text(_found(row, title) if title else [], NAMES[0]),
-            _text(_found(row, patient), NAMES[1]),
-            _text(_found(row, doctor), NAMES[2]),
+            _text(patient, NAMES[1]),
+            _text(doctor, NAMES[2]),
         )
 
     def _title(self) -> str | None:

@@ -48,17 +48,17 @@ _NOT = (
     r"|\bcannot|\bnever|\bno\s+(?:longer\s+)?need\s+to|\bnot\s+(?:need|have|necessary|to)(?:\s+to)?"
     r"|\bneedn\W?t|\bneed\s+not|\b(?:should|must|can|could|may|do)\s+not|\bwithout)"
 )
+_NOT_MEANT = r"(?!\s+(?:lightly|personally|for\s+granted|as))"  # of a medicine
 _STOPS = re.compile(
     rf"\b(?:stop(?:ping|ped)?|discontinu\w+|quit(?:ting)?|ceas\w+|come\s+off|coming\s+off|wean\w*"
     rf"|skip(?:ping)?|omit|withhold|leave\s+(?:out|off)|give\s+up|avoid(?:ing)?|refrain\s+from)\s+"
     rf"{_UP_TO}(?:taking|{_MEDICINE})"
     r"|(?<!\bto\s)(?<!\bwill\s)(?<!\bcan\s)(?<!\bcould\s)(?<!\bmay\s)\bstop\s+(?:it|them)\b"
     rf"|{_NOT}\s+{_UP_TO}be\s+(?:taken|used|given|started|continued|applied|injected)\b"
-    r"(?!\s+(?:lightly|personally|for\s+granted|as))"
-    r"|\b(?:banned|withdrawn\s+from|(?:off|from)\s+the\s+market"
+    rf"{_NOT_MEANT}|\b(?:banned|withdrawn\s+from|(?:off|from)\s+the\s+market"
     r"|no\s+longer\s+(?:recommended|used|prescribed|sold|given))\b"
     rf"|{_NOT}\s+{_UP_TO}(?:tak(?:e|ing)|us(?:e|ing)|start|continue|apply|give|inject|have)\s+"
-    rf"(?:it|them|these|those|any|this|that)\b(?!\s+(?:lightly|personally|for\s+granted|as))"
+    rf"(?:it|them|these|those|any|this|that)\b{_NOT_MEANT}"
     rf"|{_NOT}\s+{_UP_TO}(?:tak(?:e|ing)|us(?:e|ing)|start|continue|apply|give|inject|have|need)\s+"
     rf"{_UP_TO}{_MEDICINE}"
     rf"|\b(?:deje|dejar|deja|suspend\w+|interrump\w+|abandon\w+|evit(?:e|ar)|retir(?:e|ar))\s+"
@@ -126,7 +126,8 @@ _MAY_CLAIM = re.compile(
     rf"|nada|no\s+(?:\w+\s+)?(?:need|reason|cause|grounds)|needn\W?t|\w+n[\u2019']t\s+(?:mean|an?"
     rf"|why|enough)|not\s+(?:an?|why|mean|enough|necessary|required|danger\w+|serious|urgent)"
     rf"|no\s+(?:le|te|hace|necesita\w*|es|tiene\w*|hay|requiere|precisa|lo|la|los|las|us\w+|tom\w+)"
-    rf"|not\s+be|banned|withdrawn|market|no\s+longer|lifelong|indefinitely|indefinidamente|safe\w*|harmless|segur[oa]s?|inofensiv\w+)\b"
+    rf"|not\s+be|banned|withdrawn|market|no\s+longer|lifelong|indefinitely|indefinidamente"
+    rf"|safe\w*|harmless|segur[oa]s?|inofensiv\w+)\b"
     rf"|{_NOT}\s+{_UP_TO}(?:us(?:e|ing)|start|continue|give|have|need|requir\w+)\b",
     re.IGNORECASE,
 )

@@ -123,11 +123,15 @@ class Turn:
         yield self._conclude(answering, mode)
 
     async def _judge(self) -> None:
-        """The verdicts on the patient's earlier messages."""
+        """The verdicts on the patient's earlier messages, of which none is judged again when the
+        history has become shorter."""
         asked = self._asked()
-        calm = [CALM for _ in asked]
-        watchful = self.choices.watchful
-        self._judged = await judged_earlier(asked, self.message) if watchful else calm
+        if self._judged:
+            self._judged = self._judged[len(self._judged) - len(asked) :]
+        elif self.choices.watchful:
+            self._judged = await judged_earlier(asked, self.message)
+        else:
+            self._judged = [CALM for _ in asked]
 
     def _warn(self, urgent: Verdict) -> Emergency:
         assert urgent.kind is not None

@@ -135,8 +135,8 @@ def similarity(
 
     both = zip(
         answers,
-        embed_texts(embedding, [*answers]),
-        embed_texts(embedding, [*references]),
+        embed_texts(embedding, answers),
+        embed_texts(embedding, references),
         strict=True,
     )
     return [float(one @ other) if answer.strip() else 0.0 for answer, one, other in both]

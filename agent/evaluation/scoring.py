@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,9 +47,7 @@ def score(
     table: Table = {}
     references = [question.doctor for question in questions]
 
-    def embed(texts: Sequence[str]) -> np.ndarray:
-        return embed_texts(embedding, [*texts])
-
+    embed: Embed = partial(embed_texts, embedding)
     for approach in approaches:
         rows = [answers[question.id, approach] for question in questions]
         texts = [row.answer for row in rows]

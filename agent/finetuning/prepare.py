@@ -78,7 +78,7 @@ async def prepare(
             store,
             TurnEmbedding(partial(embed_queries, embedding)),
             parts["train"],
-            lambda texts: embed_texts(embedding, [*texts]),
+            partial(embed_texts, embedding),
             min_relevance=settings.min_relevance,
             max_tokens=settings.max_tokens,
         )
