@@ -77,18 +77,17 @@ async def go_on(thread: ThreadDict) -> None:
     await cl.context.emitter.set_commands([compare.command()])
 
 
-@cl.on_message
+@chainlit_hooks.on_message
 async def answer(message: cl.Message) -> None:
     """A message of the patient, new or edited."""
     asked_of_all = compare.commanded(message)
     await _conversation().answer(message, compare.by_command if asked_of_all else one_turn)
 
 
-@cl.on_stop
+@chainlit_hooks.on_stop
 async def stop() -> None:
-    """Stop, in whatever state the turns of this session are."""
-    _conversation().stop()
-    await _conversation().say_stopped()
+    """Stop, in whatever state the turns of this session are; each of them says so itself."""
+    _conversation().stop(chainlit_hooks.newest_task())
 
 
 @cl.action_callback(RETRY)

@@ -218,18 +218,16 @@ def load_again(page: Page) -> None:
     page.reload()
 
 
-def stop_at_the_first_word(page: Page) -> None:
-    """Have Stop clicked as soon as the next answer begins: by the page itself, since the answer
-    may end before a busy machine brings a click from here."""
+def stop_at_once(page: Page) -> None:
+    """Have the page itself click on Stop as soon as there is one."""
     page.evaluate(
         """() => new MutationObserver((_, observer) => {
-            const answer = [...document.querySelectorAll("[data-step-type]")].pop();
             const stop = document.querySelector("#stop-button");
-            if (stop && answer?.dataset.stepType === "assistant_message" && answer.innerText) {
+            if (stop) {
                 observer.disconnect();
                 stop.click();
             }
-        }).observe(document.body, {childList: true, subtree: true, characterData: true})"""
+        }).observe(document.body, {childList: true, subtree: true})"""
     )
 
 

@@ -44,6 +44,7 @@ from index_store.store import IndexStore
 from scripted import ScriptedLLM
 
 COMPLAINT = "What helps against my migraine?"
+STOPPED = "Stopped before an answer; this message is not remembered."
 STATES = ["loading", "retrieving", "waiting", "reading", "writing"]
 
 
@@ -89,7 +90,10 @@ class Screen:
         self.seen: list[str] = []  # every text that was ever shown
 
     async def emit(self, event: str, data: Any) -> None:
+        self._show(event, data)  # the server, too, has put it into a queue before it waits
         await asyncio.sleep(0)
+
+    def _show(self, event: str, data: Any) -> None:
         match event:
             case "new_message" | "stream_start":
                 if data["id"] in self.steps:
@@ -109,7 +113,7 @@ class Screen:
             case "resume_thread":
                 self.steps = {}
                 for step in data["steps"]:
-                    await self.emit("new_message", step)
+                    self._show("new_message", step)
             case "task_start" | "task_end":
                 self.loading = event == "task_start"
             case "chat_settings":
@@ -150,12 +154,17 @@ class Chat:
         self.sid = ""
 
     async def send(self, text: str, **more: Any) -> str:
+        id = await self.begin(text, **more)
+        await asyncio.sleep(0.02)
+        return id
+
+    async def begin(self, text: str, **more: Any) -> str:
+        """Send, and come back before anything has been done about it."""
         id = str(uuid.uuid4())
         message = {"id": id, "type": "user_message", "output": text, "name": "User"}
         message |= {"createdAt": "2026-01-01T00:00:00Z", "threadId": "", **more}
         self.screen.steps[id] = dict(message)
         await chainlits.message(self.sid, cast(Any, {"message": message}))
-        await asyncio.sleep(0.02)
         return id
 
     async def edit(self, id: str, text: str) -> None:
@@ -170,7 +179,7 @@ class Chat:
 
     async def stop(self) -> None:
         self.screen.loading = False
-        await chainlits.stop(self.sid)
+        await sio.handlers["/"]["stop"](self.sid)
 
     async def retry(self) -> None:
         (button,) = [b for b in self.screen.buttons.values() if b["name"] == "retry"]
@@ -198,7 +207,7 @@ class Chat:
         for step in thread["steps"]:
             await again.emit("new_message", step)
         assert again.messages() == shown
-        assert {s["id"] for s in thread["steps"]} <= self.screen.steps.keys()
+        assert [s for s in thread["steps"] if s["id"] not in self.screen.steps] == []
         assert threads.remembered(thread["steps"]) == self.memory()
         assert len(self.screen.retries()) == 1
 
@@ -283,20 +292,20 @@ async def chat(
     kept = History(database.connect_async(chosen))
     monkeypatch.setattr(chainlits_data, "_data_layer", kept)
     monkeypatch.setattr(chainlits_data, "_data_layer_initialized", True)
-    for callback in ("message", "stop", "chat_start", "settings_update", "window_message"):
+    monkeypatch.setitem(sio.handlers["/"], "stop", None)
+    for callback in ("message", "chat_start", "settings_update", "window_message"):
         monkeypatch.setattr(config.code, f"on_{callback}", None)
     opened = Chat(screen, llm, Conversation(cast(Any, Models()), chosen, sample=False), kept)
 
-    @cl.on_message
+    @chainlit_hooks.on_message
     async def answer(message: cl.Message) -> None:
         asked_of_all = compare.commanded(message)
         answering = compare.by_command if asked_of_all else one_turn
         await opened.conversation.answer(message, answering)
 
-    @cl.on_stop
+    @chainlit_hooks.on_stop
     async def stop() -> None:
-        opened.conversation.stop()
-        await opened.conversation.say_stopped()
+        opened.conversation.stop(chainlit_hooks.newest_task())
 
     @chainlit_hooks.on_settings_update
     async def confirm(_: dict[str, Any]) -> None:
@@ -349,7 +358,7 @@ async def test_stop_and_another_try_in_every_state(chat: Chat, state: str) -> No
         assert rest == ["Two plus", "Stopped. The conversation goes on from what was said so far."]
         assert chat.memory()[1][1].endswith("Two plus")
     else:
-        assert rest == ["Stopped before an answer; this message is not remembered."]
+        assert rest == [STOPPED]
         assert chat.memory() == []
     assert chat.screen.retries() == rest[-1:]
 
@@ -358,6 +367,37 @@ async def test_stop_and_another_try_in_every_state(chat: Chat, state: str) -> No
     await chat.idle()
     assert said(chat) == [COMPLAINT, ANSWERED]
     assert [text.split("\n")[-1] for _, text in chat.memory()] == [COMPLAINT, ANSWERED]
+
+
+@pytest.mark.parametrize("turns_of_the_loop", [0, 1, 2, 3, 5, 8, 13, 21, 34])
+@pytest.mark.parametrize("way", ["new", "edited", "another try"])
+async def test_stop_is_heard_from_the_first_moment(
+    chat: Chat, way: str, turns_of_the_loop: int
+) -> None:
+    asked = ""
+    if way != "new":
+        asked = await chat.send(COMPLAINT)
+        await chat.idle()
+    chat.llm.go["reading"].clear()
+    match way:
+        case "new":
+            await chat.begin(COMPLAINT)
+        case "edited":
+            await chat.edit(asked, COMPLAINT)
+        case _:
+            await chat.retry()
+    await chat.until(lambda: chat.screen.loading)
+    for _ in range(turns_of_the_loop):
+        await asyncio.sleep(0)
+    await chat.stop()
+    await chat.until(lambda: said(chat)[-1] == STOPPED)
+    await chat.idle()
+    assert said(chat) == [COMPLAINT, STOPPED]
+    assert chat.memory() == []
+    chat.llm.go["reading"].set()
+    await chat.retry()
+    await chat.idle()
+    assert said(chat) == [COMPLAINT, ANSWERED]
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -459,7 +499,7 @@ async def test_stop_twice_ends_all_that_was_sent_and_leaves_it_whole(chat: Chat)
         "Two plus",
         "Stopped. The conversation goes on from what was said so far.",
         "Why do my knees creak?",
-        "Stopped before an answer; this message is not remembered.",
+        STOPPED,
     ]
     chat.llm.go["writing"].set()
     await chat.retry()

@@ -21,7 +21,6 @@ from browsing import (
     HOSTILE,
     NOT_A_DOCTOR,
     PATIENCE,
-    Frames,
     Server,
     answered,
     ask,
@@ -35,7 +34,6 @@ from browsing import (
     serve,
     status,
     step,
-    stop_at_the_first_word,
     third_parties,
 )
 
@@ -130,28 +128,6 @@ def test_an_emergency_is_answered_by_the_notice_first(page: Page) -> None:
     assert "emergency" in notice.inner_text().lower()
     expect(notice).to_have_css("border-top-style", "solid")
     answered(page)
-
-
-@needs_browser
-def test_stop_keeps_what_was_said_and_the_next_message_is_answered(page: Page) -> None:
-    frames = Frames.of(page)
-    page.reload()
-    choose(page, "retrieval", "never")
-    stop_at_the_first_word(page)
-    ask(page, "Write a very long story about a doctor, with many chapters.")
-    answer = page.locator(".ai-message").nth(1)
-    page.get_by_text("Stopped. The conversation goes on").wait_for(timeout=PATIENCE)
-    step(page).click()
-    expect(page.locator('[data-step-type="tool"]')).to_contain_text("ended before the answer")
-    after = frames.since('"stop"')
-    ended = next(place for place, text in enumerate(after) if "task_end" in text)
-    assert not any("stream_token" in text for text in after[ended:])
-    assert len(said := answer.inner_text().strip()) > 0
-
-    ask(page, "Thank you.")
-    answered(page)
-    expect(page.locator(".ai-message")).to_have_count(5)
-    assert answer.inner_text().strip() == said
 
 
 @needs_browser

@@ -1,4 +1,4 @@
-"""A turn in the browser: its badge, its step, Stop, edit, another try, the choices.
+"""A turn in the browser: its badge, its step, edit, another try, the choices.
 
 What happens in each state of a turn is tested in test_conversation.py.
 """
@@ -19,7 +19,6 @@ from browsing import (
     load_again,
     needs_browser,
     step,
-    stop_at_the_first_word,
 )
 
 
@@ -102,15 +101,9 @@ def test_the_step_says_why_and_how_long_in_the_pages_language(
 
 
 @needs_browser
-def test_stop_edit_and_another_try(page: Page) -> None:
+def test_an_edited_message_is_answered_in_place_of_all_that_came_after(page: Page) -> None:
     pick(page, "retrieval", "Retrieval: never")
-    stop_at_the_first_word(page)
-    ask(page, "Write a very long story about a doctor, with many chapters.")
-    stopped = page.get_by_text("Stopped. The conversation goes on")
-    stopped.wait_for(timeout=PATIENCE)
-    expect(page.get_by_text("Task manually stopped")).to_have_count(0)
-    again(page).click()
-    expect(stopped).to_have_count(0)
+    ask(page, "What can I do about a cough?")
     answered(page)
     ask(page, "thank you doctor")
     answered(page)

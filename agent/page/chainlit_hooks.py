@@ -217,16 +217,38 @@ def on_settings_update(call: Callable[..., Awaitable[None]]) -> Callable[..., Aw
     return call
 
 
+def on_message(call: Callable[[cl.Message], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """`cl.on_message`, its task the newest from the first moment: Chainlit knows that of a new
+    message only, not of an edited one (session.py, `current_task`; socket.py, `edit_message`)."""
+    cl.on_message(call)
+    run = config.code.on_message
+
+    async def newest(message: cl.Message) -> None:
+        get_context().session.current_task = asyncio.current_task()
+        await run(message)
+
+    config.code.on_message = newest
+    return call
+
+
+def on_stop(call: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """In place of Chainlit's own, which says so in English, stores that, and ends a message's task
+    even before the app knows the message: then nobody says what became of it (socket.py, `stop`).
+    """
+
+    async def stop(sid: str) -> None:
+        if (session := WebsocketSession.get(sid)) is not None:
+            init_ws_context(session)
+            await call()
+
+    server.sio.on("stop", stop)
+    return call
+
+
 def run_behind(work: Coroutine[Any, Any, None]) -> None:
-    """As the task that Stop cancels: a click is a request of its own, which must not last as long
-    as an answer (session.py, `current_task`; server.py, `call_action`)."""
+    """As the newest task: a click is a request of its own, which must not last as long as an answer
+    (session.py, `current_task`; server.py, `call_action`)."""
     get_context().session.current_task = asyncio.create_task(work)
-
-
-def become_the_newest_task() -> None:
-    """The current task is what the last message began: Chainlit knows it of a new message only, not
-    of an edited one (session.py, `current_task`; socket.py, `edit_message`)."""
-    get_context().session.current_task = asyncio.current_task()
 
 
 def newest_task() -> asyncio.Task[Any] | None:
@@ -266,12 +288,6 @@ def step_id() -> str | None:
     """The step around what runs now (context.py)."""
     step = get_context().current_step
     return step and step.id
-
-
-def words_to_stop() -> list[cl.Message]:
-    """What Chainlit itself says to every Stop, in English, and stores (socket.py, `stop`)."""
-    said = [m for m in cl.chat_context.get() if m.content == "Task manually stopped."]
-    return [message for message in said if message.type == "assistant_message"]
 
 
 # The screen, and nothing but the screen: `cl.Message` stores what it sends (emitter.py)

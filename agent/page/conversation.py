@@ -56,6 +56,7 @@ class Conversation:
         self._remembered: list[tuple[str, str]] = []  # of a resumed thread, until the engine is
         self._turns = Turns()
         self._running: list[asyncio.Task[Any]] = []
+        self._stopped_before: asyncio.Task[Any] | None = None  # it was here
 
     async def answer(self, message: cl.Message, answering: Answering = one_turn) -> None:
         """Answer a message. However the turn ends, the patient sees how."""
@@ -81,8 +82,7 @@ class Conversation:
             # Those that are there by now: what is sent from now on comes after this one.
             forgotten = self._turns.since(turn) if known else []
             async with self.alone():
-                await self._turns.take_retry_away()
-                await self._rewind(forgotten)
+                await _to_the_end(self._rewind(forgotten))
                 turn.question, turn.before = message, self._memory()
                 yield
         finally:
@@ -96,23 +96,20 @@ class Conversation:
         assert task is not None
         earlier = [other for other in self._running if not other.done() and other is not task]
         self._running = [*earlier, task]
-        chainlit_hooks.become_the_newest_task()
         if earlier:
             await asyncio.wait(earlier)
             # The end of each has told the page that nothing is running.
             await chainlit_hooks.say_busy()
+        if task is self._stopped_before:
+            task.cancel()
         yield
 
-    def stop(self) -> None:
-        """End what is running. Chainlit ends the newest only."""
+    def stop(self, begun: asyncio.Task[Any] | None = None) -> None:
+        """End what is running, and `begun`: at once if it is here, or else when it comes."""
+        self._stopped_before = begun or self._stopped_before
         for task in self._running:
             if task is not asyncio.current_task():
                 task.cancel()
-
-    async def say_stopped(self) -> None:
-        """Take Chainlit's words for it away; each turn that was stopped says so itself."""
-        for message in chainlit_hooks.words_to_stop():
-            await message.remove()
 
     def retry(self, message_id: str) -> None:
         """Try the last message again, unless something is running."""
@@ -170,6 +167,7 @@ class Conversation:
 
     async def _rewind(self, turns: Sequence[Turn]) -> None:
         """Screen and memory as they were before these turns; the first begins anew."""
+        await self._turns.take_retry_away()
         # One that was stopped in the queue never had its place in memory.
         before = next((turn.before for turn in turns if turn.before is not None), None)
         if before is not None:

@@ -1,0 +1,134 @@
+"""Stop in the browser, of an answer and of a comparison, with an LLM that speaks slowly enough to
+be stopped on any machine.
+
+What Stop does in each state of a turn is tested in test_conversation.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from browsing import (
+    PATIENCE,
+    Frames,
+    Server,
+    answered,
+    ask,
+    load_again,
+    needs_browser,
+    open_page,
+    serve,
+    step,
+    stop_at_once,
+    wait_until_loaded,
+)
+from storyteller import Storyteller, storyteller
+
+ASKED = "Write a long story about a doctor, with many chapters."
+
+
+@pytest.fixture(scope="module")
+def teller() -> Iterator[Storyteller]:
+    with storyteller() as teller:
+        yield teller
+
+
+@pytest.fixture(scope="module")
+def server(
+    app_root: Path,
+    environment: dict[str, str],
+    teller: Storyteller,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    """A page whose LLM it is."""
+    folder = tmp_path_factory.mktemp("stop")
+    chosen = teller.settings | {"MEDRAFT_RETRIEVAL": "never"}
+    with serve(app_root, environment | chosen, folder) as server:
+        wait_until_loaded(server)
+        yield server
+
+
+@pytest.fixture
+def slow(teller: Storyteller) -> Iterator[Storyteller]:
+    teller.slow = True
+    yield teller
+    teller.slow = False
+
+
+@needs_browser
+def test_stop_keeps_what_was_said_and_it_can_be_tried_again(
+    slow: Storyteller, server: Server, browser: Browser
+) -> None:
+    page = open_page(browser, server)
+    frames = Frames.of(page)
+    page.reload()
+    ask(page, ASKED)
+    answer = page.locator('[data-step-type="assistant_message"]')
+    expect(answer).to_contain_text("There was", timeout=PATIENCE)
+    page.locator("#stop-button").click()
+    stopped = page.get_by_text("Stopped. The conversation goes on")
+    stopped.wait_for(timeout=PATIENCE)
+    expect(page.get_by_text("Task manually stopped")).to_have_count(0)
+    step(page).click()
+    expect(page.locator('[data-step-type="tool"]')).to_contain_text("ended before the answer")
+    after = frames.since('"stop"')
+    ended = next(place for place, text in enumerate(after) if "task_end" in text)
+    assert not any("stream_token" in text for text in after[ended:])
+    said = answer.inner_text().strip()
+
+    slow.slow = False
+    ask(page, "And what became of the doctor?")
+    answered(page)
+    assert answer.first.inner_text().strip() == said
+
+    load_again(page)
+    expect(stopped).to_have_count(1)
+    expect(answer).to_have_count(2)
+    assert answer.first.inner_text().strip() == said
+    page.context.close()
+
+
+@needs_browser
+def test_what_was_stopped_before_its_first_word_says_so(
+    slow: Storyteller, server: Server, browser: Browser
+) -> None:
+    page = open_page(browser, server)
+    stop_at_once(page)
+    ask(page, ASKED)
+    stopped = page.get_by_text("Stopped")
+    stopped.wait_for(timeout=PATIENCE)
+    slow.slow = False
+    page.get_by_role("button", name="Try again").click()
+    expect(stopped).to_have_count(0)
+    answered(page)
+    expect(page.locator('[data-step-type="assistant_message"]')).to_have_count(1)
+    page.context.close()
+
+
+@needs_browser
+def test_stop_of_a_comparison_keeps_what_was_said(
+    slow: Storyteller, server: Server, browser: Browser
+) -> None:
+    page = open_page(browser, server)
+    slow.slow = False
+    ask(page, ASKED)
+    answered(page)
+    slow.slow = True
+    below = page.locator(".ai-message").get_by_role("button", name="Compare all four").last
+    below.click()
+    column = page.locator(".medraft-compare").get_by_role("region", name="base", exact=True)
+    expect(column).to_contain_text("There was", timeout=PATIENCE)
+    page.locator("#stop-button").click()
+    status = page.locator(".medraft-compare").get_by_role("status")
+    expect(status).to_contain_text("Stopped.", timeout=PATIENCE)
+    expect(column).to_contain_text("There was")
+
+    slow.slow = False
+    below.click()
+    last = page.locator(".medraft-compare").last.get_by_role("status")
+    expect(last).to_contain_text("All four have been", timeout=PATIENCE)
+    page.context.close()
