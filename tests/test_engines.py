@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +16,7 @@ from agent.llms import engines
 from agent.llms.embedded import embedded_gguf
 
 from asking import answer, said
+from storyteller import storyteller
 
 if TYPE_CHECKING:
     from agent.llms.huggingface.engine import HuggingFaceChatLLM
@@ -109,3 +113,34 @@ async def test_a_prompt_that_the_server_refuses_is_one_sentence(models_home: Pat
     loaded = engines.load(settings.load(engine="llama_cpp", home=models_home))
     with pytest.raises(AgentError, match="context size"):
         await answer(loaded.base, said("", "It hurts. " * 5000))
+
+
+FIRST_ANSWER = """
+import asyncio, sys
+from agent import settings
+from agent.llms import engines
+from asking import answer
+
+engine = engines.load(settings.load())
+loaded = set(sys.modules)
+assert asyncio.run(answer(engine.base, tokens=4))
+new = set(sys.modules) - loaded
+print(sorted(name for name in new if name.split(".")[0] in ("openai", "transformers", "torch")))
+"""
+
+
+@pytest.mark.parametrize("name", [*ENGINES, "openai_like"])
+def test_the_first_answer_imports_no_library_in_the_event_loop(
+    models_home: Path, name: str
+) -> None:
+    with storyteller() as teller:
+        theirs = teller.settings if name == "openai_like" else {"MEDRAFT_MODEL": "embedded"}
+        done = subprocess.run(
+            [sys.executable, "-c", FIRST_ANSWER],
+            cwd=Path(__file__).parent,
+            env=os.environ | {"MEDRAFT_HOME": str(models_home), "MEDRAFT_ENGINE": name} | theirs,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

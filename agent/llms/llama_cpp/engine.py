@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import openai
+import openai.resources  # the first answer would, for half a second, in the event loop
 from llama_index.core.base.llms.types import (
     ChatMessage,
     ChatResponse,
