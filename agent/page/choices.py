@@ -53,7 +53,7 @@ async def show_panel(settings: Settings) -> None:
         )
         for choice, now in zip(OPTIONS, chosen(settings), strict=True)
     ]
-    await cl.ChatSettings([*panel, notice.country_choice(settings)]).send()
+    await cl.ChatSettings([*panel, await notice.country_choice(settings)]).send()
 
 
 async def show_picker(settings: Settings) -> None:
