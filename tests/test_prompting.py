@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from agent.behaviour import LLMChoice
@@ -43,10 +44,13 @@ async def test_only_the_embedded_base_llm_has_a_prompt_and_an_opening_of_its_own
         assert await last(name, "fine-tuned") == await last(LARGE, "fine-tuned")
 
 
-async def test_the_embedded_llm_is_stopped_at_the_beginning_of_our_order() -> None:
+@pytest.mark.parametrize(
+    "heading", ["Rewrite the input text** to help.", "Rewrite the text as it is now:"]
+)
+async def test_the_embedded_llm_is_stopped_at_the_beginning_of_our_order(heading: str) -> None:
     made = await prompt(ScriptedLLM(name=EMBEDDED), "base", [], MESSAGE, SOURCES, 200)
     stops = StopStrings(made.orders)
-    heading = "Sleep on your left side.\n\n**Rewrite the input text** to help."
+    heading = f"Sleep on your left side.\n\n**{heading}"
     told = "".join(stops.before(letter) for letter in heading if not stops.found)
     assert told == "Sleep on your left side.\n\n**"
     large = await prompt(ScriptedLLM(name=LARGE), "base", [], MESSAGE, SOURCES, 200)

@@ -27,7 +27,7 @@ from agent.templates import render
 # The history gives way in blocks of this many messages: were it cut by one at every turn,
 # the prefix cache would be worth nothing from the first cut on.
 BLOCK = 8
-HEADING = 4  # words
+HEADINGS = (2, 4)  # words of each order of the embedded LLM's prompt that tell it
 # Of text in words a token has fewer characters than that. What is longer needs no counting.
 CHARACTERS = 8
 
@@ -135,11 +135,12 @@ def _is_embedded(llm: Reader) -> bool:
 
 def _orders(layout: str) -> tuple[str, ...]:
     """What a template tells the LLM to do: a small one says it after its answer. The embedded one
-    says the beginning of it, too, as a heading."""
+    says the beginning of it, too, in words like ours, as a heading."""
     paragraph = render(layout, message="", sources=[]).strip().rpartition("\n\n")[2]
     orders = [paragraph[start:end] for start, end in sentences(paragraph)]
     if layout == "rag.embedded":
-        orders = [" ".join(order.split()[:HEADING]) for order in orders]
+        pairs = zip(orders, HEADINGS, strict=True)
+        orders = [" ".join(order.split()[:words]) for order, words in pairs]
     return tuple(orders)
 
 
