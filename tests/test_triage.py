@@ -18,8 +18,8 @@ from agent.safety import phrases
 from agent.safety.triage import CALM, Verdict, judge, triage, verdicts
 from agent.settings import ROOT
 from agent.understanding.encoder import Encoder, Reading, shipped
+from agent.understanding.examples import examples
 from agent.understanding.labels import Kind
-from agent.understanding.training import examples
 from index_store.split import split
 
 KINDS = get_args(Kind)

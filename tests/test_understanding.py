@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast, get_args
@@ -14,11 +15,12 @@ from agent.errors import AgentError
 from agent.evaluation.parts import triage
 from agent.understanding import training
 from agent.understanding.encoder import _reading, load
+from agent.understanding.examples import examples
 from agent.understanding.labels import HEADS, Kind, Said
 from agent.understanding.network import BEFORE, END, OVERLAP, WINDOW, batch, windows
 from index_store import minilm
 
-ROWS = training.examples()
+ROWS = examples()
 
 
 def test_the_messages_are_labelled_by_the_heads_and_by_many_authors() -> None:
@@ -93,7 +95,7 @@ def test_an_encoder_is_trained_written_and_read_again(
     monkeypatch.setattr(training, "examples", lambda: some)
     how = training.Training(epochs=8, rank=4, tokens=256, learning_rate=2e-3)
     told: list[str] = []
-    training.train(how, tmp_path / "encoder", told.append)
+    training.train(how, tmp_path / "encoder", told=told.append)
     encoder = load(tmp_path / "encoder")
     urgent, calm = encoder.read([Said("my chest is crushed"), Said("thank you so much")])
     assert urgent.degree["now"] > 0.5 > calm.degree["now"]
@@ -103,6 +105,15 @@ def test_an_encoder_is_trained_written_and_read_again(
     assert again.degree["now"] == pytest.approx(calm.degree["now"], abs=1e-4)
     assert len(told) >= 8 and "held-out loss" in told[-1]
 
+    some += [{"text": f"my ear rings {n}", **thanks | {"topic": "about"}} for n in range(12)]
+    more, again_at = replace(how, epochs=3), tmp_path / "more"
+    record = training.train(more, again_at, tmp_path / "encoder", told.append)
+    assert record["after"]["rows"] < record["rows"] and record["after"]["epochs"]
+    urgent, rings = load(again_at).read([Said("my chest is crushed"), Said("my ear rings")])
+    assert urgent.degree["now"] > 0.5 and rings.topic["about"] > 0.5
+
     (tmp_path / "encoder" / "heads.safetensors").write_bytes(b"half")
     with pytest.raises(AgentError, match="train it anew"):
         load(tmp_path / "encoder")
+    with pytest.raises(AgentError, match="no encoder to go on from"):
+        training.train(more, again_at, tmp_path / "encoder")

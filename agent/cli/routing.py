@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,13 +62,20 @@ def _notice(verdict: Verdict, language: Language, country: str) -> str | None:
 @app.command("train-encoder")
 def train_encoder(
     output: Annotated[Path, typer.Option(help="A folder for the LoRA, the heads and the record.")],
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the messages.")] = None,
+    begin_with: Annotated[
+        Path | None,
+        typer.Option(help="A trained one to go on from, at half the rate."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the messages: 3, or 1 more.")
+    ] = None,
 ) -> None:
     """Train the encoder that triage and router read a message with, from the labelled messages."""
-    from agent.understanding.training import Training, train
+    from agent.understanding.training import GOING_ON, Training, train
 
     settings_module.load()
-    record = train(Training() if epochs is None else Training(epochs=epochs), output)
+    how = Training() if begin_with is None else GOING_ON
+    record = train(replace(how, epochs=epochs or how.epochs), output, begin_with)
     print(f"{record['rows']} messages, {record['minutes']} minutes. -> {output}")
 
 

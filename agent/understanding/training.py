@@ -1,20 +1,18 @@
 """Train the encoder on the labelled messages in `data/`: a LoRA on MiniLM, and the heads.
 
     medraft train-encoder --output my-encoder
+    medraft train-encoder --output my-encoder --begin-with agent/adapters/minilm-l6-messages
 
-Owns the examples' form, what is made of them (joined and varied messages), the fit and its record.
-Does not know what thresholds the verdicts have.
+The second goes on from a trained one, to which there is more to be told.
 
-A row has a `text`, and of `degree`, `kind`, `topic` and `stands` (agent.understanding.labels) what
-is known; `topic` may be "unhealthy": any but health. With `before`, messages of {"role",
-"content"}, it goes on from them.
+Owns the fit and its record. Does not know where the examples come from, nor what thresholds the
+verdicts have.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -24,22 +22,19 @@ from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import Any
-from zlib import crc32
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 
 from agent.errors import AgentError
 from agent.understanding.encoder import HEAD_WEIGHTS, RECORD
-from agent.understanding.labels import HEADS, Said
+from agent.understanding.examples import Row, epoch, examples, is_held_out, said
+from agent.understanding.labels import HEADS
 from agent.understanding.network import Network, batch, windows
 from index_store import lora, minilm
 from index_store.disk import make_whole, write_text
-
-DATA = Path(__file__).parent / "data"
-OLD = ("triage", "triage_dev", "router", "router_dev")  # short messages of an earlier hand
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -55,43 +50,7 @@ class Training:
     seed: int = 0
 
 
-def examples(folder: Path = DATA) -> list[Row]:
-    """All labelled messages."""
-    return [
-        json.loads(line)
-        for path in sorted(folder.glob("*.jsonl"))
-        for line in path.read_text(encoding="utf-8").splitlines()
-    ]
-
-
-def said(row: Row) -> Said:
-    """A row as the encoder reads it."""
-    return Said.last_of([*row.get("before", []), {"role": "user", "content": row["text"]}])
-
-
-def epoch(rows: Sequence[Row], how: Training, chance: random.Random) -> list[Row]:
-    """The rows of one pass, and what is made of them: two messages as one, an emergency within a
-    letter about something else, slips of the keyboard."""
-    seen = [*rows]
-    seen += [row for row in rows if row["language"] == "es"] * (how.spanish - 1)
-    for language in ("en", "es"):
-        single = [
-            r for r in rows if r["language"] == language and "degree" in r and "before" not in r
-        ]
-        short = [r for r in single if r.get("length") != "letter"]
-        urgent = [r for r in short if r["degree"] == "now"]
-        calm = [r for r in short if r["degree"] == "none"]
-        letters = [r for r in single if r.get("length") == "letter"]
-        plain = [r for r in letters if r["degree"] == "none" and r.get("topic") == "health"]
-        for _ in range(len(urgent) // 4):
-            other = chance.choice(calm)
-            seen.append(_joined([other, chance.choice(urgent)], chance))
-            seen.append(_joined([other, chance.choice(calm)], chance))
-        for _ in range(len(plain) // 2):
-            seen.append(_inserted(chance.choice(plain), chance.choice(urgent), chance))
-            seen.append(_inserted(chance.choice(plain), chance.choice(calm), chance))
-    chance.shuffle(seen)
-    return [{**row, "text": _slipped(row["text"], chance)} for row in seen]
+GOING_ON = Training(epochs=1, learning_rate=2.5e-4, head_learning_rate=1e-3)
 
 
 def fit(
@@ -99,18 +58,16 @@ def fit(
     how: Training,
     told: Callable[[str], None] = print,
     after: Callable[[Network, Any, int], None] | None = None,
+    earlier: Path | None = None,
 ) -> tuple[Network, Any]:
-    """The trained network, its encoder a PEFT model, and the tokenizer."""
-    from peft import LoraConfig, get_peft_model
+    """The trained network, its encoder a PEFT model, and the tokenizer; `earlier` holds the one
+    that it goes on from. Raises AgentError if that cannot be read."""
     from transformers import get_cosine_schedule_with_warmup
 
     torch.manual_seed(how.seed)
     chance = random.Random(how.seed)
     tokenizer, encoder = minilm.load()
-    modules = ["query", "key", "value", "dense"]
-    # MiniLM's own dropout is enough; another below each LoRA takes a fifth of the time.
-    adapter = LoraConfig(r=how.rank, lora_alpha=2 * how.rank, target_modules=modules)
-    network = Network(get_peft_model(encoder, adapter))
+    network = _new(encoder, how) if earlier is None else _trained(encoder, earlier)
     learned = [p for p in network.encoder.parameters() if p.requires_grad]
     above = [p for name, p in network.named_parameters() if not name.startswith("encoder.")]
     optimizer = torch.optim.AdamW(
@@ -120,7 +77,9 @@ def fit(
         ],
         weight_decay=0.01,
     )
-    epochs = [list(_batches(epoch(rows, how, chance), tokenizer, how)) for _ in range(how.epochs)]
+    epochs = [
+        list(_batches(epoch(rows, how.spanish, chance), tokenizer, how)) for _ in range(how.epochs)
+    ]
     steps = sum(map(len, epochs))
     schedule = get_cosine_schedule_with_warmup(optimizer, min(100, steps // 10), steps)
     begun, step = time.time(), 0
@@ -148,37 +107,27 @@ def fit(
     return network, tokenizer
 
 
-def _joined(parts: list[Row], chance: random.Random) -> Row:
-    """Two messages as one: as urgent as the more urgent of them."""
-    most = max(parts, key=lambda row: HEADS["degree"].index(row["degree"]))
-    chance.shuffle(parts)
-    made: Row = {"text": chance.choice([". ", " ", "\n", ", "]).join(p["text"] for p in parts)}
-    return made | {key: most[key] for key in ("degree", "kind") if key in most}
+def _new(encoder: minilm.MiniLM, how: Training) -> Network:
+    from peft import LoraConfig, get_peft_model
+
+    modules = ["query", "key", "value", "dense"]
+    # MiniLM's own dropout is enough; another below each LoRA takes a fifth of the time.
+    adapter = LoraConfig(r=how.rank, lora_alpha=2 * how.rank, target_modules=modules)
+    return Network(get_peft_model(encoder, adapter))
 
 
-def _inserted(letter: Row, short: Row, chance: random.Random) -> Row:
-    """A short message somewhere within a letter."""
-    sentences = re.split(r"(?<=[.!?\n])\s+", letter["text"])
-    place = chance.randrange(len(sentences) + 1)
-    text = " ".join([*sentences[:place], short["text"].rstrip(".") + ".", *sentences[place:]])
-    return {"text": text} | {key: short[key] for key in ("degree", "kind") if key in short}
+def _trained(encoder: minilm.MiniLM, folder: Path) -> Network:
+    from peft import PeftModel
 
-
-def _slipped(text: str, chance: random.Random) -> str:
-    """One text in three with a few letters lost, doubled or exchanged."""
-    if chance.random() > 0.33:
-        return text
-    letters = list(text)
-    for _ in range(max(1, len(letters) // 80)):
-        place = chance.randrange(len(letters))
-        match chance.randrange(3):
-            case 0:
-                letters[place] = ""
-            case 1:
-                letters[place] *= 2
-            case 2 if place + 1 < len(letters):
-                letters[place], letters[place + 1] = letters[place + 1], letters[place]
-    return "".join(letters) or text
+    try:
+        network = Network(PeftModel.from_pretrained(encoder, str(folder), is_trainable=True))
+        network.load_state_dict(load_file(folder / HEAD_WEIGHTS), strict=False)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise AgentError(
+            f"{folder} holds no encoder to go on from ({type(error).__name__}): name a folder that "
+            "`medraft train-encoder` has written."
+        ) from None
+    return network
 
 
 def _batches(
@@ -218,15 +167,13 @@ def _loss(logits: dict[str, torch.Tensor], rows: Sequence[Row]) -> torch.Tensor:
     return total
 
 
-def is_held_out(row: Row) -> bool:
-    """Whether a letter or turn is left for validation: one in ten, by its words."""
-    return row["author"] not in OLD and crc32(row["text"].encode()) % 10 == 0
+def train(
+    how: Training, output: Path, earlier: Path | None = None, told: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Fit, measure on the rows held out after each epoch, write the encoder; returns its record,
+    which holds that of the one it went on from, too.
 
-
-def train(how: Training, output: Path, told: Callable[[str], None] = print) -> dict[str, Any]:
-    """Fit, measure on the rows held out after each epoch, write the encoder; returns its record.
-
-    Raises AgentError if `output` cannot be written.
+    Raises AgentError if `output` cannot be written, or `earlier` not be read.
     """
     rows = examples()
     learned = [row for row in rows if not is_held_out(row)]
@@ -239,7 +186,9 @@ def train(how: Training, output: Path, told: Callable[[str], None] = print) -> d
         record["epochs"].append(losses)
         told(f"epoch {number + 1}: held-out loss {losses}")
 
-    network, _ = fit(learned, how, told, after)
+    network, _ = fit(learned, how, told, after, earlier)
+    if earlier is not None:
+        record["after"] = json.loads((earlier / RECORD).read_text(encoding="utf-8"))
     record["minutes"] = round((time.time() - begun) / 60, 1)
     write(network, record, output)
     return record
