@@ -201,7 +201,7 @@ def write(network: Network, record: dict[str, Any], output: Path) -> None:
     model.peft_config["default"].base_model_name_or_path = "all-MiniLM-L6-v2"
     try:
         with TemporaryDirectory() as temporary:
-            model.save_pretrained(temporary)
+            model.save_pretrained(temporary, save_embedding_layers=False)
             for name in (lora.CONFIG, lora.WEIGHTS):
                 make_whole(output / name, partial(copyfile, Path(temporary) / name))
         make_whole(output / HEAD_WEIGHTS, lambda target: save_file(heads, target))
