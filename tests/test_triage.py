@@ -101,7 +101,8 @@ def test_what_says_more_than_who_somebody_is_is_read() -> None:
 
 def test_phrases_stand_in_few_messages_that_are_none() -> None:
     calm = [row["text"] for row in examples() if row.get("degree") == "none"]
-    assert sum(bool(phrases.unmistakable(text)) for text in calm) <= len(calm) / 1000
+    # Idioms stand among them on purpose.
+    assert sum(bool(phrases.unmistakable(text)) for text in calm) <= len(calm) / 800
 
 
 def test_the_table_of_phrases_is_one_page() -> None:
@@ -128,8 +129,8 @@ def test_what_is_held_out_was_not_learned() -> None:
 
 
 # What was measured, less a case or two: another processor rounds otherwise.
-RECALL_LETTERS, RECALL_SHORT = 0.93, 0.93
-ALARMS_LETTERS, ALARMS_SHORT, ALARMS_USUAL = 0.1, 0.07, 0.07
+RECALL_LETTERS, RECALL_SHORT = 0.95, 0.94
+ALARMS_LETTERS, ALARMS_SHORT, ALARMS_USUAL = 0.11, 0.07, 0.075
 
 
 @pytest.mark.usefixtures("encoder")

@@ -18,7 +18,7 @@ from agent.understanding.labels import Said
 
 # The probability of a health question from which on it is looked up, by what is held out from
 # training: below it thanks and small talk after a complaint are looked up as well.
-HEALTH = 0.6
+HEALTH = 0.5
 UNSURE = 0.75  # up to here it is said to be unsure
 OPENS = 0.8  # the probability of a new subject from which on what was said before is left out
 REACH = 16  # messages before: what a message goes on from is no farther back
