@@ -122,6 +122,15 @@ def in_view(page: Page, what: Locator) -> bool:
     )
 
 
+def comes_into_view(page: Page, what: Locator) -> None:
+    """Wait until it is: a page is scrolled smoothly, on a busy machine for long."""
+    for _ in range(PATIENCE // 100):
+        if in_view(page, what):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"{what} is not in view")
+
+
 @needs_browser
 def test_a_spanish_browser_gets_a_page_without_english(server: Server, browser: Browser) -> None:
     with opened(browser, server, locale="es-MX") as page:
@@ -182,18 +191,18 @@ def test_the_notice_stays_in_view_on_a_phone_also_when_the_page_is_loaded_again(
         for message in ("thank you doctor", HEADACHE):
             ask(page, message)
             answered(page)
-            page.wait_for_timeout(1000)  # it is scrolled, smoothly
-            assert in_view(page, page.locator(PINNED))
+            comes_into_view(page, page.locator(PINNED))
             end = page.get_by_role("button", name="Try again").last
             end.scroll_into_view_if_needed()
-            assert in_view(page, end) and in_view(page, page.locator(PINNED))
+            comes_into_view(page, end)
+            comes_into_view(page, page.locator(PINNED))
             expect(page.locator("#message-composer")).to_be_in_viewport(ratio=1)
             expect(page.locator(".watermark")).to_be_in_viewport(ratio=1)
         load_again(page)
         page.locator('[data-step-type="user_message"]', has_text=HEADACHE).wait_for()
         last = page.locator(".ai-message").last
         last.scroll_into_view_if_needed()
-        assert in_view(page, page.locator(PINNED))
+        comes_into_view(page, page.locator(PINNED))
         expect(last).to_be_in_viewport()
         expect(page.locator("#message-composer")).to_be_in_viewport(ratio=1)
 
