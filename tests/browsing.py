@@ -231,6 +231,18 @@ def stop_at_once(page: Page) -> None:
     )
 
 
+def region(page: Page, name: str) -> Locator:
+    """A column of the last comparison."""
+    return page.locator(".medraft-compare").last.get_by_role("region", name=name, exact=True)
+
+
+def compared(page: Page) -> None:
+    """Wait until all four have answered."""
+    last = page.locator(".medraft-compare").last
+    expect(last.get_by_role("status")).to_contain_text("All four have been", timeout=PATIENCE)
+    page.locator("#chat-submit").wait_for(timeout=PATIENCE)
+
+
 def step(page: Page) -> Locator:
     """The line that names the behaviour of the last answer."""
     last = page.locator('[id^="step-base"], [id^="step-RAG"]').last

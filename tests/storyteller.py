@@ -16,7 +16,7 @@ from typing import Any
 
 NAMES = ("storyteller", "fine-storyteller")
 SENTENCE = "There was once a doctor who walked from house to house. "
-PAUSE = 0.5  # seconds before each further word of a slow story, which has 200
+PAUSE = 0.5  # seconds before each further word of a slow story
 
 
 @dataclass

@@ -13,13 +13,13 @@ from typing import Any
 import chainlit as cl
 from chainlit.chat_context import chat_context
 from chainlit.context import init_ws_context
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 
 from agent.errors import AgentError
 from agent.page import columns, compare
 from agent.page.columns import Comparison
 
-from browsing import HEADACHE, PATIENCE, Frames, answered, ask, needs_browser
+from browsing import HEADACHE, PATIENCE, Frames, answered, ask, compared, needs_browser, region
 from test_conversation import ANSWERED, COMPLAINT, Chat, chat  # noqa: F401
 
 FOUR = ["base", "RAG", "fine-tuned", "RAFT"]
@@ -198,18 +198,6 @@ async def test_after_a_resume_it_is_as_it_was_and_one_can_be_taken_over(chat: Ch
     await click(chat, columns.CONTINUE, behaviour="base")
     exchange = [("user", COMPLAINT), ("assistant", ANSWERED)]
     assert chat.memory()[2:] == exchange
-
-
-def region(page: Page, name: str) -> Locator:
-    """A column of the last comparison."""
-    return page.locator(".medraft-compare").last.get_by_role("region", name=name, exact=True)
-
-
-def compared(page: Page) -> None:
-    """Wait until all four have answered."""
-    last = page.locator(".medraft-compare").last
-    expect(last.get_by_role("status")).to_contain_text("All four have been", timeout=PATIENCE)
-    page.locator("#chat-submit").wait_for(timeout=PATIENCE)
 
 
 @needs_browser

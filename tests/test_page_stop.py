@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 
 from browsing import (
     PATIENCE,
@@ -18,9 +18,10 @@ from browsing import (
     Server,
     answered,
     ask,
+    compared,
     load_again,
     needs_browser,
-    open_page,
+    region,
     serve,
     step,
     stop_at_once,
@@ -60,10 +61,9 @@ def slow(teller: Storyteller) -> Iterator[Storyteller]:
 
 
 @needs_browser
-def test_stop_keeps_what_was_said_and_it_can_be_tried_again(
-    slow: Storyteller, server: Server, browser: Browser
+def test_stop_keeps_what_was_said_and_the_next_message_is_answered(
+    slow: Storyteller, page: Page
 ) -> None:
-    page = open_page(browser, server)
     frames = Frames.of(page)
     page.reload()
     ask(page, ASKED)
@@ -89,14 +89,10 @@ def test_stop_keeps_what_was_said_and_it_can_be_tried_again(
     expect(stopped).to_have_count(1)
     expect(answer).to_have_count(2)
     assert answer.first.inner_text().strip() == said
-    page.context.close()
 
 
 @needs_browser
-def test_what_was_stopped_before_its_first_word_says_so(
-    slow: Storyteller, server: Server, browser: Browser
-) -> None:
-    page = open_page(browser, server)
+def test_what_was_stopped_before_its_first_word_says_so(slow: Storyteller, page: Page) -> None:
     stop_at_once(page)
     ask(page, ASKED)
     stopped = page.get_by_text("Stopped")
@@ -106,21 +102,17 @@ def test_what_was_stopped_before_its_first_word_says_so(
     expect(stopped).to_have_count(0)
     answered(page)
     expect(page.locator('[data-step-type="assistant_message"]')).to_have_count(1)
-    page.context.close()
 
 
 @needs_browser
-def test_stop_of_a_comparison_keeps_what_was_said(
-    slow: Storyteller, server: Server, browser: Browser
-) -> None:
-    page = open_page(browser, server)
+def test_stop_of_a_comparison_keeps_what_was_said(slow: Storyteller, page: Page) -> None:
     slow.slow = False
     ask(page, ASKED)
     answered(page)
     slow.slow = True
     below = page.locator(".ai-message").get_by_role("button", name="Compare all four").last
     below.click()
-    column = page.locator(".medraft-compare").get_by_role("region", name="base", exact=True)
+    column = region(page, "base")
     expect(column).to_contain_text("There was", timeout=PATIENCE)
     page.locator("#stop-button").click()
     status = page.locator(".medraft-compare").get_by_role("status")
@@ -129,6 +121,4 @@ def test_stop_of_a_comparison_keeps_what_was_said(
 
     slow.slow = False
     below.click()
-    last = page.locator(".medraft-compare").last.get_by_role("status")
-    expect(last).to_contain_text("All four have been", timeout=PATIENCE)
-    page.context.close()
+    compared(page)

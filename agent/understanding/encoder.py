@@ -170,9 +170,7 @@ def load(folder: Path) -> Encoder:
         tokenizer, model = minilm.load()
         lora.merge(model, folder)
         network = Network(model)
-        missing, foreign = network.load_state_dict(load_file(folder / HEAD_WEIGHTS), strict=False)
-        if foreign or any(not name.startswith("encoder.") for name in missing):
-            raise ValueError("other heads")
+        network.take_heads(load_file(folder / HEAD_WEIGHTS))
     except (StoreError, OSError, ImportError, ValueError, RuntimeError, SafetensorError) as error:
         raise AgentError(
             f"The encoder in {folder} cannot be loaded ({type(error).__name__}): install medraft "

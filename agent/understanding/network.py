@@ -10,7 +10,7 @@ may decide.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,6 +53,13 @@ class Network(nn.Module):
             seen = (weights.unsqueeze(-1) * states).sum(1)
             logits[name] = self.heads[name](torch.cat([seen, mean], dim=-1)).float()
         return logits
+
+    def take_heads(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Read all but the encoder from a state dict. Raises ValueError or RuntimeError if it holds
+        other heads."""
+        missing, foreign = self.load_state_dict(weights, strict=False)
+        if foreign or any(not name.startswith("encoder.") for name in missing):
+            raise ValueError("other heads")
 
 
 def windows(tokenizer: Tokenizer, said: Said) -> list[tuple[list[int], list[int]]]:

@@ -16,6 +16,7 @@ import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -119,15 +120,22 @@ def _new(encoder: minilm.MiniLM, how: Training) -> Network:
 def _trained(encoder: minilm.MiniLM, folder: Path) -> Network:
     from peft import PeftModel
 
-    try:
+    with _readable(folder):
         network = Network(PeftModel.from_pretrained(encoder, str(folder), is_trainable=True))
-        network.load_state_dict(load_file(folder / HEAD_WEIGHTS), strict=False)
+        network.take_heads(load_file(folder / HEAD_WEIGHTS))
+    return network
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Raise AgentError for files of an earlier encoder that are missing or damaged."""
+    try:
+        yield
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise AgentError(
             f"{folder} holds no encoder to go on from ({type(error).__name__}): name a folder that "
             "`medraft train-encoder` has written."
         ) from None
-    return network
 
 
 def _batches(
@@ -179,6 +187,9 @@ def train(
     learned = [row for row in rows if not is_held_out(row)]
     held_out = [row for row in rows if is_held_out(row)]
     record: dict[str, Any] = {"training": asdict(how), "rows": len(learned), "epochs": []}
+    if earlier is not None:
+        with _readable(earlier):
+            record["after"] = json.loads((earlier / RECORD).read_text(encoding="utf-8"))
     begun = time.time()
 
     def after(network: Network, tokenizer: Any, number: int) -> None:
@@ -187,8 +198,6 @@ def train(
         told(f"epoch {number + 1}: held-out loss {losses}")
 
     network, _ = fit(learned, how, told, after, earlier)
-    if earlier is not None:
-        record["after"] = json.loads((earlier / RECORD).read_text(encoding="utf-8"))
     record["minutes"] = round((time.time() - begun) / 60, 1)
     write(network, record, output)
     return record
