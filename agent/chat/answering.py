@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass, field, replace
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
 
+from agent.behaviour import Behaviour
 from agent.chat.claims import Borne, may_claim
-from agent.chat.events import Claims, Delta, Event, Notice, Timing, Unborne, Waiting
+from agent.chat.events import Claims, Delta, Event, Finished, Notice, Timing, Unborne, Waiting
 from agent.chat.gate import Ended, Gate, Words
 from agent.chat.length import StopStrings, is_enough, said
 from agent.chat.marks import UNCHECKED, citation, left_out, without_marks
@@ -83,6 +84,12 @@ class Answering:
                 begun = anew.begun
         self.ended = self.ended and self.timing.tokens < self.sampling.max_tokens
         self.answer = self.answer.strip()
+
+    def finished(self, mode: Behaviour) -> Finished:
+        """The end of the turn, once `events` has ended."""
+        self.timing.total_ms = self._passed()
+        speaker = mode if self.answer else None
+        return Finished(self.answer, self.timing, self.ended, self.support, self.claims, speaker)
 
     async def _stream(self, gate: Gate, left: int) -> AsyncGenerator[Event, None]:
         """One stream of the engine. Raises _Anew."""
@@ -170,10 +177,13 @@ class Answering:
     def _delta(self, texts: Iterable[str]) -> Delta | None:
         if not (text := "".join(texts)):
             return None
-        passed = (time.perf_counter() - self.start) * 1000
-        self.timing.first_token_ms = self.timing.first_token_ms or round(passed, 1)
+        self.timing.first_token_ms = self.timing.first_token_ms or self._passed()
         self.said.append(text)
         return Delta(text)
+
+    def _passed(self) -> float:
+        """Milliseconds since the turn began."""
+        return round((time.perf_counter() - self.start) * 1000, 1)
 
     def _add(self, text: str) -> str:
         """The LLM's own words are shown."""

@@ -18,7 +18,7 @@ from typing import get_args
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
-from agent.behaviour import Behaviour, behaviour
+from agent.behaviour import behaviour
 from agent.chat.answering import Answering
 from agent.chat.claims import Borne
 from agent.chat.events import (
@@ -120,7 +120,7 @@ class Turn:
                 async for event in events:
                     yield event
         self._timing.prompt_tokens = await llm.count_tokens(asked.messages)
-        yield self._conclude(answering, mode)
+        yield answering.finished(mode)
 
     async def _judge(self) -> None:
         """The verdicts on the patient's earlier messages, of which none is judged again when the
@@ -248,18 +248,6 @@ class Turn:
             self.said,
             self._timing,
             self._start,
-        )
-
-    def _conclude(self, told: Answering, mode: Behaviour) -> Finished:
-        """The end of an LLM's answer."""
-        self._timing.total_ms = _since(self._start)
-        return Finished(
-            told.answer,
-            self._timing,
-            told.ended,
-            told.support,
-            told.claims,
-            mode if told.answer else None,
         )
 
     def _finish(self, words: str) -> Finished:

@@ -24,6 +24,7 @@ from agent.cli.options import (
     print_json,
     text_lines,
 )
+from agent.cli.rows import NewRows
 from agent.errors import AgentError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def build(
     if settings.search_on == "gpu":
         check_on_gpu(factory)
     target = directory or settings.index_dir
-    new = _New(source, limit, columns, config, split, strict, keep_as_is)
+    new = NewRows(source, limit, columns, config, split, strict, keep_as_is)
     built = build(
         new.rows,
         target,
@@ -91,7 +92,7 @@ def add(
 
     settings = settings_module.load()
     target = directory or settings.index_dir
-    new = _New(source, limit, columns, config, split, strict, keep_as_is)
+    new = NewRows(source, limit, columns, config, split, strict, keep_as_is)
     built = add(
         new.rows,
         target,
@@ -242,45 +243,6 @@ def search(
                 print(f"> {asked}\n")
             for hit in hits:
                 print(f"{hit.rank}. {hit.title}  (similarity {hit.score:.2f})\n   {hit.doctor}\n")
-
-
-class _New:
-    """The rows of a source, and what cleans them."""
-
-    def __init__(
-        self,
-        source: str,
-        limit: int | None,
-        columns: str | None,
-        config: str | None,
-        split: str | None,
-        strict: bool,
-        keep_as_is: bool,
-    ) -> None:
-        from index_store.cleaning import Cleaner
-        from index_store.columns import Columns
-        from index_store.dataset import read_rows
-        from index_store.faults import Faults
-        from index_store.hub import Part
-
-        part = Part(config, split) if config or split else None
-        self._faults = Faults()
-        self.name = source + (part.options() if part else "")
-        self.cleaner = Cleaner(as_is=keep_as_is, faults=self._faults)
-        self.rows = read_rows(
-            source,
-            Columns.parse(columns) if columns else None,
-            limit,
-            faults=None if strict else self._faults,
-            part=part,
-        )
-
-    def tell(self) -> None:
-        """Say which rows were skipped."""
-        for line in self._faults.told:
-            print(f"skipped: {line}", file=sys.stderr)
-        if (more := self._faults.counts.total() - len(self._faults.told)) > 0:
-            print(f"skipped: {more} more", file=sys.stderr)
 
 
 def _say(built: Built, directory: Path) -> None:
