@@ -189,6 +189,14 @@ def test_what_claims_something_is_waited_for(sentence: str) -> None:
     assert may_claim(sentence)
 
 
+def test_who_lacks_a_leaflet_tells_nobody_to_do_without(borne: Borne) -> None:
+    said = (
+        "I don't have the Augmentin leaflet before me, so I cannot say whether juice goes with it."
+    )
+    assert Borne([], ["My daughter takes Augmentin."]).unborne(said) == set()
+    assert "stop" in borne.unborne("You do not have to take Augmentin.")
+
+
 def test_without_replies_the_patient_bears_their_own_words_alone() -> None:
     alone = Borne([], ["My doctor gave me 40 mg of citalopram, once a day. Shall I stop it?"])
     assert not alone.unborne("Your citalopram, 40 mg once a day, may cause this.")

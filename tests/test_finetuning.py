@@ -24,7 +24,7 @@ from agent import settings
 from agent.chat.particulars import for_another
 from agent.chat.prompting import prompt
 from agent.errors import AgentError
-from agent.finetuning.examples import CONVERSATIONS
+from agent.finetuning.examples import CONVERSATIONS, MEDICINES
 from agent.finetuning.export import export
 from agent.finetuning.prepare import Prepared, prepare
 from agent.finetuning.recipe import Recipe, Training
@@ -56,16 +56,17 @@ async def make(
     dialogues, cleaning = clean(list(read_rows("sample"))[rows])
     with (
         patch("agent.finetuning.prepare.grounded", return_value=[]),  # of the whole sample
-        patch("agent.finetuning.prepare.CONVERSATIONS", conversations(folder, talks)),
+        patch("agent.finetuning.prepare.CONVERSATIONS", first(CONVERSATIONS, folder, talks)),
+        patch("agent.finetuning.prepare.MEDICINES", first(MEDICINES, folder, talks)),
     ):
         return await prepare(tiny, dialogues, cleaning, recipe, folder, source="rows", limit=None)
 
 
-def conversations(folder: Path, count: int | None) -> Path:
-    """The first of the conversations."""
+def first(talks: Path, folder: Path, count: int | None) -> Path:
+    """The first of the conversations in a file."""
     folder.mkdir(exist_ok=True)
-    few = folder / "conversations.jsonl"
-    few.write_text("\n".join(CONVERSATIONS.read_text("utf-8").splitlines()[:count]), "utf-8")
+    few = folder / talks.name
+    few.write_text("\n".join(talks.read_text("utf-8").splitlines()[:count]), "utf-8")
     return few
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.finetuning.examples import CONVERSATIONS
+from agent.finetuning.examples import CONVERSATIONS, MEDICINES
 from index_store import SAMPLE
 from index_store.embedding import embed_texts
 from index_store.split import split
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 FILES = sorted(SAMPLE.glob("*.jsonl"))
 ROWS = [json.loads(line) for path in FILES for line in path.read_text("utf-8").splitlines()]
-TALKS = [json.loads(line) for line in CONVERSATIONS.read_text("utf-8").splitlines()]
+TALKS = [
+    json.loads(line)
+    for path in (CONVERSATIONS, MEDICINES)
+    for line in path.read_text("utf-8").splitlines()
+]
 COLUMNS = ["Description", "Patient", "Doctor", "condition", "specialty"]
 
 

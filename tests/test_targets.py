@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Sequence
@@ -9,8 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from agent.chat.claims import Borne
 from agent.chat.particulars import of_another, stands_alone
+from agent.chat.support import sentences
 from agent.finetuning.altered import Altered, kinds, medicines
+from agent.finetuning.examples import MEDICINES
 from agent.finetuning.grounded import grounded
 from agent.finetuning.targets import (
     CLOSES,
@@ -182,10 +186,20 @@ def test_an_answer_without_documents_claims_nothing_that_nobody_bears() -> None:
     assert borne_alone(reply, ["It burns."]) == said
     assert borne_alone(reply, ["It burns. Which tablet helps?"]) == f"{said} {NO_CLAIM}"
     assert borne_alone("Rest, and drink plenty.", ["It burns."]) == "Rest, and drink plenty."
-    own = "Omeprazole is a good choice."
-    assert borne_alone(own, ["May I take omeprazole?"]) == own
+    own = "Omeprazole is a good choice. Raise the bed."
+    assert borne_alone(own, ["May I take omeprazole?"]) == f"Raise the bed. {NO_CLAIM}"
     assert borne_alone("Take omeprazole 20 mg.", ["It burns."]) == NO_CLAIM
     assert borne_alone(NO_CLAIM, ["It burns."]) == NO_CLAIM
+
+
+def test_answers_about_medicines_claim_nothing() -> None:
+    talks = [json.loads(line)["messages"] for line in MEDICINES.read_text("utf-8").splitlines()]
+    assert len(talks) >= 150
+    for talk in talks:
+        borne = Borne([], [each["content"] for each in talk if each["role"] == "user"])
+        for answer in (each["content"] for each in talk if each["role"] == "assistant"):
+            for start, end in sentences(answer):
+                assert not borne.unborne(answer[start:end]), answer[start:end]
 
 
 def test_answers_by_hand_cite_what_their_prompt_holds() -> None:

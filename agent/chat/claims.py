@@ -82,6 +82,7 @@ _UNSURE = re.compile(
     r"\b(?:not|never|whether|if|until|unless|ask|check|how|no|nunca|si|pregunt\w+)\b|n[\u2019']t\b",
     re.IGNORECASE,
 )
+_MY_LACK = re.compile(r"\bI\s+do(?:\s+not|n[\u2019']?t)\s+have\b", re.IGNORECASE)
 # "Never stop it at once" tells nobody to stop.
 _NEGATED = re.compile(
     r"(?:\bnot|n[\u2019']?t|\bnever|\bwithout|\bbefore|\bno|\bsin|\bnunca|\bcannot|\bantes\s+de)\s+"
@@ -286,7 +287,7 @@ def _told(plain: str) -> Iterator[Kind]:
 def _placeholders(text: str) -> str:
     for named in reversed(medicines(text)):
         text = f"{text[: named.start]}MEDICINE{text[named.end :]}"
-    return text
+    return _MY_LACK.sub("I lack", text)
 
 
 def _windows(text: str) -> list[Facts]:

@@ -39,7 +39,9 @@ from index_store.store import IndexStore
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-CONVERSATIONS = Path(__file__).parent / "data" / "conversations.jsonl"
+DATA = Path(__file__).parent / "data"
+CONVERSATIONS = DATA / "conversations.jsonl"
+MEDICINES = DATA / "medicine_questions.jsonl"  # and answers that say that it cannot be known
 # Hits of a search from which hard distractors are drawn: near the question, behind its answers.
 HARD = slice(8, 40)
 HARD_SHARE = 0.5  # the other distractors are drawn from the whole data set
@@ -124,13 +126,24 @@ class ExampleMaker:
 
     async def conversation(self, messages: Sequence[dict[str, str]]) -> list[Example]:
         """An example of every answer in a conversation; the router says which have documents."""
-        said = [ChatMessage(role=MessageRole(m["role"]), content=m["content"]) for m in messages]
+        said = _chat(messages)
         examples = []
         for end in range(0, len(said), 2):
             decided, _ = route(messages[: end + 1])
             with_documents = decided.retrieve and self._random.random() < self.recipe.documents
             asked, answer = (m.content or "" for m in said[end : end + 2])
             examples.append(await self._example(said[:end], asked, answer, with_documents))
+        return examples
+
+    async def alone(self, messages: Sequence[dict[str, str]]) -> list[Example]:
+        """An example of every answer in a conversation, as it was written: for no documents."""
+        said = _chat(messages)
+        examples = []
+        for end in range(0, len(said), 2):
+            self.counts["without documents"] += 1
+            asked, answer = (m.content or "" for m in said[end : end + 2])
+            made = await self._prompt(said[:end], asked, [])
+            examples.append(Example(made.messages, answer, [], []))
         return examples
 
     async def grounded(self, written: Grounded) -> Example | None:
@@ -231,6 +244,10 @@ class ExampleMaker:
                 documents.append(drawn)
         self._random.shuffle(documents)
         return documents, relevant
+
+
+def _chat(messages: Sequence[dict[str, str]]) -> list[ChatMessage]:
+    return [ChatMessage(role=MessageRole(m["role"]), content=m["content"]) for m in messages]
 
 
 def _exchange(dialogue: Dialogue) -> list[ChatMessage]:

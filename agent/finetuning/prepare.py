@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError
-from agent.finetuning.examples import CONVERSATIONS, ExampleMaker, Tokenizer
+from agent.finetuning.examples import CONVERSATIONS, MEDICINES, ExampleMaker, Tokenizer
 from agent.finetuning.grounded import grounded
 from agent.finetuning.recipe import Recipe
 from agent.llms.choice import decide
@@ -88,10 +88,11 @@ async def prepare(
             for dialogue in parts["train"]
         ]
         validation = [await maker.dialogue(dialogue) for dialogue in parts["validation"]]
-        for line in CONVERSATIONS.read_text(encoding="utf-8").splitlines():
-            messages = json.loads(line)["messages"]
-            part = validation if split(messages[0]["content"]) == "validation" else train
-            part.extend(await maker.conversation(messages))
+        for file, examples in ((CONVERSATIONS, maker.conversation), (MEDICINES, maker.alone)):
+            for line in file.read_text(encoding="utf-8").splitlines():
+                messages = json.loads(line)["messages"]
+                part = validation if split(messages[0]["content"]) == "validation" else train
+                part.extend(await examples(messages))
         written_by_hand = grounded()
         for written in written_by_hand[: round(len(written_by_hand) * recipe.by_hand)]:
             part = validation if split(written.patient.patient) == "validation" else train

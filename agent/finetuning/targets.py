@@ -11,7 +11,7 @@ to it: the mean of its cosine to the question and to the nearest sentence of tha
 belongs to the other patient is left out (`agent.chat.particulars`).
 
 An answer without documents keeps the doctor's own words, but for what nobody bears there: doses,
-medicines, "stop taking it" (`agent.chat.claims`).
+"stop taking it" (`agent.chat.claims`) and whatever is said of a medicine.
 
 Knows nothing of how documents are found, nor of prompts.
 """
@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agent.chat.claims import Borne
+from agent.chat.medicines import medicines
 from agent.chat.particulars import may_be_said
 from agent.chat.support import sentences
 from index_store.dataset import Dialogue
@@ -142,16 +143,17 @@ class TargetMaker:
 
 def borne_alone(reply: str, asked: Sequence[str]) -> str:
     """A reply without the sentences that the check of claims would not let through, no reply being
-    shown: what nobody may say, nobody should learn to say. Who wrote of a medicine is told so, by
-    NO_CLAIM at the end: with more after it, or where nobody spoke of one, a small LLM says it over
-    and over."""
+    shown, and without those that name a medicine, even the patient's own: what nobody may say, or
+    can know alone, nobody should learn to say. Who wrote of a medicine is told so, by NO_CLAIM at
+    the end: with more after it, or where nobody spoke of one, a small LLM says it over and over."""
     borne, paragraphs, left_out = Borne([], asked), [], False
     for paragraph in reply.split("\n\n"):
-        said = [paragraph[start:end] for start, end in sentences(paragraph)]
-        kept = [sentence for sentence in said if not borne.unborne(sentence)]
-        left_out = left_out or len(kept) < len(said)
+        each = [paragraph[start:end] for start, end in sentences(paragraph)]
+        kept = [one for one in each if not (borne.unborne(one) or medicines(one))]
+        left_out = left_out or len(kept) < len(each)
         paragraphs.append(" ".join(kept))
     whole = "\n\n".join(filter(None, paragraphs))
-    if left_out and (not whole or _MEDICINE.search("\n".join(asked))):
+    said = "\n".join(asked)
+    if left_out and (not whole or _MEDICINE.search(said) or medicines(said)):
         whole = f"{whole} {NO_CLAIM}".strip()
     return whole
