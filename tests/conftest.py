@@ -14,7 +14,7 @@ import select
 import shutil
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 
 from agent import settings
 from agent.llms import engines
@@ -141,6 +142,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for thing in [mark.args[0] for mark in item.iter_markers("needs") if not mark.args[1]]:
         without = pytest.fail if os.environ.get("CI") else pytest.skip
         without(f"{thing} is not installed: this was NOT tested")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test of the page that fails tells what stood on the screen and what the server said."""
+    report = yield
+    used = getattr(item, "funcargs", {})
+    if report.failed and isinstance(server := used.get("server"), Server):
+        report.sections.append(("the server's log", server.log.read_text("utf-8")[-4000:]))
+    if report.failed and report.when == "call" and isinstance(page := used.get("page"), Page):
+        with contextlib.suppress(PlaywrightError):
+            told = f"{page.url}\n{page.locator('body').inner_text(timeout=5000)}"
+            report.sections.append(("the page", told[-4000:]))
+    return report
 
 
 @pytest.fixture(scope="session")

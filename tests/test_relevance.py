@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agent.evaluation.parts import relevance as measured
-from agent.evaluation.parts.cases import Case
+from agent.evaluation.parts.cases import Case, by_another, labels, left_alone
 from agent.finetuning.retriever import relevance as fitting
 from agent.finetuning.retriever.relevance import Found
 from agent.routing.embedding import TurnEmbedding
@@ -72,8 +72,9 @@ def test_what_is_hidden_counts_as_outside_the_index(
     with IndexStore.open(sample_index, EMBEDDED) as store:
         rows = [row for _, row in store.rows()]
         cases = [Case([row.title], {row.id: 1}) for row in rows[:4]]
+        nothing = [left_alone(case) for case in cases]
         never, always = measured.measure(
-            store, cases, TurnEmbedding(embed_questions), at=(1.0, 0.0)
+            store, cases, nothing, TurnEmbedding(embed_questions), at=(1.0, 0.0)
         )
         question = embed_questions([rows[0].patient])[0]
         hits = store.search(rows[0].patient, question, 12)
@@ -84,4 +85,12 @@ def test_what_is_hidden_counts_as_outside_the_index(
     assert all(0 < each < 1 for each in likely)
     by_cosine = sorted(hits, key=lambda hit: hit.score)
     assert [hit.relevance for hit in by_cosine] == sorted(likely)
+    assert not nothing[0].hidden.isdisjoint(cases[0].relevant)
     assert "| 1.0 |" in measured.as_markdown("Shown", 4, [never, always])
+
+
+def test_questions_by_another_author_are_about_what_the_sample_has_and_has_not() -> None:
+    asked = by_another(labels("sample", "condition"))
+    assert len({case.turns[0] for case in asked}) == len(asked) >= 390
+    about_none = sum(not case.relevant for case in asked)
+    assert about_none >= 130 and len(asked) - about_none >= 260

@@ -90,12 +90,13 @@ def retrieval(
     told, decided = parts.run(settings_module.load(), qrels, known)
     if as_json:
         figures = {title: parts.as_json(found) for title, found in told.items()}
-        shown = {"shown": [asdict(each) for each in decided]} if decided else {}
-        print_json(figures | shown)
+        shown = {title: [asdict(each) for each in rows] for title, rows in decided.items()}
+        print_json(figures | ({"shown": shown} if shown else {}))
         return
     tables = [parts.as_markdown(title, found) for title, found in told.items()]
-    if decided:
-        tables.append(relevance.as_markdown("Shown", told[parts.SAME].cases, decided))
+    tables += [
+        relevance.as_markdown(title, told[title].cases, rows) for title, rows in decided.items()
+    ]
     print("\n\n".join(tables))
 
 

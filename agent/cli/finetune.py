@@ -212,7 +212,7 @@ def train_retriever(
     tables = [retrieval.as_markdown(title, each) for title, each in found.items()]
     if decided:
         cases = found[embedding.SAME].cases
-        tables.append(relevance.as_markdown("Shown, held-out patients", cases, decided))
+        tables.append(relevance.as_markdown("Held-out patients", cases, decided))
     folder.write_card(output, record, "\n\n".join(tables))
     print("\n\n".join([*tables, embedding.in_words(found)]))
     use = f"MEDRAFT_EMBED_MODEL={shlex.quote(str(output))}"

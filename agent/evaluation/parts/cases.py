@@ -10,7 +10,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,9 @@ from index_store.columns import Columns
 from index_store.dataset import Dialogue, read_rows
 from index_store.split import split
 from index_store.store import IndexStore
+
+# By an author who saw none of the sample; every third is about what the sample has no reply to.
+BY_ANOTHER = Path(__file__).parents[1] / "data" / "questions_by_condition.jsonl"
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
@@ -40,9 +43,7 @@ class Case:
 def labelled(store: IndexStore, rows: Mapping[str, str]) -> list[Case]:
     """Held-out patients; relevant is every other reply with the label of their own. `rows` are
     labels by id."""
-    alike: dict[str, set[str]] = {}
-    for id_, label in rows.items():
-        alike.setdefault(label, set()).add(id_)
+    alike = _alike(rows)
     return [
         Case(
             [dialogue.patient],
@@ -52,6 +53,28 @@ def labelled(store: IndexStore, rows: Mapping[str, str]) -> list[Case]:
         for _, dialogue in store.rows()
         if dialogue.id in rows and split(dialogue.patient) == "test"
     ]
+
+
+def by_another(rows: Mapping[str, str]) -> list[Case]:
+    """The questions of BY_ANOTHER; relevant is every reply with their label, which may be none."""
+    alike = _alike(rows)
+    return [
+        Case([asked["patient"]], dict.fromkeys(sorted(alike.get(asked["condition"], ())), 1))
+        for asked in read(BY_ANOTHER, {"patient", "condition"})
+    ]
+
+
+def left_alone(case: Case) -> Case:
+    """The same with all that is relevant hidden: as if the index had nothing on it."""
+    return replace(case, hidden=case.hidden | case.relevant.keys())
+
+
+def _alike(rows: Mapping[str, str]) -> dict[str, set[str]]:
+    """The ids of each label."""
+    alike: dict[str, set[str]] = {}
+    for id_, label in rows.items():
+        alike.setdefault(label, set()).add(id_)
+    return alike
 
 
 def labels(source: str, column: str, limit: int | None = None) -> dict[str, str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from agent.evaluation.parts import relevance
-from agent.evaluation.parts.cases import Case
+from agent.evaluation.parts.cases import Case, left_alone
 from agent.evaluation.parts.relevance import Decided
 from agent.evaluation.parts.retrieval import Found, measure
 from agent.evaluation.parts.ways import Search
@@ -57,7 +57,9 @@ def compare(
             if cases:
                 told[title] = measure(sides[AFTER].store, cases, ways, AFTER, sides[AFTER].turns)
         same = asked[0][1]
-        decided = relevance.measure(sides[AFTER].store, same, sides[AFTER].turns) if same else []
+        there = sides[AFTER]
+        nothing = [left_alone(case) for case in same]
+        decided = relevance.measure(there.store, same, nothing, there.turns) if same else []
     return told, decided
 
 

@@ -34,11 +34,15 @@ class Decided:
 
 
 def measure(
-    store: IndexStore, cases: Sequence[Case], embedding: TurnEmbedding, at: Sequence[float] = AT
+    store: IndexStore,
+    cases: Sequence[Case],
+    nothing: Sequence[Case],
+    embedding: TurnEmbedding,
+    at: Sequence[float] = AT,
 ) -> list[Decided]:
-    """For each probability. Where all that is relevant is hidden, the index has nothing."""
-    inside = [_found(store, case, embedding, case.hidden) for case in cases]
-    outside = [_found(store, case, embedding, case.hidden | case.relevant.keys()) for case in cases]
+    """For each probability; on `nothing` the index has no reply, or none that is not hidden."""
+    inside = [_found(store, case, embedding) for case in cases]
+    outside = [_found(store, case, embedding) for case in nothing]
     decided = []
     for each in at:
         shown = [(likely >= each, right) for likely, right in inside]
@@ -58,12 +62,12 @@ def measure(
 
 
 def _found(
-    store: IndexStore, case: Case, embedding: TurnEmbedding, hidden: frozenset[str]
+    store: IndexStore, case: Case, embedding: TurnEmbedding
 ) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities of the first DEPTH replies not hidden, and whether each is relevant."""
     vector = embedding.matrix([case.turns[-1]])[0]
-    hits = store.search(case.turns[-1], vector, DEPTH + len(hidden))
-    shown = [hit for hit in hits if hit.id not in hidden][:DEPTH]
+    hits = store.search(case.turns[-1], vector, DEPTH + len(case.hidden))
+    shown = [hit for hit in hits if hit.id not in case.hidden][:DEPTH]
     likely = np.array([hit.relevance for hit in shown])
     return likely, np.array([hit.id in case.relevant for hit in shown], dtype=bool)
 
@@ -71,7 +75,7 @@ def _found(
 def as_markdown(title: str, cases: int, decided: Sequence[Decided]) -> str:
     """A table, a row for each probability."""
     lines = [
-        f"{title}: {cases} questions, {DEPTH} replies each",
+        f"Shown. {title}: {cases} questions, {DEPTH} replies each",
         "",
         "| shown from | precision | recall | questions that get any | with nothing in the index |",
         "|---|---|---|---|---|",

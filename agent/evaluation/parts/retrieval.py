@@ -18,7 +18,16 @@ import numpy as np
 
 from agent.errors import AgentError
 from agent.evaluation.parts import relevance
-from agent.evaluation.parts.cases import Case, halves, judged, known_items, labelled, labels
+from agent.evaluation.parts.cases import (
+    Case,
+    by_another,
+    halves,
+    judged,
+    known_items,
+    labelled,
+    labels,
+    left_alone,
+)
 from agent.evaluation.parts.relevance import Decided
 from agent.evaluation.parts.ways import SHIPPED, SHIPPED_OF_TURNS, Search, Ways, of_turns
 from agent.evaluation.statistics import Difference, Estimate, differences, estimate
@@ -29,6 +38,7 @@ from index_store.store import IndexStore
 
 DEPTH = 10
 SAME = "Same condition, held-out patients"
+BY_ANOTHER = "Same condition, questions by another author"
 MEASURES = ("Success@1", "Success@3", "Success@10", "RR@10", "nDCG@10")
 
 
@@ -145,13 +155,13 @@ def as_json(found: Found) -> dict[str, Any]:
 
 def run(
     settings: Settings, judgements: Path | None, many: int
-) -> tuple[dict[str, Found], list[Decided]]:
+) -> tuple[dict[str, Found], dict[str, list[Decided]]]:
     """Everything that can be measured of the index in use, and of a file of judgements; of the
     sample, whose labels are known, also which replies are shown."""
     model = load_embedding(settings.embed_model)
     embedding = TurnEmbedding(partial(embed_queries, model))
     told: dict[str, Found] = {}
-    decided: list[Decided] = []
+    decided: dict[str, list[Decided]] = {}
 
     def compare(store: IndexStore, cases: Sequence[Case]) -> Found:
         ways = Ways(store, model, embedding).all()
@@ -159,9 +169,15 @@ def run(
 
     with IndexStore.open(settings.index_dir, settings.embed_model) as store:
         if store.manifest.is_sample:
-            cases = labelled(store, labels("sample", "condition"))
-            told[SAME] = compare(store, cases)
-            decided = relevance.measure(store, cases, embedding)
+            conditions = labels("sample", "condition")
+            cases, asked = labelled(store, conditions), by_another(conditions)
+            others = [case for case in asked if case.relevant]
+            for title, there, nothing in (
+                (SAME, cases, [left_alone(case) for case in cases]),
+                (BY_ANOTHER, others, [case for case in asked if not case.relevant]),
+            ):
+                told[title] = compare(store, there)
+                decided[title] = relevance.measure(store, there, nothing, embedding)
             turns = of_turns(store, embedding)
             told["The same patients in two turns"] = measure(
                 store, halves(cases), turns, SHIPPED_OF_TURNS, embedding
