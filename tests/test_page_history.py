@@ -440,6 +440,7 @@ def test_whom_an_oauth_provider_knows_is_let_in(oauth: Server, browser: Browser)
     assert "error" in refusal.headers["location"] and not refusal.cookies
     assert httpx.post(f"{oauth.url}/auth/header").status_code == 400
     assert httpx.get(f"{oauth.url}/user").status_code == 401
+    assert "set-cookie" not in httpx.get(oauth.url).headers
 
 
 def test_the_one_local_user_is_not_for_proxies_and_other_names(server: Server) -> None:
@@ -458,6 +459,25 @@ def test_the_one_local_user_is_not_for_proxies_and_other_names(server: Server) -
         ):
             assert local.get("/user", headers=headers).status_code == 401
             assert httpx.post(f"{server.url}/auth/header", headers=headers).status_code == 401
+            assert "set-cookie" not in httpx.get(server.url, headers=headers).headers
+
+
+@needs_browser
+def test_the_page_brings_the_login_along_and_is_loaded_once(
+    server: Server, browser: Browser
+) -> None:
+    page = browser.new_context().new_page()
+    loaded: list[str] = []
+    page.on("request", lambda sent: sent.is_navigation_request() and loaded.append(sent.url))
+    page.goto(server.url)
+    page.locator("#starters button:enabled").first.wait_for()
+    assert loaded == [f"{server.url}/"]
+    page.context.close()
+    with httpx.Client(base_url=server.url) as local:
+        cookie = local.get("/thread/any").headers["set-cookie"].lower()
+        assert "httponly" in cookie and "samesite=lax" in cookie
+        assert local.get("/user").json()["identifier"] == "local"
+        assert "set-cookie" not in local.get("/").headers  # it has one
 
 
 def test_the_page_is_not_opened_to_everybody(app_root: Path, environment: dict[str, str]) -> None:

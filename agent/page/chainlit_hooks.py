@@ -14,7 +14,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -32,8 +32,9 @@ from chainlit.types import ThreadDict, ToastType
 from chainlit.user import PersistedUser
 from chainlit.user_session import user_sessions
 from chainlit.utils import wrap_user_function
-from fastapi import APIRouter
-from starlette.requests import HTTPConnection
+from fastapi import APIRouter, HTTPException
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
 
 CONFIG_FILE = config_file  # config.py; named where it is wrong
 CurrentUser = server.UserParam  # server.py; a route's parameter: the user of the request, or None
@@ -140,6 +141,18 @@ def user_of(request: HTTPConnection) -> cl.User | None:
     bearer = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
     login = get_token_from_cookies(request.cookies) or bearer
     return decode_jwt(login) if login else None
+
+
+async def page_with_login(request: Request) -> Response:
+    """Chainlit's page, and the login of whoever the request's headers name with it: left alone the
+    page is loaded, finds nobody logged in, and is loaded twice more (server.py, `serve`,
+    `header_auth`)."""
+    page: Response = await server.serve(request)
+    if config.code.header_auth_callback and not get_token_from_cookies(request.cookies):
+        with suppress(HTTPException):  # nobody who may log in; the page says so
+            login = await server.header_auth(request)
+            page.raw_headers += [each for each in login.raw_headers if each[0] == b"set-cookie"]
+    return page
 
 
 # The session

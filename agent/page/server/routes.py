@@ -1,7 +1,8 @@
 """What the page asks for beside the chat, where Chainlit does not ask whose it is.
 
-Owns the check that a feedback belongs to a user's own answer, the refusal of uploads, and the
-address of a conversation as a file. Does not know how any of it is stored or written.
+Owns the check that a feedback belongs to a user's own answer, the refusal of uploads, the address
+of a conversation as a file, and that the page brings the login along. Does not know how any of it
+is stored or written.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ router = APIRouter()
 def add() -> None:
     """Have them served."""
     chainlit_hooks.add_routes(router)
+
+
+@router.get("/")
+@router.get("/thread/{thread_id}")
+async def page(request: Request) -> Response:
+    """The page, for whoever needs no password with the login."""
+    return await chainlit_hooks.page_with_login(request)
 
 
 @router.put("/feedback")
