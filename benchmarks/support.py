@@ -3,11 +3,14 @@
     python -m benchmarks.support
     python -m benchmarks.support --missed    # prints what it got wrong, too
 
+    python -m benchmarks.support --blind     # 40 by another author, none of which was looked at
+
 Each line of support.jsonl beside this file holds a sentence of a reply of the sample (`said`), a
 light paraphrase of it, the same `in_other_words`, and a `contradiction`; all were written by hand,
-and the thresholds were chosen on them, so that the figures flatter. The first three are supported
-by their reply, the last one is not. Nor are the first three by replies to other conditions. Replies
-to the same condition stand apart, for they may say the same by right.
+and the thresholds were chosen on them, so that the figures flatter; support_blind.jsonl does not.
+The first three are supported by their reply, the last one is not. Nor are the first three by
+replies to other conditions. Replies to the same condition stand apart, for they may say the same by
+right.
 """
 
 from __future__ import annotations
@@ -25,12 +28,14 @@ from index_store import SAMPLE
 from index_store.embedding import EMBEDDED, embed_texts, load_embedding
 
 ROWS = Path(__file__).with_name("support.jsonl")
+BLIND = Path(__file__).with_name("support_blind.jsonl")
 OTHERS = 6  # replies to other conditions that each sentence is held against
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--missed", action="store_true")
+    parser.add_argument("--blind", action="store_true")
     options = parser.parse_args()
     embedding = load_embedding(EMBEDDED)
     replies = [
@@ -51,7 +56,8 @@ def main() -> None:
         if options.missed and supported != right:
             print(f"{group} ({found[0].score}): {sentence}")
 
-    for line in ROWS.read_text(encoding="utf-8").splitlines():
+    rows = BLIND if options.blind else ROWS
+    for line in rows.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         own = next(reply for reply in replies if row["said"] in reply["Doctor"])
         same = [r for r in replies if r["condition"] == own["condition"] and r is not own]

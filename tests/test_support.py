@@ -104,6 +104,10 @@ def test_the_replys_own_words_need_no_embedding() -> None:
         "Take ibuprofen 800 mg early and rest in a dark room.",  # a number that is not there
         "Do not rest in a dark room.",
         "You may drive while your sight flickers.",
+        "Rest in a bright room.",
+        "Rest in a dark room, and take ibuprofen 400 mg late.",
+        "Rest in a dark room, and take paracetamol 400 mg early.",
+        "This sounds unlike migraine.",
         "Yes.",
     ],
 )

@@ -7,13 +7,14 @@ A sentence of the answer is held against each sentence of each reply: the share 
 words that stand there (K-Precision, Adlakha et al. 2024, arXiv 2307.16877, of several word measures
 the one that agrees best with people on whether an answer keeps to its source), and the cosine of
 the two embeddings, which sees the same thing said in other words. The best one supports it if the
-score reaches a threshold, if every number of the sentence stands in that reply, and if the two do
-not say yes and no of the same words; what follows a negation within five words is negated (NegEx,
-Chapman et al. 2001). `python -m benchmarks.support` measures it.
+score reaches a threshold, if every number and every medicine of the sentence stands in that reply, and if
+the two do not say yes and no of the same words, nor contrary ones (`data/opposites.txt`); what
+follows a negation within five words is negated (NegEx, Chapman et al. 2001). `python -m
+benchmarks.support` measures it.
 
-What it cannot see: an opposite without a negation ("opens" for "clamps down"), another medicine in
-an otherwise equal sentence, and a sentence that only two replies together support. The negations
-are English.
+What it cannot see: an opposite that is not listed, cause and effect exchanged, another food or part
+of the body in an otherwise equal sentence, and a sentence that only two replies together support.
+Negations and opposites are English.
 """
 
 from __future__ import annotations
@@ -21,16 +22,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bm25s.stopwords import STOPWORDS_EN_PLUS, STOPWORDS_SPANISH
 
+from agent.chat.medicines import medicines
 from index_store.embedding import Embed
 
 if TYPE_CHECKING:
     import numpy as np
 
+OPPOSITES = Path(__file__).parent / "data" / "opposites.txt"
 THRESHOLD = 0.5
 WORDS_WEIGHT = 0.25  # the cosine has the rest
 ENOUGH_WORDS = 0.6  # so great a share of the words decides alone, and nothing is embedded
@@ -38,6 +42,7 @@ CONTENT_WORDS = 2  # that a sentence must have to say anything
 FEWEST_WORDS = 0.1  # share from which on a passage is looked at,
 NEAREST = 2  # and how many of them
 OPPOSED = 0.25  # share of the common words from which on yes and no contradict each other
+ALIKE = 0.4  # share of the words in common from which on contrary words are of the same thing
 NEGATED = 5  # words after a negation
 STEM = 5  # letters: as good as a stemmer here, and for any language
 
@@ -196,6 +201,11 @@ class _Sentence:
         """`content_words` of it."""
         return content_words(self.text)
 
+    @cached_property
+    def stems(self) -> dict[str, str]:
+        """A word of each stem, of those without content, too: "before", "less"."""
+        return {word[:STEM]: word for word in _WORD.findall(self.text.lower())}
+
 
 def _nearest(sentence: _Sentence, passages: Sequence[_Sentence]) -> list[tuple[float, _Sentence]]:
     """The few that share most of its words, and which share of them, best first."""
@@ -229,6 +239,35 @@ def _best(
 def _contradicts(sentence: _Sentence, passage: _Sentence) -> bool:
     if not set(_NUMBER.findall(sentence.text)) <= set(_NUMBER.findall(passage.whole)):
         return True
+    if not _named(sentence.text) <= _named(passage.whole):
+        return True
     common = sentence.words.keys() & passage.words.keys()
     opposed = sum(sentence.words[word] != passage.words[word] for word in common)
-    return opposed > 0 and opposed >= OPPOSED * len(common)
+    if opposed > 0 and opposed >= OPPOSED * len(common):
+        return True
+    others = passage.stems.keys() - sentence.stems
+    own = [word for stem, word in sentence.stems.items() if stem not in passage.stems]
+    contrary = any(_contraries(word) & others for word in own)
+    return contrary and len(common) >= ALIKE * len(sentence.words)
+
+
+def _contraries(word: str) -> set[str]:
+    """Stems."""
+    unlike = {word[2 : 2 + STEM]} if word.startswith("un") else set()
+    return _opposites().get(word[:STEM], set()) | unlike
+
+
+def _named(text: str) -> set[str]:
+    return {each.medicine for each in medicines(text)}
+
+
+@cache
+def _opposites() -> dict[str, set[str]]:
+    """By the stem of a word, those of its contraries."""
+    found: dict[str, set[str]] = {}
+    for line in OPPOSITES.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            one, other = (word[:STEM] for word in line.split())
+            found.setdefault(one, set()).add(other)
+            found.setdefault(other, set()).add(one)
+    return found
