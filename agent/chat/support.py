@@ -7,9 +7,9 @@ A sentence of the answer is held against each sentence of each reply: the share 
 words that stand there (K-Precision, Adlakha et al. 2024, arXiv 2307.16877, of several word measures
 the one that agrees best with people on whether an answer keeps to its source), and the cosine of
 the two embeddings, which sees the same thing said in other words. The best one supports it if the
-score reaches a threshold, if every number and every medicine of the sentence stands in that reply, and if
-the two do not say yes and no of the same words, nor contrary ones (`data/opposites.txt`); what
-follows a negation within five words is negated (NegEx, Chapman et al. 2001). `python -m
+score reaches a threshold, if every number and every medicine of the sentence stands in that reply,
+and if the two do not say yes and no of the same words, nor contrary ones (`data/opposites.txt`);
+what follows a negation within five words is negated (NegEx, Chapman et al. 2001). `python -m
 benchmarks.support` measures it.
 
 What it cannot see: an opposite that is not listed, cause and effect exchanged, another food or part
