@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, WebSocketRoute, expect
+from playwright.sync_api import Browser, Locator, Page, Request, WebSocketRoute, expect
 
 from browsing import (
     HEADACHE,
@@ -467,11 +467,11 @@ def test_the_page_brings_the_login_along_and_is_loaded_once(
     server: Server, browser: Browser
 ) -> None:
     page = browser.new_context().new_page()
-    loaded: list[str] = []
-    page.on("request", lambda sent: sent.is_navigation_request() and loaded.append(sent.url))
+    asked: list[Request] = []
+    page.on("request", asked.append)
     page.goto(server.url)
     page.locator("#starters button:enabled").first.wait_for()
-    assert loaded == [f"{server.url}/"]
+    assert [each.url for each in asked if each.is_navigation_request()] == [f"{server.url}/"]
     page.context.close()
     with httpx.Client(base_url=server.url) as local:
         cookie = local.get("/thread/any").headers["set-cookie"].lower()
