@@ -468,7 +468,7 @@ def test_the_page_brings_the_login_along_and_is_loaded_once(
 ) -> None:
     page = browser.new_context().new_page()
     asked: list[Request] = []
-    page.on("request", asked.append)
+    page.on("request", lambda request: asked.append(request))
     page.goto(server.url)
     page.locator("#starters button:enabled").first.wait_for()
     assert [each.url for each in asked if each.is_navigation_request()] == [f"{server.url}/"]
