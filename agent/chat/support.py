@@ -252,7 +252,7 @@ def _contradicts(sentence: _Sentence, passage: _Sentence) -> bool:
 
 
 def _contraries(word: str) -> set[str]:
-    """Stems."""
+    """Stems of the words that say the contrary of a word."""
     unlike = {word[2 : 2 + STEM]} if word.startswith("un") else set()
     return _opposites().get(word[:STEM], set()) | unlike
 
