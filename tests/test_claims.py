@@ -197,6 +197,32 @@ def test_who_lacks_a_leaflet_tells_nobody_to_do_without(borne: Borne) -> None:
     assert "stop" in borne.unborne("You do not have to take Augmentin.")
 
 
+@pytest.mark.parametrize(
+    ("sentence", "borne_by_a_reply"),
+    [
+        ("Lisinopril is made with wheat flour.", False),
+        ("The side effects of Zestril are usually mild at first.", False),
+        ("Your lisinopril does not cause this.", False),
+        ("I cannot say what lisinopril contains without its leaflet.", True),
+        ("What lisinopril does there, I can\u2019t tell.", True),
+        ("I have nothing on lisinopril before me and would rather not guess.", True),
+        ("Ask your pharmacist about the lisinopril.", True),
+        ("Do you take lisinopril in the morning?", True),
+        ("Omeprazole works best before breakfast.", True),
+        ("Drink enough, and rest.", True),
+    ],
+)
+def test_what_an_llm_that_knows_no_medicine_says_of_one_needs_a_reply(
+    sentence: str, borne_by_a_reply: bool
+) -> None:
+    replies = ["Omeprazole works best before breakfast."]
+    patient = ["Does my lisinopril contain gluten?"]
+    knows_none = Borne(replies, patient, knows_medicines=False)
+    assert knows_none.unborne(sentence) == (set() if borne_by_a_reply else {"medicine"})
+    assert Borne(replies, patient).unborne(sentence) == set()
+    assert borne_by_a_reply or may_claim(sentence)
+
+
 def test_without_replies_the_patient_bears_their_own_words_alone() -> None:
     alone = Borne([], ["My doctor gave me 40 mg of citalopram, once a day. Shall I stop it?"])
     assert not alone.unborne("Your citalopram, 40 mg once a day, may cause this.")

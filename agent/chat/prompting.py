@@ -60,7 +60,7 @@ def as_read(
 ) -> list[str]:
     """What the LLM of a patient who wrote `said` reads of `replies` to other `letters`: all, or, if
     it is the embedded one, what may be said to this patient, which may be nothing ("")."""
-    if not _is_embedded(llm):
+    if not is_embedded(llm):
         return [*replies]
     own = "\n".join(said)
     return [for_another(*each, own) for each in zip(replies, letters, strict=True)]
@@ -104,7 +104,7 @@ async def prompt(
     budget = llm.metadata.context_window - max_tokens
     ours = "\n\n".join(part for part in (render("system"), harmless(instructions)) if part)
     system = ChatMessage(role=MessageRole.SYSTEM, content=ours)
-    bare = choice == "base" and _is_embedded(llm)
+    bare = choice == "base" and is_embedded(llm)
     layout = "rag.embedded" if bare else "rag" if choice == "base" else "raft"
     for used in range(len(sources), -1, -1):
         last = render(layout, message=message, sources=sources[:used]) if used else message
@@ -129,7 +129,8 @@ def _too_long(budget: int) -> AgentError:
     )
 
 
-def _is_embedded(llm: Reader) -> bool:
+def is_embedded(llm: Reader) -> bool:
+    """Whether this is the LLM that comes with medraft: too small for much, and for any medicine."""
     return llm.metadata.model_name.startswith(EMBEDDED)
 
 

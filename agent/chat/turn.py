@@ -35,7 +35,7 @@ from agent.chat.events import (
 from agent.chat.marks import without_marks
 from agent.chat.own_words import named, of_itself, unwritten
 from agent.chat.parts import Choices, Loading, Parts
-from agent.chat.prompting import Prompt, as_read, check_length, prompt, readable
+from agent.chat.prompting import Prompt, as_read, check_length, is_embedded, prompt, readable
 from agent.chat.spans import Trace
 from agent.chat.support import Sources
 from agent.llms.choice import languages
@@ -242,7 +242,7 @@ class Turn:
             self.choices.sampling,
             (*self.choices.stop, *asked.orders),
             parts.settings.claims,
-            await asyncio.to_thread(Borne, read, patient),
+            await asyncio.to_thread(Borne, read, patient, not is_embedded(llm)),
             Sources(texts, parts.embedding.matrix) if texts else None,
             self._ours,
             self.said,
