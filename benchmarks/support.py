@@ -2,7 +2,6 @@
 
     python -m benchmarks.support
     python -m benchmarks.support --missed    # prints what it got wrong, too
-
     python -m benchmarks.support --blind     # 40 by another author, none of which was looked at
 
 Each line of support.jsonl beside this file holds a sentence of a reply of the sample (`said`), a

@@ -10,7 +10,6 @@ prompt came about, nor who shows the words.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
@@ -19,7 +18,17 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageR
 
 from agent.behaviour import Behaviour
 from agent.chat.claims import Borne, may_claim
-from agent.chat.events import Claims, Delta, Event, Finished, Notice, Timing, Unborne, Waiting
+from agent.chat.events import (
+    Claims,
+    Delta,
+    Event,
+    Finished,
+    Notice,
+    Timing,
+    Unborne,
+    Waiting,
+    since,
+)
 from agent.chat.gate import Ended, Gate, Words
 from agent.chat.length import StopStrings, is_enough, said
 from agent.chat.marks import UNCHECKED, citation, left_out, without_marks
@@ -87,7 +96,7 @@ class Answering:
 
     def finished(self, mode: Behaviour) -> Finished:
         """The end of the turn, once `events` has ended."""
-        self.timing.total_ms = self._passed()
+        self.timing.total_ms = since(self.start)
         speaker = mode if self.answer else None
         return Finished(self.answer, self.timing, self.ended, self.support, self.claims, speaker)
 
@@ -177,13 +186,9 @@ class Answering:
     def _delta(self, texts: Iterable[str]) -> Delta | None:
         if not (text := "".join(texts)):
             return None
-        self.timing.first_token_ms = self.timing.first_token_ms or self._passed()
+        self.timing.first_token_ms = self.timing.first_token_ms or since(self.start)
         self.said.append(text)
         return Delta(text)
-
-    def _passed(self) -> float:
-        """Milliseconds since the turn began."""
-        return round((time.perf_counter() - self.start) * 1000, 1)
 
     def _add(self, text: str) -> str:
         """The LLM's own words are shown."""

@@ -116,7 +116,7 @@ class Facts:
     @cached_property
     def orders(self) -> list[Order]:
         """What it tells to stop, to change or not to do, and what is safe."""
-        return orders(self.text)
+        return orders(self.text, self.medicines)
 
 
 class Borne:
@@ -126,10 +126,11 @@ class Borne:
         self, replies: Sequence[str], patient: Sequence[str], knows_medicines: bool = True
     ) -> None:
         """`knows_medicines`: whether the LLM may speak of one that only the patient names."""
-        naming = replies if not knows_medicines else [*replies, *patient]
-        self._sourced = frozenset(m.medicine for text in naming for m in medicines(text))
-        self._windows = [w for text in (*replies, *patient) for w in _windows(text)]
+        of_replies = [w for text in replies for w in _windows(text)]
+        self._windows = [*of_replies, *(w for text in patient for w in _windows(text))]
         self._named = frozenset(m for window in self._windows for m in window.named)
+        naming = self._windows if knows_medicines else of_replies
+        self._sourced = frozenset(m for window in naming for m in window.named)
         said = [_one_line(text[slice(*span)]) for text in replies for span in sentences(text)]
         self._orders = [order for sentence in said for order in Facts(sentence).orders]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -81,6 +82,11 @@ class Delta:
     """The next piece of the answer."""
 
     text: str
+
+
+def since(start: float) -> float:
+    """Milliseconds since a time of `time.perf_counter`."""
+    return round((time.perf_counter() - start) * 1000, 1)
 
 
 @dataclass

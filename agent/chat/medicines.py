@@ -60,6 +60,11 @@ def medicines(text: str) -> list[Named]:
     return found
 
 
+def named_in(text: str) -> set[str]:
+    """Which medicines `text` names, by whatever name."""
+    return {each.medicine for each in medicines(text)}
+
+
 def _parts(word: re.Match[str]) -> list[tuple[int, int]]:
     """A word's place, or those of its parts where only they are known: "aspirin-based"."""
     if "-" not in word[0] or _known(word[0]):

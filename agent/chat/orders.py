@@ -7,11 +7,11 @@ Owns how a sentence gives one, in English and Spanish. Does not know who may giv
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agent.chat.medicines import medicines
+from agent.chat.medicines import Named
 from agent.chat.support import content_words
 
 OrderKind = Literal["stop", "change", "safe", "unseen"]
@@ -113,10 +113,11 @@ class Order:
     words: frozenset[str]
 
 
-def orders(text: str) -> list[Order]:
-    """What a text tells to stop, to change or not to do, and what is safe."""
-    plain = _placeholders(text)
-    named = {each.medicine for each in medicines(text)}
+def orders(text: str, there: Sequence[Named]) -> list[Order]:
+    """What a text, which names the medicines `there`, tells to stop, to change or not to do, and
+    what is safe."""
+    plain = _placeholders(text, there)
+    named = {each.medicine for each in there}
     things = named | {thing.lower() for thing in re.findall(_MEDICINE, plain, re.I)}
     words = frozenset(content_words(plain)) - _OF_BEING_SEEN
     return [Order(kind, frozenset(things - {"medicine"}), words) for kind in _told(plain)]
@@ -139,7 +140,7 @@ def _told(plain: str) -> Iterator[OrderKind]:
         yield "unseen"
 
 
-def _placeholders(text: str) -> str:
-    for named in reversed(medicines(text)):
+def _placeholders(text: str, there: Sequence[Named]) -> str:
+    for named in reversed(there):
         text = f"{text[: named.start]}MEDICINE{text[named.end :]}"
     return _MY_LACK.sub("I lack", text)

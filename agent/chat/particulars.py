@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from bm25s.stopwords import STOPWORDS_EN_PLUS
 
-from agent.chat.medicines import medicines
+from agent.chat.medicines import named_in
 from agent.chat.support import sentences
 
 STEM = 5  # letters
@@ -145,7 +145,7 @@ def of_another(sentence: str, letter: str, message: str) -> bool:
         or is_urgent(sentence)
         or _of_their_people(sentence, message)
         or _repeats(numbers, sentence, letter, message)
-        or _repeats(_medicines, sentence, letter, message)
+        or _repeats(named_in, sentence, letter, message)
         or _states(sentence, message)
         or _retells(sentence, letter, message)
     )
@@ -163,10 +163,6 @@ def stands_alone(sentence: str) -> bool:
         and _FIRST.search(sentence) is None
         and sentence.endswith(".")
     )
-
-
-def _medicines(text: str) -> set[str]:
-    return {named.medicine for named in medicines(text)}
 
 
 def _repeats(named: Callable[[str], set[str]], sentence: str, letter: str, message: str) -> bool:

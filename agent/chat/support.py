@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from bm25s.stopwords import STOPWORDS_EN_PLUS, STOPWORDS_SPANISH
 
-from agent.chat.medicines import medicines
+from agent.chat.medicines import named_in
 from index_store.embedding import Embed
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def _best(
 def _contradicts(sentence: _Sentence, passage: _Sentence) -> bool:
     if not set(_NUMBER.findall(sentence.text)) <= set(_NUMBER.findall(passage.whole)):
         return True
-    if not _named(sentence.text) <= _named(passage.whole):
+    if not named_in(sentence.text) <= named_in(passage.whole):
         return True
     common = sentence.words.keys() & passage.words.keys()
     opposed = sum(sentence.words[word] != passage.words[word] for word in common)
@@ -255,10 +255,6 @@ def _contraries(word: str) -> set[str]:
     """Stems of the words that say the contrary of a word."""
     unlike = {word[2 : 2 + STEM]} if word.startswith("un") else set()
     return _opposites().get(word[:STEM], set()) | unlike
-
-
-def _named(text: str) -> set[str]:
-    return {each.medicine for each in medicines(text)}
 
 
 @cache

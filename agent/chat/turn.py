@@ -31,6 +31,7 @@ from agent.chat.events import (
     Retrieved,
     Routed,
     Timing,
+    since,
 )
 from agent.chat.marks import without_marks
 from agent.chat.own_words import named, of_itself, unwritten
@@ -178,7 +179,7 @@ class Turn:
 
     def _say(self, words: str) -> Delta:
         self.said.append(words)
-        self._timing.first_token_ms = _since(self._start)
+        self._timing.first_token_ms = since(self._start)
         return Delta(words)
 
     async def _route(self, alone: bool) -> tuple[Route, list[str]]:
@@ -190,7 +191,7 @@ class Turn:
         said = [] if alone else as_dicts(without_crises(self.history, self._judged))
         messages = [*said, {"role": "user", "content": self.message}]
         decided, turns = await behind(route, messages)
-        self._timing.route_ms = _since(self._start)
+        self._timing.route_ms = since(self._start)
         if decided.reason is Reason.ABOUT and self.choices.watchful and not alone:
             return decided, []
         if never:
@@ -208,7 +209,7 @@ class Turn:
             found = await parts.retriever.aretrieve(
                 QueryBundle(made.text, embedding=made.vector.tolist())
             )
-        self._timing.retrieve_ms = _since(begun)
+        self._timing.retrieve_ms = since(begun)
         return found
 
     def _read(self, llm: ChatLLM, trusted: Sequence[NodeWithScore]) -> list[str]:
@@ -252,7 +253,7 @@ class Turn:
 
     def _finish(self, words: str) -> Finished:
         """The end of our own words."""
-        self._timing.total_ms = _since(self._start)
+        self._timing.total_ms = since(self._start)
         return Finished(words, self._timing, speaker="medraft")
 
     @cached_property
@@ -284,7 +285,3 @@ def _unmarked(message: ChatMessage) -> ChatMessage:
 
 def _trusted(found: Sequence[NodeWithScore]) -> list[NodeWithScore]:
     return [node for node in found if not addresses_model(node.get_content())]
-
-
-def _since(start: float) -> float:
-    return round((time.perf_counter() - start) * 1000, 1)

@@ -140,10 +140,8 @@ class ExampleMaker:
         said = _chat(messages)
         examples = []
         for end in range(0, len(said), 2):
-            self.counts["without documents"] += 1
             asked, answer = (m.content or "" for m in said[end : end + 2])
-            made = await self._prompt(said[:end], asked, [])
-            examples.append(Example(made.messages, answer, [], []))
+            examples.append(await self._alone(said[:end], asked, answer))
         return examples
 
     async def grounded(self, written: Grounded) -> Example | None:
@@ -167,10 +165,14 @@ class ExampleMaker:
         example = await self._raft(history, message, answer) if with_documents else None
         if example is not None:
             return example
+        asked = [m.content or "" for m in history if m.role == MessageRole.USER]
+        return await self._alone(history, message, borne_alone(answer, [*asked, message]))
+
+    async def _alone(self, history: list[ChatMessage], message: str, answer: str) -> Example:
+        """An example without documents."""
         self.counts["without documents"] += 1
         made = await self._prompt(history, message, [])
-        asked = [m.content or "" for m in history if m.role == MessageRole.USER]
-        return Example(made.messages, borne_alone(answer, [*asked, message]), [], [])
+        return Example(made.messages, answer, [], [])
 
     async def _raft(self, history: list[ChatMessage], message: str, answer: str) -> Example | None:
         """An example with documents; None if the search finds what nothing can be quoted of, which

@@ -148,12 +148,12 @@ def borne_alone(reply: str, asked: Sequence[str]) -> str:
     the end: with more after it, or where nobody spoke of one, a small LLM says it over and over."""
     borne, paragraphs, left_out = Borne([], asked), [], False
     for paragraph in reply.split("\n\n"):
-        each = [paragraph[start:end] for start, end in sentences(paragraph)]
-        kept = [one for one in each if not (borne.unborne(one) or medicines(one))]
-        left_out = left_out or len(kept) < len(each)
+        said = [paragraph[start:end] for start, end in sentences(paragraph)]
+        kept = [each for each in said if not (borne.unborne(each) or medicines(each))]
+        left_out = left_out or len(kept) < len(said)
         paragraphs.append(" ".join(kept))
     whole = "\n\n".join(filter(None, paragraphs))
-    said = "\n".join(asked)
-    if left_out and (not whole or _MEDICINE.search(said) or medicines(said)):
+    question = "\n".join(asked)
+    if left_out and (not whole or _MEDICINE.search(question) or medicines(question)):
         whole = f"{whole} {NO_CLAIM}".strip()
     return whole
