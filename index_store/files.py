@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from index_store import lines
+from index_store import json_file, lines
 from index_store.errors import StoreError, reason
 from index_store.faults import Fault
 from index_store.lines import Row
@@ -38,7 +38,7 @@ def rows(path: Path, kind: str, wanted: set[str]) -> Iterator[Row]:
         case ".jsonl" | ".ndjson":
             return lines.jsonl(path)
         case ".json":
-            return _json(path)
+            return json_file.rows(path, wanted)
         case ".csv":
             return lines.separated(path, wanted)
         case ".tsv":
@@ -47,31 +47,6 @@ def rows(path: Path, kind: str, wanted: set[str]) -> Iterator[Row]:
             return _parquet(path, wanted)
         case _:
             return _xlsx(path, wanted)
-
-
-def _json(path: Path) -> Iterator[Row]:
-    """A list of rows, an object that holds one, or a row a line."""
-    with lines.opened(path) as file:
-        text = file.read()
-    if text.lstrip().startswith("["):
-        yield from lines.array(path, text)
-        return
-    try:
-        text.encode()
-        value = lines.json_value(text)
-    except ValueError:
-        value = None
-    if isinstance(value, dict):
-        lists = [each for each in value.values() if isinstance(each, list)]
-        value = lists[0] if len(lists) == 1 and _are_rows(lists[0]) else [value]
-        for number, row in enumerate(value, 1):
-            yield lines.as_row(f"{path}, row {number}", row)
-    else:
-        yield from lines.jsonl(path)
-
-
-def _are_rows(values: list[object]) -> bool:
-    return bool(values) and all(isinstance(v, dict) and "role" not in v for v in values)
 
 
 def _parquet(path: Path, wanted: set[str]) -> Iterator[Row]:

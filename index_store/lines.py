@@ -112,35 +112,6 @@ def as_row(place: str, row: object) -> Row:
     return place, row
 
 
-def array(path: Path, text: str) -> Iterator[Row]:
-    """Rows of a JSON array, each read alone. Raises StoreError where it is none."""
-    decoder = json.JSONDecoder(parse_int=str)  # of any length: it tells where a row ends
-    number, at = 0, _past_spaces(text, text.index("[") + 1)
-    while not text.startswith("]", at):
-        number += 1
-        place = f"{path}, row {number}"
-        try:
-            _, end = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError) as error:
-            why = reason(error) if isinstance(error, ValueError) else "nested too deeply"
-            raise Fault(place, "not JSON", f"is not JSON ({why})").error() from None
-        if row := json_row(place, text[at:end]):
-            yield row
-        at = _past_spaces(text, end)
-        if text.startswith(",", at):
-            at = _past_spaces(text, at + 1)
-        elif not text.startswith("]", at):
-            raise Fault(place, "not JSON", "has neither a comma nor a bracket behind it").error()
-    if text[at + 1 :].strip():
-        raise Fault(str(path), "not JSON", f"goes on behind its array of {number} rows").error()
-
-
-def _past_spaces(text: str, at: int) -> int:
-    while text[at : at + 1].isspace():
-        at += 1
-    return at
-
-
 def jsonl(path: Path) -> Iterator[Row]:
     """Rows of a file of JSON lines."""
     with opened(path) as file:

@@ -239,7 +239,12 @@ AS_IT_LIES_AROUND = {
     "array.json": json.dumps(ROWS, indent=1).encode(),
     "array.json.gz": gzip.compress(json.dumps(ROWS).encode()),
     "lines.json": "\n".join(map(json.dumps, ROWS)).encode(),
-    "object.json": json.dumps({"version": 1, "data": ROWS}).encode(),
+    "object.json": json.dumps({"version": 1, "tags": ["a"], "data": ROWS}).encode(),
+    "pandas.json": json.dumps(
+        {name: {str(at): row[name] for at, row in enumerate(ROWS)} for name in ROWS[0]}
+    ).encode(),
+    "index.json": json.dumps({f"id{at}": row for at, row in enumerate(ROWS)}).encode(),
+    "lists.json": json.dumps({name: [row[name] for row in ROWS] for name in ROWS[0]}).encode(),
 }
 
 
@@ -530,10 +535,14 @@ BAD_ELEMENTS = {
 
 @pytest.mark.parametrize("bad", BAD_ELEMENTS)
 @pytest.mark.parametrize("line_end", ["", "\n"])
-def test_a_bad_row_of_a_json_array_costs_itself(tmp_path: Path, bad: str, line_end: str) -> None:
+@pytest.mark.parametrize(("before", "behind"), [("", ""), ('{"n": 3, "data":', ', "s": "]"}')])
+def test_a_bad_row_of_a_json_array_costs_itself(
+    tmp_path: Path, bad: str, line_end: str, before: str, behind: str
+) -> None:
     path = tmp_path / "rows.json"
     rows = f",{line_end}".join([json.dumps(UNTITLED[0]), bad, json.dumps(UNTITLED[1])])
-    path.write_text(f" [{line_end}{rows}{line_end} ]\n", errors="surrogateescape")
+    text = f"{before} [{line_end}{rows}{line_end} ]{behind}\n"
+    path.write_text(text, errors="surrogateescape")
     assert list(read_rows(str(path), faults=(faults := Faults()))) == PLAIN
     assert faults.counts == {BAD_ELEMENTS[bad]: 1}
     assert faults.told[0].startswith(f"{path}, row 2")

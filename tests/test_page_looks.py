@@ -122,12 +122,13 @@ def in_view(page: Page, what: Locator) -> bool:
     )
 
 
-def comes_into_view(page: Page, what: Locator, scrolled: bool = False) -> None:
-    """Wait until it is: a page is scrolled smoothly, on a busy machine for long; `scrolled` to by
+def comes_into_view(page: Page, what: Locator, at_the_end: bool = False) -> None:
+    """Wait until it is: a page is scrolled smoothly, on a busy machine for long; to the end by
     whoever reads, as often as the page scrolls to a new message by itself."""
     for _ in range(PATIENCE // 100):
-        if scrolled:
-            what.scroll_into_view_if_needed()
+        if at_the_end:
+            page.mouse.move(PHONE["width"] / 2, PHONE["height"] / 2)
+            page.mouse.wheel(0, 2000)
         if in_view(page, what):
             return
         page.wait_for_timeout(100)
@@ -196,7 +197,7 @@ def test_the_notice_stays_in_view_on_a_phone_also_when_the_page_is_loaded_again(
             answered(page)
             comes_into_view(page, page.locator(PINNED))
             end = page.get_by_role("button", name="Try again").last
-            comes_into_view(page, end, scrolled=True)
+            comes_into_view(page, end, at_the_end=True)
             comes_into_view(page, page.locator(PINNED))
             expect(page.locator("#message-composer")).to_be_in_viewport(ratio=1)
             expect(page.locator(".watermark")).to_be_in_viewport(ratio=1)
