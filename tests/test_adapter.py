@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,7 @@ async def test_base_and_fine_tuned_alternate_side_by_side(agent: Agent) -> None:
     async def answer(question: str, llm: LLMChoice) -> str:
         engine = agent.conversation()
         engine.retrieval = "never"
+        engine.sampling = replace(engine.sampling, max_tokens=24)
         return (await say(engine, question, llm))[1]
 
     async def talk(first: int) -> list[tuple[str, LLMChoice, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -219,7 +220,7 @@ async def test_an_example_is_the_prompt_that_the_engine_sends(
 async def test_the_same_seed_gives_the_same_examples(tiny: Settings, tmp_path: Path) -> None:
     made = []
     for folder, seed in (("one", 1), ("same", 1), ("other", 2)):
-        await make(tiny, tmp_path / folder, Recipe(rounds=1, seed=seed), rows=slice(20))
+        await make(tiny, tmp_path / folder, Recipe(rounds=1, seed=seed), slice(20), talks=4)
         made.append((tmp_path / folder / "train.jsonl").read_text("utf-8"))
     assert made[0] == made[1] != made[2]
 
@@ -406,18 +407,22 @@ def command(tiny: Settings, examples: Path, output: Path, *more: str) -> dict[st
 def test_a_run_that_was_killed_goes_on_and_ends_with_an_adapter(
     tiny: Settings, examples: Path, tmp_path: Path
 ) -> None:
-    output = tmp_path / "adapter"
-    with subprocess.Popen(**command(tiny, examples, output)) as first:
+    output, few = tmp_path / "adapter", tmp_path / "few"
+    shutil.copytree(examples, few)
+    for part, count in (("train", 200), ("validation", 40)):
+        rows = (examples / f"{part}.jsonl").read_text("utf-8").splitlines(keepends=True)
+        (few / f"{part}.jsonl").write_text("".join(rows[:count]), "utf-8")
+    with subprocess.Popen(**command(tiny, few, output)) as first:
         while not list(output.glob("checkpoints/checkpoint-*/trainer_state.json")):
             assert first.poll() is None
             time.sleep(0.05)
         first.send_signal(signal.SIGKILL)
     assert not (output / "adapter_config.json").exists()
 
-    other = subprocess.run(**command(tiny, examples, output, "--learning-rate", "0.01"))
-    assert other.returncode == 2 and "other settings" in other.stderr
+    with pytest.raises(AgentError, match="other settings"):
+        train(tiny, replace(QUICK, learning_rate=0.01), few, output)
 
-    second = subprocess.run(**command(tiny, examples, output))
+    second = subprocess.run(**command(tiny, few, output))
     assert second.returncode == 0, second.stderr
     assert "min left" in second.stderr
     record = json.loads((output / "training.json").read_text("utf-8"))
@@ -436,8 +441,8 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_an_adapter(
     assert config["r"] == 4 and config["bias"] == "none" and not config["use_dora"]
     assert config["base_model_name_or_path"] == Path(tiny.model).name
 
-    third = subprocess.run(**command(tiny, examples, output))
-    assert third.returncode == 2 and "holds an adapter already" in third.stderr
+    with pytest.raises(AgentError, match="holds an adapter already"):
+        train(tiny, QUICK, few, output)
 
 
 @pytest.mark.parametrize(
