@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from agent.errors import AgentError
 from agent.evaluation.parts import router as evaluation
-from agent.routing.query import query
+from agent.routing.query import queries
 from agent.routing.router import route
 
 # Retrieved and left alone, as measured, less a case or two: another processor rounds otherwise.
@@ -110,13 +109,8 @@ def test_a_conversation_of_any_length_and_any_text_is_routed() -> None:
     assert not route(said(""))[0].retrieve
 
 
-def test_a_query_blends_short_turns_and_leaves_whole_ones_to_speak_for_themselves() -> None:
-    headache, rash = np.eye(2, dtype=np.float32)
-    short = query(["I have a headache.", "since Monday"], np.stack([headache, rash]))
-    assert short.text == "I have a headache.\nsince Monday"
-    assert short.vector @ headache > short.vector @ rash
-    whole = "By the way, my daughter has a rash on both arms."
-    alone = query(["I have a headache.", whole], np.stack([headache, rash]))
-    assert alone.text == whole
-    assert alone.vector @ rash > alone.vector @ headache
-    assert np.linalg.norm(alone.vector) == pytest.approx(1, abs=1e-5)
+def test_a_message_is_searched_alone_and_then_with_what_it_goes_on_from() -> None:
+    headache, daughter = "I have a headache.", "By the way, my daughter has a rash on both arms."
+    assert queries([headache]) == [headache]
+    assert queries([headache, "since Monday"]) == [f"since Monday\n{headache}"]
+    assert queries([headache, daughter]) == [daughter, f"{daughter}\n{headache}"]

@@ -41,7 +41,7 @@ from agent.chat.spans import Trace
 from agent.chat.support import Sources
 from agent.llms.choice import languages
 from agent.llms.interface import ChatLLM, as_dicts
-from agent.routing.query import query
+from agent.routing.query import queries
 from agent.routing.router import Reason, Route, route
 from agent.safety.emergency import held_back, notice, soon
 from agent.safety.injection import addresses_model
@@ -205,10 +205,11 @@ class Turn:
     async def _retrieve(self, parts: Parts, turns: list[str]) -> list[NodeWithScore]:
         begun = time.perf_counter()
         with self.trace.step("retrieve"):
-            made = query(turns, await parts.embedding.turns(turns))
-            found = await parts.retriever.aretrieve(
-                QueryBundle(made.text, embedding=made.vector.tolist())
-            )
+            for asked in queries(turns):
+                (vector,) = await parts.embedding.turns([asked])
+                bundle = QueryBundle(asked, embedding=vector.tolist())
+                if found := await parts.retriever.aretrieve(bundle):
+                    break
         self._timing.retrieve_ms = since(begun)
         return found
 

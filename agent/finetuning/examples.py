@@ -29,7 +29,7 @@ from agent.finetuning.recipe import Recipe
 from agent.finetuning.targets import TargetMaker, borne_alone
 from agent.llms.interface import as_dicts
 from agent.routing.embedding import TurnEmbedding
-from agent.routing.query import Query, query
+from agent.routing.query import queries
 from agent.routing.router import route
 from index_store.dataset import Dialogue
 from index_store.embedding import Embed
@@ -179,9 +179,8 @@ class ExampleMaker:
         is neither a yes nor a no to learn."""
         said = [*as_dicts(history), {"role": "user", "content": message}]
         _, searched = route(said)
-        asked = query(searched, self._embedding.matrix(searched))
         turns = [m["content"] for m in said if m["role"] == "user"]
-        documents, relevant = self._documents(asked, turns, answer)
+        documents, relevant = self._documents(searched, turns, answer)
         texts = [document.doctor for document in documents]
         letters = [document.letter for document in documents]
         altered: Callable[[str], str] = str
@@ -192,7 +191,8 @@ class ExampleMaker:
         documents = [each for each, text in zip(documents, read, strict=True) if text][: made.used]
         there = [document for document in documents if document in relevant]
         own = "\n".join(searched)
-        target = self._targets.answer(own, asked.vector, answer, documents, altered)
+        asked = self._embedding.matrix([queries(searched)[-1]])[0]
+        target = self._targets.answer(own, asked, answer, documents, altered)
         if not documents or (there and not target.cited):
             return None
         self.counts["with documents"] += 1
@@ -214,7 +214,7 @@ class ExampleMaker:
         )
 
     def _documents(
-        self, asked: Query, turns: Sequence[str], answer: str
+        self, searched: Sequence[str], turns: Sequence[str], answer: str
     ) -> tuple[list[Dialogue], list[Dialogue]]:
         """The documents of one prompt, shuffled, and which of them are relevant: what the search
         finds first beside k distractors, or as many distractors alone."""
@@ -222,15 +222,7 @@ class ExampleMaker:
         def of_another(dialogue: Dialogue) -> bool:
             return not gives_away(dialogue, turns, answer)
 
-        near: list[Dialogue] = []
-        hard: list[Dialogue] = []
-        for hit in self._store.search(asked.text, asked.vector, HARD.stop):
-            dialogue = Dialogue(hit.title, hit.patient, hit.doctor)
-            if of_another(dialogue):
-                if hit.rank > HARD.start:
-                    hard.append(dialogue)
-                elif hit.relevance >= self._min_relevance:
-                    near.append(dialogue)
+        near, hard = self._found(searched, of_another)
         size = 1 if self._random.random() < SINGLE else 1 + self.recipe.distractors
         relevant: list[Dialogue] = []
         if self._random.random() < self.recipe.oracle:
@@ -246,6 +238,24 @@ class ExampleMaker:
                 documents.append(drawn)
         self._random.shuffle(documents)
         return documents, relevant
+
+    def _found(
+        self, searched: Sequence[str], of_another: Callable[[Dialogue], bool]
+    ) -> tuple[list[Dialogue], list[Dialogue]]:
+        """The replies to others that fit, and those that a search puts far down."""
+        near, hard = list[Dialogue](), list[Dialogue]()
+        for asked in queries(searched):
+            near, hard = [], []
+            for hit in self._store.search(asked, self._embedding.matrix([asked])[0], HARD.stop):
+                dialogue = Dialogue(hit.title, hit.patient, hit.doctor)
+                if of_another(dialogue):
+                    if hit.rank > HARD.start:
+                        hard.append(dialogue)
+                    elif hit.relevance >= self._min_relevance:
+                        near.append(dialogue)
+            if near:
+                break
+        return near, hard
 
 
 def _chat(messages: Sequence[dict[str, str]]) -> list[ChatMessage]:

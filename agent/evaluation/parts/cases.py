@@ -102,6 +102,16 @@ def halves(cases: Sequence[Case]) -> list[Case]:
     return made
 
 
+def changes(cases: Sequence[Case]) -> list[Case]:
+    """Each question after one about another condition: a new matter in the same conversation."""
+    half = len(cases) // 2
+    return [
+        Case([before.turns[0], case.turns[0]], case.relevant, case.hidden)
+        for before, case in zip([*cases[half:], *cases[:half]], cases, strict=True)
+        if before.relevant.keys().isdisjoint(case.relevant)
+    ]
+
+
 @contextmanager
 def judged(path: Path, embed_model: str) -> Iterator[tuple[IndexStore, list[Case]]]:
     """An index of the answers in a file of graded judgements, and a case for each question.

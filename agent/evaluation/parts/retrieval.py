@@ -21,6 +21,7 @@ from agent.evaluation.parts import relevance
 from agent.evaluation.parts.cases import (
     Case,
     by_another,
+    changes,
     halves,
     judged,
     known_items,
@@ -178,10 +179,13 @@ def run(
             ):
                 told[title] = compare(store, there)
                 decided[title] = relevance.measure(store, there, nothing, embedding)
-            turns = of_turns(store, embedding)
-            told["The same patients in two turns"] = measure(
-                store, halves(cases), turns, SHIPPED_OF_TURNS, embedding
-            )
+            turns = of_turns(store, embedding, settings.min_relevance)
+            for title, asked in (
+                ("The same patients in two turns", halves(cases)),
+                ("Questions by another author in two turns", halves(others)),
+                ("A question after one about something else", changes([*cases, *others])),
+            ):
+                told[title] = measure(store, asked, turns, SHIPPED_OF_TURNS, embedding)
         told["Known item: a title finds its own reply"] = compare(store, known_items(store, many))
     if judgements is not None:
         with judged(judgements, settings.embed_model) as (store, cases):

@@ -13,7 +13,7 @@ import numpy as np
 
 from agent.evaluation.parts.cases import Case, sentences
 from agent.routing.embedding import TurnEmbedding
-from agent.routing.query import query
+from agent.routing.query import queries
 from agent.routing.router import route
 from index_store.dataset import Dialogue
 from index_store.embedding import embed_texts
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 SHIPPED = "question and reply, fused"
-SHIPPED_OF_TURNS = "the router's blend of turns"
+SHIPPED_OF_TURNS = "the last turn, or all that it goes on from where nothing fits"
 WINDOW = 3  # sentences of a chunk
 RRF_K = 60  # Cormack, Clarke, Buettcher 2009: reciprocal rank fusion
 RERANKED = 20  # replies that are ranked again
@@ -103,13 +103,17 @@ class Ways:
         return [self._ids[place] for place in np.argsort(-scores)[:depth]]
 
 
-def of_turns(store: IndexStore, embedding: TurnEmbedding) -> Mapping[str, Search]:
-    """What to search with when a patient goes on: the router's query against two plainer ones."""
+def of_turns(store: IndexStore, embedding: TurnEmbedding, cut: float) -> Mapping[str, Search]:
+    """What to search with when a patient goes on: what ships against two plainer ways. A reply of
+    at least `cut` relevance fits."""
 
     def of_router(case: Case, depth: int) -> list[str]:
         _, turns = route([{"role": "user", "content": turn} for turn in case.turns])
-        asked = query(turns, embedding.matrix(turns))
-        return [hit.id for hit in store.search(asked.text, asked.vector, depth)]
+        for asked in queries(turns):
+            hits = store.search(asked, embedding.matrix([asked])[0], depth)
+            if any(hit.relevance >= cut and hit.id not in case.hidden for hit in hits):
+                break
+        return [hit.id for hit in hits]
 
     def of(text: Callable[[Case], str]) -> Search:
         def search(case: Case, depth: int) -> list[str]:
@@ -120,7 +124,7 @@ def of_turns(store: IndexStore, embedding: TurnEmbedding) -> Mapping[str, Search
 
     return {
         "the last turn alone": of(lambda case: case.turns[-1]),
-        "all turns joined": of(lambda case: "\n".join(case.turns)),
+        "all turns joined": of(lambda case: "\n".join(reversed(case.turns))),
         SHIPPED_OF_TURNS: of_router,
     }
 
