@@ -1,6 +1,6 @@
-"""The patient's turns as vectors of the embedding that the index has, too.
+"""What a patient's turns are searched by as vectors of the embedding that the index has, too.
 
-Owns that each is embedded once, and by one thread at a time. Knows nothing of what they are for.
+Owns that each text is embedded once, and by one thread at a time. Knows nothing of what they are for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from index_store.embedding import Embed
 
 
 class TurnEmbedding:
-    """The patient's turns as vectors, each embedded once: what was said before is at hand."""
+    """Texts as vectors, each embedded once: what was embedded before is at hand."""
 
     def __init__(self, embed: Embed, remembered: int = 4096) -> None:
         self._embed_queries = embed
