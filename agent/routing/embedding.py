@@ -1,6 +1,7 @@
 """What a patient's turns are searched by as vectors of the embedding that the index has, too.
 
-Owns that each text is embedded once, and by one thread at a time. Knows nothing of what they are for.
+Owns that each text is embedded once, and by one thread at a time. Knows nothing of what they are
+for.
 """
 
 from __future__ import annotations
