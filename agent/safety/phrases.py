@@ -19,7 +19,10 @@ PHRASES = Path(__file__).parent / "data" / "phrases.toml"
 _APOSTROPHES = re.compile(r"['\u2018\u2019`\u00b4]")
 _BETWEEN = re.compile(r"[^a-z0-9]+")
 
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)?")
+_NUMBER = re.compile(
+    r"\d+(?:[.,]\d+)?|\b(?:an?|one|una?)\s+(?:year|month|week|day|año|mes|semana|día)",
+    re.IGNORECASE,
+)
 # Of these alone no message is an emergency.
 _WHO = re.compile(
     r"(?:[\W\d_]|\b(?:i|im|i'm|am|is|he|she|he's|she's|hes|shes|it|we|they|are|was|my|our|his|her"
