@@ -243,9 +243,9 @@ class ExampleMaker:
         self, searched: Sequence[str], of_another: Callable[[Dialogue], bool]
     ) -> tuple[list[Dialogue], list[Dialogue]]:
         """The replies to others that fit, and those that a search puts far down."""
-        near, hard = list[Dialogue](), list[Dialogue]()
         for asked in queries(searched):
-            near, hard = [], []
+            near: list[Dialogue] = []
+            hard: list[Dialogue] = []
             for hit in self._store.search(asked, self._embedding.matrix([asked])[0], HARD.stop):
                 dialogue = Dialogue(hit.title, hit.patient, hit.doctor)
                 if of_another(dialogue):
