@@ -190,7 +190,7 @@ def ask(page: Page, message: str) -> None:
     """Send a message, once the page is connected."""
     page.locator("#chat-settings-open-modal:enabled").wait_for()
     page.locator("#chat-input").click()
-    page.keyboard.insert_text(message)
+    page.keyboard.type(message)
     page.keyboard.press("Enter")
     page.locator('[data-step-type="user_message"]', has_text=message).last.wait_for()
 
