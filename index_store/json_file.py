@@ -34,10 +34,9 @@ def rows(path: Path, wanted: set[str]) -> Iterator[Row]:
     if members is None:
         yield from lines.jsonl(path)
         return
+    columns = wanted & {name.strip() for name, *_ in members}
     lists = [
-        (at, end)
-        for name, at, end, value in members
-        if _are_rows(value) and not wanted & {each.strip() for each, *_ in members} - {name}
+        (at, end) for name, at, end, value in members if _are_rows(value) and not columns - {name}
     ]
     if len(lists) == 1:
         at, end = lists[0]

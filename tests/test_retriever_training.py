@@ -135,14 +135,14 @@ def test_what_is_loaded_in_16_bits_to_search_is_trained_in_32(
 ) -> None:
     import torch
 
-    from agent.finetuning.retriever.averaging import Averaging
+    from index_store.averaging import Averaging
 
     monkeypatch.setattr("index_store.embedding.device", lambda: "cuda")
     assert next(load_embedding(MINILM)._model.parameters()).dtype == torch.float16
     recipe = RetrieverRecipe(rank=rank, batch_size=2, kept=1.0)
     model = training._to_learn(MINILM, recipe)
     parts: dict[Split, list[Row]] = {"train": ROWS, "validation": ROWS[:1], "test": []}
-    averaging = Averaging(model, recipe.scale)
+    averaging = Averaging(training._learning(model), recipe.scale)
     trainer = training._trainer(model, averaging, MINILM, parts, [], recipe, tmp_path)
     for each in (model, trainer.loss._old[0]):
         assert {parameter.dtype for parameter in each.parameters()} == {torch.float32}
@@ -152,12 +152,12 @@ def test_a_model_is_judged_as_it_will_be_kept_and_then_learns_on() -> None:
     import torch
     from peft import LoraConfig
 
-    from agent.finetuning.retriever.averaging import Averaging
+    from index_store.averaging import Averaging
 
     model = load_embedding(MINILM)._model
     before = torch.tensor(model.encode(["gout"]))
     model.add_adapter(LoraConfig(r=2, target_modules=["query"], task_type="FEATURE_EXTRACTION"))
-    averaging = Averaging(model, 0.5)
+    averaging = Averaging(training._learning(model), 0.5)
     ups = [p for name, p in model.named_parameters() if ".lora_B." in name]
     with torch.no_grad():
         for up in ups:

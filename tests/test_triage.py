@@ -135,8 +135,8 @@ def test_what_is_held_out_was_not_learned() -> None:
 
 
 # What was measured, less a case or two: another processor rounds otherwise.
-RECALL_LETTERS, RECALL_SHORT = 0.97, 0.93
-ALARMS_LETTERS, ALARMS_SHORT, ALARMS_USUAL = 0.095, 0.06, 0.08
+RECALL_LETTERS, RECALL_SHORT = 0.97, 0.94
+ALARMS_LETTERS, ALARMS_SHORT, ALARMS_USUAL = 0.06, 0.06, 0.07
 
 
 @pytest.mark.usefixtures("encoder")

@@ -35,14 +35,14 @@ from agent.understanding.examples import Row, epoch, examples, is_held_out, said
 from agent.understanding.labels import HEADS
 from agent.understanding.network import Network, batch, windows
 from index_store import lora, minilm
+from index_store.averaging import Averaging
 from index_store.disk import make_whole, write_text
 
 
 @dataclass(frozen=True)
 class Training:
-    """How long and how fast; a step sees up to `tokens` tokens. `scale` is how far the weights go
-    from those that they began with to those that were learned: half way reads better what was
-    learned before (WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903)."""
+    """How long and how fast; a step sees up to `tokens` tokens. `scale` is the share of what was
+    learned that is kept (index_store/averaging.py)."""
 
     epochs: int = 3
     rank: int = 32
@@ -87,7 +87,7 @@ def fit(
     steps = sum(map(len, epochs))
     schedule = get_cosine_schedule_with_warmup(optimizer, min(100, steps // 10), steps)
     weights = [*learned, *above]
-    before = [weight.detach().clone() for weight in weights]
+    averaging = Averaging(weights, how.scale)
     begun, step = time.time(), 0
     for number, batches in enumerate(epochs):
         network.train()
@@ -109,9 +109,7 @@ def fit(
                 told(f"step {step} of {steps}, loss {running:.3f}, {minutes:.1f} minutes")
         network.eval()
         if number + 1 == how.epochs:
-            with torch.no_grad():
-                for weight, start in zip(weights, before, strict=True):
-                    weight.lerp_(start, 1 - how.scale)
+            averaging.apply()
         if after is not None:
             after(network, tokenizer, number)
     return network, tokenizer

@@ -17,8 +17,8 @@ from sentence_transformers.base.evaluation import SequentialEvaluator
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
 from agent.finetuning import run
-from agent.finetuning.retriever.averaging import Averaging
 from agent.finetuning.retriever.pairs import Row
+from index_store.averaging import Averaging
 
 METRIC = "sequential_score"  # sentence-transformers' name for the mean below
 MOST = 500  # patients that search

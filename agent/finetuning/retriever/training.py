@@ -29,7 +29,7 @@ from index_store.embedding import EMBEDDED, MINILM, load_embedding
 from index_store.split import Split
 
 if TYPE_CHECKING:
-    from agent.finetuning.retriever.averaging import Averaging
+    from index_store.averaging import Averaging
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "peft", "accelerate", "datasets")
 
@@ -69,7 +69,7 @@ def train(
     _check_labels(parts["train"], recipe)
     record = _record(base, parts, letters, recipe, told)
     run.claim(output, record)
-    from agent.finetuning.retriever.averaging import Averaging
+    from index_store.averaging import Averaging
 
     def trainer() -> Any:
         return _trainer(model, averaging, base, parts, letters, recipe, output / run.CHECKPOINTS)
@@ -77,7 +77,7 @@ def train(
     try:
         model = _to_learn(base, recipe)
         tokens = model.max_seq_length
-        averaging = Averaging(model, recipe.scale)
+        averaging = Averaging(_learning(model), recipe.scale)
         made, went = run.through(trainer, output)
     except RuntimeError as error:
         if not is_full(error):
@@ -152,6 +152,16 @@ def _to_learn(base: str, recipe: RetrieverRecipe) -> Any:
             )
         )
     return model
+
+
+def _learning(model: Any) -> list[Any]:
+    """The weights that are kept in part: of a new LoRA, which is nothing before its first step,
+    half of what it adds is half of its second factor."""
+    return [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and ".lora_A." not in name
+    ]
 
 
 def _in_32_bits(base: str) -> Any:

@@ -6,28 +6,19 @@ Owns the averaging, which forgets less than either end (WiSE-FT, Wortsman et al.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
 
 class Averaging:
-    """A model that is about to learn, and its weights as they are now.
+    """Weights that are about to learn, as they are now."""
 
-    Of a LoRA, which is nothing before its first step, half of what it adds is half of its second
-    factor.
-    """
-
-    def __init__(self, model: Any, scale: float) -> None:
+    def __init__(self, learning: Iterable[torch.nn.Parameter], scale: float) -> None:
         """`scale` is the share of what is learned, more than 0, at most 1."""
         self._scale = scale
-        self._learning = [
-            parameter
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad and ".lora_A." not in name
-        ]
+        self._learning = [*learning]
         self._old = [parameter.detach().clone() for parameter in self._learning]
 
     @torch.no_grad()
