@@ -11,10 +11,12 @@ import pytest
 
 from agent.evaluation.parts import relevance as measured
 from agent.evaluation.parts.cases import Case, by_another, labels, left_alone
+from agent.finetuning.retriever import pairs
 from agent.finetuning.retriever import relevance as fitting
 from agent.finetuning.retriever.relevance import Found
 from agent.routing.embedding import TurnEmbedding
-from index_store.embedding import EMBEDDED, Embed
+from index_store.columns import Columns
+from index_store.embedding import EMBEDDED, Embed, load_embedding
 from index_store.errors import StoreError
 from index_store.relevance import FILE, UNFITTED, Background, Relevance
 from index_store.store import IndexStore
@@ -66,6 +68,25 @@ def test_a_fit_finds_what_makes_pairs_right() -> None:
     assert likely.mean() == pytest.approx(right.mean(), abs=0.01)  # calibrated as a whole
 
 
+def test_a_question_is_asked_with_the_replies_of_its_label_and_without() -> None:
+    parts = pairs.read("sample", Columns(), None, "condition")
+    rows, (own, *_) = parts["train"], parts["validation"]
+    acid = "Acid comes up my throat at night, since I put on weight."
+    letters = [
+        pairs.Letter(acid, "", "acid reflux", held_out=True),
+        pairs.Letter(acid, "", "hiccups", held_out=True),
+        pairs.Letter(acid, "", "acid reflux"),
+    ]
+    asking = pairs.questions([own], letters)
+    assert [each.label for each in asking] == [own.label, "acid reflux", "hiccups"]
+    there, without = fitting.search(load_embedding(EMBEDDED), asking, [own, *rows])
+    assert there.right[1].any() and not there.right[2].any() and not without.right.any()
+    assert there.cosines.shape == without.standing.shape == (3, fitting.DEPTH)
+    assert (there.cosines[0] < 0.99).all()  # its own row is not among what it finds
+    assert (without.cosines[1] <= there.cosines[1]).all()
+    assert (without.cosines[2] == there.cosines[2]).all()
+
+
 def test_what_is_hidden_counts_as_outside_the_index(
     sample_index: Path, embed_questions: Embed
 ) -> None:
@@ -79,6 +100,7 @@ def test_what_is_hidden_counts_as_outside_the_index(
         question = embed_questions([rows[0].patient])[0]
         hits = store.search(rows[0].patient, question, 12)
     assert never.recall == 0 and never.answered == never.answered_outside == 0
+    assert never.refusal_f1 == pytest.approx(2 / 3) and always.refusal_f1 == 0
     assert always.recall == 1 and always.precision == pytest.approx(0.1)
     assert always.answered == always.answered_outside == 1
     likely = [hit.relevance for hit in hits]

@@ -47,7 +47,7 @@ def row(label: str, number: int) -> Row:
 ROWS = [row(label, number) for label in ("gout", "acne", "asthma") for number in range(4)]
 
 
-def write(path: Path, rows: Sequence[Mapping[str, str]]) -> Path:
+def write(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     path.write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
     return path
 
@@ -83,11 +83,12 @@ def test_a_row_without_a_label_has_its_own_reply_only() -> None:
 
 
 def test_a_letter_goes_to_what_is_of_its_label_and_never_to_itself(tmp_path: Path) -> None:
-    letters = [
+    letters: list[dict[str, object]] = [
         {"patient": "My big toe glows at night.", "gist": "gout"},
         {"patient": "Toe again, after the mussels.", "gist": "gout"},
         {"patient": "I snore.", "doctor": "Lie on your side.", "gist": "snoring"},
         {"patient": "Alone in the world.", "gist": "nobody else's"},
+        {"patient": "Toe like fire.", "gist": "gout", "held_out": True},
     ]
     read = pairs.read_letters(write(tmp_path / "letters.jsonl", letters), "gist")
     drawn = pairs.draw(ROWS, RetrieverRecipe(rounds=40), {}, read)
@@ -100,7 +101,11 @@ def test_a_letter_goes_to_what_is_of_its_label_and_never_to_itself(tmp_path: Pat
         gout | {read[0].patient},
         {"Lie on your side."},
         set(),
+        set(),
     ]
+    *of_rows, last = pairs.questions(ROWS, read)
+    assert last == pairs.Question("Toe like fire.", "gout", "")
+    assert [each.row for each in of_rows] == [row.dialogue.id for row in ROWS if row.named]
     with pytest.raises(AgentError, match=r"line 1.*`patient` and `illness`"):
         pairs.read_letters(tmp_path / "letters.jsonl", "illness")
 

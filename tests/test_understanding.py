@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +17,8 @@ from agent.errors import AgentError
 from agent.evaluation.parts import triage
 from agent.understanding import training
 from agent.understanding.encoder import _reading, load
-from agent.understanding.examples import examples
-from agent.understanding.labels import HEADS, Kind, Said
+from agent.understanding.examples import epoch, examples
+from agent.understanding.labels import HEADS, Kind, Said, Stands
 from agent.understanding.network import BEFORE, END, OVERLAP, WINDOW, batch, windows
 from index_store import minilm
 
@@ -42,6 +43,25 @@ def test_nothing_that_is_held_out_was_written_by_an_author_who_is_learned_from()
     assert {row["author"] for row in rows}.isdisjoint(row["author"] for row in ROWS)
     assert {row["text"] for row in rows}.isdisjoint(row["text"] for row in ROWS)
     assert sum(len(row["text"].split()) >= 40 for row in rows) >= 300
+
+
+def test_an_epoch_has_letters_that_go_on_and_matters_that_are_new() -> None:
+    """What nothing announces is learned from two people's letters, and from one cut in two."""
+    said = [{"language": "en", "degree": "none", "topic": "health", "length": "letter"}] * 8
+    letters = [each | {"text": f"One {n}. Two {n}. Three {n}."} for n, each in enumerate(said)]
+    before = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "Since when?"}]
+    turn = {"text": "May.", "language": "en", "before": before, "topic": "health"}
+    short = {"language": "en", "text": "My ear.", "degree": "now"}
+    seen = epoch([*letters, turn, short, short | {"degree": "none"}], 2, random.Random(0))
+    made = {
+        stands: [row for row in seen if row.get("stands") == stands] for stands in get_args(Stands)
+    }
+    assert len(made["follows"]) == len(made["opens"]) == 4 and not made["answers"]
+    for row in (*made["follows"], *made["opens"]):
+        assert row["topic"] == "health" and row["before"][1]["content"] == "Since when?"
+    whole = {letter["text"] for letter in letters}
+    assert all(row["before"][0]["content"] in whole for row in made["opens"])
+    assert not any(row["before"][0]["content"] in whole for row in made["follows"])
 
 
 def test_a_long_message_is_read_whole_in_windows() -> None:

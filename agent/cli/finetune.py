@@ -151,7 +151,7 @@ def train_retriever(
     ] = None,
     letters: Annotated[
         Path | None,
-        typer.Option(help="More patients' words for the labels: JSON lines, learned from alone."),
+        typer.Option(help="More patients' words for the labels, as JSON lines: not searched in."),
     ] = None,
     rounds: Annotated[
         int, typer.Option(min=1, help="Times that pairs are drawn of each dialogue.")

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from agent.understanding.labels import HEADS, Said
+from agent.understanding.labels import HEADS, Said, Stands
 
 DATA = Path(__file__).parent / "data"
 OLD = ("triage", "triage_dev", "router", "router_dev")  # short messages of an earlier hand
 Row = dict[str, Any]
+_SENTENCE = re.compile(r"(?<=[.!?\n])\s+")
 
 
 def examples(folder: Path = DATA) -> list[Row]:
@@ -46,7 +47,8 @@ def is_held_out(row: Row) -> bool:
 
 def epoch(rows: Sequence[Row], spanish: int, chance: random.Random) -> list[Row]:
     """The rows of one pass, those in Spanish so many times, and what is made of them: two messages
-    as one, an emergency within a letter about something else, slips of the keyboard."""
+    as one, an emergency within a letter about something else, a letter in two turns, a new matter
+    after another one, slips of the keyboard."""
     seen = [*rows]
     seen += [row for row in rows if row["language"] == "es"] * (spanish - 1)
     for language in ("en", "es"):
@@ -65,6 +67,14 @@ def epoch(rows: Sequence[Row], spanish: int, chance: random.Random) -> list[Row]
         for _ in range(len(plain) // 2):
             seen.append(_inserted(chance.choice(plain), chance.choice(urgent), chance))
             seen.append(_inserted(chance.choice(plain), chance.choice(calm), chance))
+        health = [row for row in single if row.get("topic") == "health"]
+        replies = [
+            said(row).reply for row in rows if row["language"] == language and "before" in row
+        ]
+        for letter in chance.sample(plain, len(plain) // 2) if replies else ():
+            seen.append(_gone_on(letter, chance.choice(replies), chance))
+            before, new = chance.choice(health), chance.choice(health)
+            seen.append(_after(before["text"], chance.choice(replies), new["text"], "opens"))
     chance.shuffle(seen)
     return [{**row, "text": _slipped(row["text"], chance)} for row in seen]
 
@@ -79,10 +89,24 @@ def _joined(parts: list[Row], chance: random.Random) -> Row:
 
 def _inserted(letter: Row, short: Row, chance: random.Random) -> Row:
     """A short message somewhere within a letter."""
-    sentences = re.split(r"(?<=[.!?\n])\s+", letter["text"])
+    sentences = _SENTENCE.split(letter["text"])
     place = chance.randrange(len(sentences) + 1)
     text = " ".join([*sentences[:place], short["text"].rstrip(".") + ".", *sentences[place:]])
     return {"text": text} | {key: short[key] for key in ("degree", "kind") if key in short}
+
+
+def _gone_on(letter: Row, reply: str, chance: random.Random) -> Row:
+    """A letter as two turns, the second of one sentence at least."""
+    sentences = _SENTENCE.split(letter["text"])
+    place = chance.randrange(1, max(2, len(sentences)))
+    first, second = " ".join(sentences[:place]), " ".join(sentences[place:])
+    return _after(first, reply, second or sentences[-1], "follows")
+
+
+def _after(before: str, reply: str, text: str, stands: Stands) -> Row:
+    """A health message after another one and a doctor's reply, be it to somebody else."""
+    talk = [{"role": "user", "content": before}, {"role": "assistant", "content": reply}]
+    return {"before": talk, "text": text, "topic": "health", "stands": stands}
 
 
 def _slipped(text: str, chance: random.Random) -> str:

@@ -165,7 +165,7 @@ def _batches(
 def _loss(logits: dict[str, torch.Tensor], rows: Sequence[Row]) -> torch.Tensor:
     """The sum over the heads of the mean over the rows whose label is known."""
     total = torch.zeros(())
-    for name, weight in (("degree", 1.0), ("kind", 1.0), ("topic", 1.0), ("stands", 0.2)):
+    for name, weight in (("degree", 1.0), ("kind", 1.0), ("topic", 1.0), ("stands", 0.5)):
         labels = HEADS[name]
         known = [i for i, row in enumerate(rows) if row.get(name) in labels]
         if known:

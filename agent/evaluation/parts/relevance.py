@@ -23,14 +23,16 @@ AT = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 @dataclass(frozen=True)
 class Decided:
     """What is shown at a probability: the share of it that is relevant; the share of the relevant
-    ones among the first DEPTH that is shown; and of the questions, the share that gets any, when
-    the index has replies to their problem and when it has not."""
+    ones among the first DEPTH that is shown; of the questions, the share that gets any, when the
+    index has replies to their problem and when it has not; and the F1 of showing none (Trust-Score,
+    arXiv 2409.11242), which is right of the latter alone."""
 
     at: float
     precision: float
     recall: float
     answered: float
     answered_outside: float
+    refusal_f1: float
 
 
 def measure(
@@ -49,13 +51,17 @@ def measure(
         right = np.concatenate([right[there] for there, right in shown])
         kept = sum(int(right[there].sum()) for there, right in shown)
         there_are = sum(int(right.sum()) for _, right in shown)
+        answered = np.array([there.any() for there, _ in shown])
+        missed = np.array([(likely >= each).any() for likely, _ in outside])
+        refused = 2 * int((~missed).sum())
         decided.append(
             Decided(
                 each,
                 float(right.mean()) if len(right) else float("nan"),
                 kept / there_are if there_are else float("nan"),
-                float(np.mean([there.any() for there, _ in shown])),
-                float(np.mean([(likely >= each).any() for likely, _ in outside])),
+                float(answered.mean()),
+                float(missed.mean()),
+                refused / max(1, refused + int((~answered).sum()) + int(missed.sum())),
             )
         )
     return decided
@@ -77,12 +83,13 @@ def as_markdown(title: str, cases: int, decided: Sequence[Decided]) -> str:
     lines = [
         f"Shown. {title}: {cases} questions, {DEPTH} replies each",
         "",
-        "| shown from | precision | recall | questions that get any | with nothing in the index |",
-        "|---|---|---|---|---|",
+        "| shown from | precision | recall | questions that get any | with nothing in the index "
+        "| refusal F1 |",
+        "|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {each.at:.1f} | {each.precision:.2f} | {each.recall:.2f} | {each.answered:.2f} | "
-        f"{each.answered_outside:.2f} |"
+        f"{each.answered_outside:.2f} | {each.refusal_f1:.2f} |"
         for each in decided
     ]
     return "\n".join(lines)

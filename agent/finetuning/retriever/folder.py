@@ -49,7 +49,11 @@ def write_card(output: Path, record: dict[str, Any], before_and_after: str) -> N
     """README.md: what was trained on what, and what it finds; the last is Markdown."""
     recipe, rows = record["recipe"], record["rows"]
     what = f"a LoRA of rank {recipe['rank']}" if recipe["rank"] else "all weights"
-    letters = f"; {record['letters']} letters more to learn from" if record["letters"] else ""
+    letters = (
+        f"; {record['letters']} letters more to learn from, {record['letters_held_out']} held out"
+        if record["letters"]
+        else ""
+    )
     label = f"labels of the column `{record['label']}` ({record['labels']})"
     shares = f"{recipe['scale']:.0%} of what was learned is kept in the weights"
     text = f"""# {output.resolve().name}

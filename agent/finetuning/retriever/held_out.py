@@ -1,7 +1,7 @@
 """How a retriever does on held-out patients while it is trained.
 
 Owns the two searches that it is judged by: a question for the texts of other patients with its
-label, and a question for its own reply. Knows nothing of the training.
+label, and a patient's for their own reply. Knows nothing of the training.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sentence_transformers.base.evaluation import SequentialEvaluator
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
 from agent.finetuning import run
-from agent.finetuning.retriever.pairs import Row
+from agent.finetuning.retriever.pairs import Question, Row
 from index_store.averaging import Averaging
 
 METRIC = "sequential_score"  # sentence-transformers' name for the mean below
@@ -36,16 +36,18 @@ class HeldOut(SequentialEvaluator):
         self,
         learned: Sequence[Row],
         held_out: Sequence[Row],
+        asking: Sequence[Question],
         tokens: int,
         averaging: Averaging,
         seed: int,
     ) -> None:
         chance = random.Random(seed)
-        asking = chance.sample(held_out, min(MOST, len(held_out)))
+        patients = chance.sample(held_out, min(MOST, len(held_out)))
         among = chance.sample(learned, min(AMONG, len(learned)))
+        asked = chance.sample(asking, min(MOST, len(asking)))
         searches = [
-            _search("same_label", *_by_label(among, asking)),
-            _search("own_reply", *_by_reply(among, asking)),
+            _search("same_label", *_by_label(among, asked)),
+            _search("own_reply", *_by_reply(among, patients)),
         ]
         super().__init__([each for each in searches if each.queries], main_score_function=fmean)
         self._tokens = tokens
@@ -65,13 +67,16 @@ class HeldOut(SequentialEvaluator):
 Sought = tuple[dict[str, Any], dict[str, Any], dict[str, set[str]]]  # queries, corpus, relevant
 
 
-def _by_label(among: Sequence[Row], asking: Sequence[Row]) -> Sought:
+def _by_label(among: Sequence[Row], asking: Sequence[Question]) -> Sought:
     alike: dict[str, set[str]] = defaultdict(set)
     for row in among:
         alike[row.label].add(row.dialogue.id)
-    relevant = {row.dialogue.id: alike[row.label] for row in asking if row.label in alike}
-    queries = {row.dialogue.id: row.dialogue.patient for row in asking}
-    return queries, {row.dialogue.id: row.text for row in among}, relevant
+    there = {str(place): each for place, each in enumerate(asking) if each.label in alike}
+    return (
+        {place: question.text for place, question in there.items()},
+        {row.dialogue.id: row.text for row in among},
+        {place: alike[question.label] for place, question in there.items()},
+    )
 
 
 def _by_reply(among: Sequence[Row], asking: Sequence[Row]) -> Sought:

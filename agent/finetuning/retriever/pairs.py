@@ -46,11 +46,28 @@ class Row:
 @dataclass(frozen=True)
 class Letter:
     """What another patient wrote, with its label and, where there is one (else ""), the reply; it
-    is learned from, and never searched in."""
+    is never searched in, and learned from unless it is held out to measure by."""
 
     patient: str
     doctor: str
     label: str
+    held_out: bool = False
+
+
+@dataclass(frozen=True)
+class Question:
+    """What searches, the label that it should find, and the id of its own row ("" if none)."""
+
+    text: str
+    label: str
+    row: str
+
+
+def questions(held_out: Sequence[Row], letters: Sequence[Letter]) -> list[Question]:
+    """Those of the rows that have a label, and of the letters that are held out as well."""
+    rows = [row for row in held_out if row.named]
+    asked = [Question(row.dialogue.patient, row.label, row.dialogue.id) for row in rows]
+    return asked + [Question(each.patient, each.label, "") for each in letters if each.held_out]
 
 
 @dataclass(frozen=True)
@@ -104,7 +121,8 @@ def _labels(
 
 
 def read_letters(path: Path, label: str) -> list[Letter]:
-    """Letters from JSON lines with `patient`, the column `label` and, if it likes, `doctor`.
+    """Letters from JSON lines with `patient`, the column `label` and, if it likes, `doctor` and
+    `held_out`.
 
     Raises AgentError for a file that is not so.
     """
@@ -112,7 +130,8 @@ def read_letters(path: Path, label: str) -> list[Letter]:
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
-            letters.append(Letter(row["patient"], row.get("doctor", ""), row[label]))
+            kept = row.get("held_out", False)
+            letters.append(Letter(row["patient"], row.get("doctor", ""), row[label], kept))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise AgentError(
             f"{path} holds no --letters (line {len(letters) + 1}): they are JSON lines with "
@@ -132,13 +151,15 @@ def draw(
 
     Each round draws for each row anew: its question to another row of its label, once as a whole,
     once to a part of it; its question or its title to its own reply; and half the time, question
-    or reply to the label's own words. Half the questions lose some of their sentences, as another
-    patient would not have said them.
+    or reply to the label's own words. A letter goes as often to its label's rows as to its letters,
+    or to its own reply. Half the questions lose some of their sentences, as another patient would
+    not have said them.
     """
     chance = random.Random(recipe.seed)
     alike: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         alike[row.label].append(row)
+    letters = [letter for letter in letters if not letter.held_out]
     same: dict[str, list[Letter]] = defaultdict(list)
     for letter in letters:
         same[letter.label].append(letter)
@@ -152,12 +173,15 @@ def draw(
                     Pair(row.label, anchor, positive, chance.choice(mined) if mined else None)
                 )
         for letter in letters:
-            texts = [letter.doctor] if letter.doctor else []
-            texts += [row.text for row in alike.get(letter.label, ())]
-            texts += [each.patient for each in same[letter.label] if each is not letter]
-            if texts:
+            texts = [
+                [letter.doctor] if letter.doctor else [],
+                [row.text for row in alike.get(letter.label, ())],
+                [each.patient for each in same[letter.label] if each is not letter],
+            ]
+            if kinds := [kind for kind in texts if kind]:
                 anchor = _cropped(letter.patient, chance)
-                drawn.append(Pair(letter.label, anchor, chance.choice(texts), None))
+                positive = chance.choice(chance.choice(kinds))
+                drawn.append(Pair(letter.label, anchor, positive, None))
     if negatives:
         drawn = [pair for pair in drawn if pair.negative]
     chance.shuffle(drawn)

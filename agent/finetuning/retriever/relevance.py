@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from agent.finetuning.retriever.pairs import Row
+from agent.finetuning.retriever.pairs import Letter, Question, Row, questions
 from index_store.disk import write_text
 from index_store.embedding import embed_queries, embed_texts, load_embedding
 from index_store.relevance import FILE, SAMPLE, Background, Relevance
 from index_store.split import Split
 
 DEPTH = 10  # replies that a question finds
-LEAST = 20  # patients with a label, without whom nothing is fitted
+LEAST = 20  # labelled questions, without which nothing is fitted
 
 Values = np.ndarray[Any, Any]
 
@@ -39,10 +39,11 @@ class Found:
     right: Values
 
 
-def write(output: Path, parts: dict[Split, list[Row]]) -> None:
-    """Fit it for the finished model in `output` and lay it there, if enough held-out patients have
-    a label: those by whom training was stopped, for those that it learned from say nothing."""
-    asking = [row for row in parts["validation"] if row.named]
+def write(output: Path, parts: dict[Split, list[Row]], letters: Sequence[Letter]) -> None:
+    """Fit it for the finished model in `output` and lay it there, if enough questions that it did
+    not learn from have a label: of the patients by whom training was stopped, and of the letters
+    that are held out."""
+    asking = questions(parts["validation"], letters)
     if len(asking) < LEAST:
         return
     rows = [*parts["train"], *parts["validation"]]
@@ -50,27 +51,27 @@ def write(output: Path, parts: dict[Split, list[Row]]) -> None:
     write_text(output / FILE, json.dumps(asdict(fitted), indent=2) + "\n")
 
 
-def search(embedding: Any, asking: Sequence[Row], rows: Sequence[Row]) -> tuple[Found, Found]:
-    """What the nearest of `rows` are for each patient's question: with their label and without."""
+def search(embedding: Any, asking: Sequence[Question], rows: Sequence[Row]) -> tuple[Found, Found]:
+    """What the nearest of `rows` are for each question: with its label and without."""
     texts = embed_texts(embedding, [row.text for row in rows])
-    queries = embed_queries(embedding, [row.dialogue.patient for row in asking])
+    queries = embed_queries(embedding, [question.text for question in asking])
     labels = np.array([row.label for row in rows])
     ids = np.array([row.dialogue.id for row in rows])
     with_label, without = [], []
-    for row, query in zip(asking, queries, strict=True):
-        others = np.flatnonzero(ids != row.dialogue.id)
-        with_label.append(_nearest(texts[others], labels[others], row, query))
-        outside = others[labels[others] != row.label]
-        without.append(_nearest(texts[outside], labels[outside], row, query))
+    for question, query in zip(asking, queries, strict=True):
+        others = np.flatnonzero(ids != question.row)
+        with_label.append(_nearest(texts[others], labels[others], question.label, query))
+        outside = others[labels[others] != question.label]
+        without.append(_nearest(texts[outside], labels[outside], question.label, query))
     return _stacked(with_label), _stacked(without)
 
 
-def _nearest(texts: Values, labels: Values, row: Row, query: Values) -> tuple[Values, ...]:
+def _nearest(texts: Values, labels: Values, label: str, query: Values) -> tuple[Values, ...]:
     cosines = texts @ query
     best = np.argsort(-cosines)[:DEPTH]
     some = np.unique(np.linspace(0, len(texts) - 1, min(SAMPLE, len(texts))).astype(int))
     standing = Background(texts[some]).standing(query, cosines[best])
-    return cosines[best], standing, labels[best] == row.label
+    return cosines[best], standing, labels[best] == label
 
 
 def _stacked(found: Sequence[tuple[Values, ...]]) -> Found:

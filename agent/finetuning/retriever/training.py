@@ -22,7 +22,7 @@ from agent.errors import AgentError
 from agent.finetuning import run
 from agent.finetuning.recipe import RetrieverRecipe
 from agent.finetuning.retriever import folder, relevance
-from agent.finetuning.retriever.pairs import Letter, Pair, Row, draw
+from agent.finetuning.retriever.pairs import Letter, Pair, Row, draw, questions
 from index_store import lora
 from index_store.device import is_full
 from index_store.embedding import EMBEDDED, MINILM, load_embedding
@@ -94,7 +94,7 @@ def train(
     model.max_seq_length = tokens
     averaging.apply()
     folder.finish(output, model, base, record)
-    relevance.write(output, parts)
+    relevance.write(output, parts, letters)
     return record
 
 
@@ -127,7 +127,8 @@ def _record(
         "recipe": asdict(recipe),
         **told,
         "rows": {part: len(there) for part, there in parts.items()},
-        "letters": len(letters),
+        "letters": sum(not letter.held_out for letter in letters),
+        "letters_held_out": sum(letter.held_out for letter in letters),
         "labels": len({row.label for row in parts["train"] if row.named}),
         "sha256": rows.hexdigest(),
         "versions": {package: version(package) for package in PACKAGES},
@@ -193,7 +194,8 @@ def _trainer(
     pairs = draw(learned, recipe, mine(model, learned) if recipe.negatives else {}, letters)
     old = _in_32_bits(base).eval() if recipe.kept else model
     tokens = model.max_seq_length
-    evaluator = HeldOut(learned, parts["validation"], tokens, averaging, recipe.seed)
+    asking = questions(parts["validation"], letters)
+    evaluator = HeldOut(learned, parts["validation"], asking, tokens, averaging, recipe.seed)
     model.max_seq_length = old.max_seq_length = recipe.tokens
     numbers, on_cuda = run.precision(), torch.cuda.is_available()
     steps = max(1, len(pairs) // recipe.batch_size)
