@@ -62,7 +62,7 @@ reference: .venv/installed
 	@$(BIN)/python -m docs.reference
 
 encoder: .venv/installed
-	$(BIN)/medraft train-encoder --output agent/adapters/minilm-l6-messages
+	$(BIN)/medraft train-encoder --begin-with agent/adapters/minilm-l6-messages --output my-encoder
 
 contract: setup .venv/dev
 	$(BIN)/python -m docs.contract

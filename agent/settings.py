@@ -104,7 +104,13 @@ class Settings(BaseSettings):
         "auto",
         description="llama_cpp with a build for CUDA: layers on the GPU; auto: as many as fit.",
     )
-    slots: int = Field(4, ge=1, le=64, description="llama_cpp: chats that are answered at once.")
+    slots: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="llama_cpp: chats that are answered at once; openai_like: questions that an "
+        "evaluation asks at once.",
+    )
 
     llm: LLMChoice | None = Field(
         None,

@@ -13,6 +13,7 @@ import typer
 
 from agent.errors import AgentError
 from agent.templates import Language
+from index_store.files import KINDS
 
 
 def _language(tag: str) -> Language:
@@ -30,7 +31,7 @@ def spoken_option(told: str) -> Any:
     return typer.Option("--language", parser=_language, metavar=f"<{names}>", help=told)
 
 
-FILES = "a file (.jsonl, .json, .csv, .tsv, .parquet, .xlsx)"
+FILES = f"a file ({KINDS})"
 Source = Annotated[str, typer.Option(help=f"sample, {FILES}, or a Hub data set.")]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Rows to read; 1,000 by default from the Hub.")
