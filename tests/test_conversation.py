@@ -32,7 +32,7 @@ from agent.chat.loading import Agent
 from agent.errors import AgentError
 from agent.llms.interface import Engine
 from agent.page import chainlit_hooks, choices, compare, resume
-from agent.page.conversation import SESSIONS, Conversation, end_elsewhere, one_turn
+from agent.page.conversation import SESSIONS, Conversation, end_elsewhere, one_turn, to_the_end
 from agent.page.history import History
 from agent.routing.embedding import TurnEmbedding
 from agent.safety.triage import CALM, Verdict
@@ -619,6 +619,23 @@ async def test_an_answer_for_which_nothing_fitted_is_the_llms_alone(
     assert step["name"] == "base" and "Behaviour: base" in step["output"]
 
 
+async def test_what_makes_the_screen_whole_ends_however_often_stop_is_pressed() -> None:
+    done: list[int] = []
+
+    async def work() -> None:
+        for step in range(5):
+            await asyncio.sleep(0)
+            done.append(step)
+
+    task = asyncio.create_task(to_the_end(work()))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done == [*range(5)]
+
+
 async def test_the_panel_and_the_picker_show_the_same_choices(chat: Chat) -> None:
     screen = chat.screen
     before = {"llm": "base", "retrieval": "always"}
@@ -639,6 +656,10 @@ async def test_the_panel_and_the_picker_show_the_same_choices(chat: Chat) -> Non
         init_ws_context(chat.sid)
         await choices.picked(nonsense, chosen)
     assert choices.chosen(chosen) == ("base", "auto")
+    await chainlits.change_settings(chat.sid, {"llm": ["x"], "retrieval": {}, "country": []})
+    await chat.send(COMPLAINT)
+    await chat.idle()
+    assert chat.screen.messages()[-1][0] == "assistant_message"
 
 
 @pytest.mark.parametrize("edited", [False, True])

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, text
 from agent import settings
 from agent.errors import AgentError
 from agent.page import export
+from agent.page.columns import Comparison
 from agent.page.history import History
 from agent.settings import Settings
 from agent.storage import database, feedback, threads
@@ -421,6 +422,8 @@ def test_an_exported_conversation_is_text_and_no_markup() -> None:
     hostile = "<script>x</script> & ![p](https://third.example/p)"
     source = {"title": "Q. <b>*bold*</b>", "doctor": "One\n\n# Two", "score": 0.712}
     sources = [source | {"use": "used"}, source | {"use": "unused"}]
+    compared = Comparison("t-1", "Why?")
+    compared.columns[0].answer = "Rest in the dark."
     thread: Any = {
         "id": "t",
         "name": "# My *head*",
@@ -428,6 +431,7 @@ def test_an_exported_conversation_is_text_and_no_markup() -> None:
         "steps": [
             message(1, "user_message", f"{hostile}\n# not a title"),
             message(2, "assistant_message", hostile, behaviour="RAFT", sources=sources),
+            message(3, "system_message", "", **compared.metadata()),
         ],
     }
     thread["steps"][1]["feedback"] = {"id": "f", "forId": "t-2", "value": 0, "comment": "No."}
@@ -437,6 +441,7 @@ def test_an_exported_conversation_is_text_and_no_markup() -> None:
     assert ", similarity 0.71 (not used)" in text
     assert "Judged not helpful: No." in text
     assert "> # not a title" in text
+    assert "(base)\n\n> Rest in the dark." in text
     assert "<script>" not in text.replace("\\<", "")
     assert "Juzgado" not in text
     assert "Begun January 2, 2026" in text

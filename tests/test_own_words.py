@@ -20,6 +20,7 @@ from agent.errors import AgentError
 from agent.llms.choice import languages
 from agent.llms.embedded import EMBEDDED as EMBEDDED_LLM
 from agent.llms.interface import Engine
+from agent.page.sources import payloads
 from agent.routing import about
 from agent.routing.embedding import TurnEmbedding
 from agent.routing.router import Reason
@@ -162,6 +163,8 @@ async def test_an_llm_that_lacks_the_language_does_not_talk(
     assert isinstance(words, Delta) and "no escribe en español" in words.text
     assert "[1] [2]" in words.text and "inglés" in words.text
     assert isinstance(finished, Finished) and finished.speaker == "medraft"
+    used = [payload["use"] for payload in payloads(retrieved, False, finished.support)]
+    assert used == ["used", "used"]
     assert llm.prompts == []
     # What goes on without a word of any language is in the language of what it goes on from.
     assert "español" in (await collect(engine, "38,5"))["answer"]

@@ -57,6 +57,12 @@ async def test_the_embedded_llm_is_stopped_at_the_beginning_of_our_order(heading
     assert all(order in (large.messages[-1].content or "") for order in large.orders)
 
 
+def test_a_long_string_that_ends_an_answer_is_looked_for_no_farther_than_the_text() -> None:
+    stops = StopStrings(["ab" * 500_000, "b" * 500_000])
+    told = "".join(stops.before("cab") for _ in range(20))
+    assert told + stops.held == "cab" * 20 and stops.found is None
+
+
 def test_only_the_embedded_llm_reads_nothing_that_concerns_another_patient_alone() -> None:
     replies = [
         "At 46 you need a camera test. Raise the head of the bed. It fades within weeks, I think.",

@@ -105,6 +105,11 @@ def test_what_says_more_than_who_somebody_is_is_read() -> None:
     assert not any(map(phrases.tells_no_more_than_who, urgent))
 
 
+def test_a_row_of_the_same_words_is_read_once() -> None:
+    assert phrases.tells_no_more_than_who("I'm " * 5000 + "3")
+    assert not phrases.tells_no_more_than_who("I'm " * 5000 + "sick")
+
+
 def test_phrases_stand_in_few_messages_that_are_none() -> None:
     calm = [row["text"] for row in examples() if row.get("degree") == "none"]
     # Idioms stand among them on purpose.

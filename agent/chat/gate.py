@@ -46,7 +46,7 @@ class Gate:
     holds: Callable[[str], bool]
     sentence: str = ""
     _shown: int = field(init=False)
-    _cited: list[int] = field(default_factory=list)
+    _cited: list[tuple[int, int]] = field(default_factory=list)  # where in `sentence`, and what
     _unread: str = ""
 
     def __post_init__(self) -> None:
@@ -71,13 +71,16 @@ class Gate:
         self._unread = ""
         while (end := sentence_end(self.sentence)) is not None:
             yield self._end(end)
-        if self.sentence[self._shown :].strip() or self._cited:
+        if self.sentence.strip() or self._cited:
             yield self._end(len(self.sentence))
 
     def _read(self, text: str) -> None:
         text = self.sentence[self._shown :] + self._unread + text
+        place = self._shown
         for found in _CITATION.finditer(text):
-            self._cited += [int(number) for number in re.findall(r"\d+", found[1])]
+            numbers = re.findall(r"\d+", found[1])
+            self._cited += [(place + found.start(), int(number)) for number in numbers]
+            place -= len(found[0])
         text = _CITATION.sub("", text)
         begun = _BEGUN.search(text)
         whole = begun.start() if begun else len(text)
@@ -87,9 +90,11 @@ class Gate:
     def _end(self, end: int) -> Ended:
         whole = self.sentence[:end]
         text = whole.rstrip()
-        ended = Ended(text, text[self._shown :], whole[len(text) :], tuple(self._cited))
+        cited = tuple(number for place, number in self._cited if place <= end)
+        ended = Ended(text, text[self._shown :], whole[len(text) :], cited)
         self.sentence = self.sentence[end:]
-        self._shown, self._cited = 0, []
+        self._shown = 0
+        self._cited = [(place - end, number) for place, number in self._cited if place > end]
         return ended
 
     def _go_on(self) -> str:

@@ -51,7 +51,7 @@ class StopStrings:
         begun = (
             length
             for each in self._strings
-            for length in range(1, len(each))
+            for length in range(1, min(len(each), len(text) + 1))
             if text.endswith(each[:length])
         )
         cut = len(text) - max(begun, default=0)

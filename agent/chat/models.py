@@ -37,7 +37,7 @@ class Models:
 
     @property
     def loaded(self) -> bool:
-        """Whether `agent` returns at once, be it with an error."""
+        """Whether `agent` returns at once; after an error loading has begun anew."""
         return self.load().done()
 
     @property

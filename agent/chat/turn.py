@@ -38,7 +38,7 @@ from agent.chat.own_words import named, of_itself, unwritten
 from agent.chat.parts import Choices, Loading, Parts
 from agent.chat.prompting import Prompt, as_read, check_length, is_embedded, prompt, readable
 from agent.chat.spans import Trace
-from agent.chat.support import Sources
+from agent.chat.support import Sources, Supported
 from agent.llms.choice import languages
 from agent.llms.interface import ChatLLM, as_dicts
 from agent.routing.query import queries
@@ -87,7 +87,9 @@ class Turn:
         elif verdict.degree == "soon":
             yield self._advise()
         window = self.choices.window
-        check_length(self.message, window - self.choices.sampling.max_tokens)
+        check_length(
+            self.choices.instructions + self.message, window - self.choices.sampling.max_tokens
+        )
         self.history = readable(self.history, window)  # what is not judged nobody reads
         await self._judge()
         with self.trace.step("route"):
@@ -175,7 +177,7 @@ class Turn:
             sources = await asyncio.to_thread(_trusted, found)
             yield Retrieved(sources, [node for node in found if node not in sources], None)
         yield (words := self._say(unwritten(self._spoken, written, len(sources))))
-        yield self._finish(words.text)
+        yield self._finish(words.text, len(sources))
 
     def _say(self, words: str) -> Delta:
         self.said.append(words)
@@ -252,10 +254,11 @@ class Turn:
             self._start,
         )
 
-    def _finish(self, words: str) -> Finished:
-        """The end of our own words."""
+    def _finish(self, words: str, cited: int = 0) -> Finished:
+        """The end of our own words, which cite so many sources."""
         self._timing.total_ms = since(self._start)
-        return Finished(words, self._timing, speaker="medraft")
+        whole = [Supported(0, len(words), n, None, 1.0) for n in range(1, cited + 1)]
+        return Finished(words, self._timing, support=whole, speaker="medraft")
 
     @cached_property
     def _spoken(self) -> str:

@@ -112,13 +112,16 @@ class ChatEngineViews(BaseChatEngine):
             assert stream is not None
             with runner:
                 try:
+                    yield _response(Delta(""))  # begun: who never asks for more ends the turn, too
                     while (item := runner.run(_next(stream))) is not None:
                         yield item
                 finally:
                     runner.run(stream.aclose())
 
+        begun = deltas()
+        next(begun)
         return StreamingAgentChatResponse(
-            chat_stream=deltas(), source_nodes=response.source_nodes, is_writing_to_memory=False
+            chat_stream=begun, source_nodes=response.source_nodes, is_writing_to_memory=False
         )
 
 

@@ -26,7 +26,11 @@ OPTIONS: dict[str, tuple[str, ...]] = {"llm": get_args(LLMChoice), "retrieval": 
 
 def chosen(settings: Settings) -> tuple[LLMChoice, Retrieval]:
     """What this session has chosen; whatever the browser sent besides counts for nothing."""
-    panel = cl.user_session.get("chat_settings")
+    panel = {
+        name: value
+        for name, value in cl.user_session.get("chat_settings").items()
+        if isinstance(value, str)
+    }
     llm: dict[object, LLMChoice] = {choice: choice for choice in get_args(LLMChoice)}
     retrieval: dict[object, Retrieval] = {choice: choice for choice in get_args(Retrieval)}
     return (

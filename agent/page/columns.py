@@ -24,8 +24,8 @@ from agent.chat.events import Speaker
 from agent.page import sources
 from agent.page.language import number, say
 from agent.page.sources import Payload
+from agent.storage.threads import COMPARISON
 
-KEPT = "comparison"  # the key of the message's metadata
 COMPARE = "compare"  # the names by which Chainlit knows what a click calls
 CONTINUE = "continue"
 
@@ -79,16 +79,16 @@ class Comparison:
     @classmethod
     def of(cls, metadata: dict[str, Any] | None) -> Comparison | None:
         """The one that a message's metadata hold; an answer without an end was stopped."""
-        if not metadata or KEPT not in metadata:
+        if not metadata or COMPARISON not in metadata:
             return None
-        kept = metadata[KEPT]
+        kept = metadata[COMPARISON]
         comparison = cls(**kept | {"columns": [Column(**column) for column in kept["columns"]]})
         comparison.end()
         return comparison
 
     def metadata(self) -> dict[str, Any]:
         """What `of` reads."""
-        return {KEPT: asdict(self)}
+        return {COMPARISON: asdict(self)}
 
     def column(self, name: object) -> Column | None:
         """The column of a behaviour."""

@@ -9,7 +9,6 @@ memory holds no message that has a `command`.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -28,6 +27,7 @@ from agent.chat.events import (
     Emergency,
     Event,
     Finished,
+    HeldBack,
     Notice,
     Retrieved,
     Routed,
@@ -36,7 +36,7 @@ from agent.chat.events import (
 from agent.errors import AgentError
 from agent.page import chainlit_hooks, columns, notice, sources
 from agent.page.columns import Column, Comparison
-from agent.page.conversation import Conversation
+from agent.page.conversation import Conversation, to_the_end
 from agent.page.language import error_sentence, say
 from agent.page.turn import TurnOnScreen, retry_button, show_answer
 from agent.templates import Language
@@ -168,6 +168,8 @@ class ComparisonOnScreen:
 
     def _fill(self, column: Column, event: Event) -> None:
         match event:
+            case HeldBack():
+                column.answered_by = "medraft"
             case Routed(route, behaviour):
                 column.route = asdict(route)
                 column.answered_by = behaviour or "medraft"
@@ -229,8 +231,7 @@ async def _side_by_side(
             async for name, event in events:
                 await screen.show(name, event)
     finally:
-        # Stop, pressed again, must not cut short what makes the screen whole.
-        await asyncio.shield(screen.finish())
+        await to_the_end(screen.finish())
 
 
 async def _keep(message: cl.Message, comparison: Comparison) -> None:

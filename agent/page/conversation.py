@@ -68,7 +68,7 @@ class Conversation:
             screen.stop()
             raise
         finally:
-            await _to_the_end(self._end(self._turns.of(message), screen))
+            await to_the_end(self._end(self._turns.of(message), screen))
 
     @asynccontextmanager
     async def turn(self, message: cl.Message) -> AsyncIterator[None]:
@@ -82,7 +82,7 @@ class Conversation:
             # Those that are there by now: what is sent from now on comes after this one.
             forgotten = self._turns.since(turn) if known else []
             async with self.alone():
-                await _to_the_end(self._rewind(forgotten))
+                await to_the_end(self._rewind(forgotten))
                 turn.question, turn.before = message, self._memory()
                 yield
         finally:
@@ -119,7 +119,7 @@ class Conversation:
 
     @property
     def loaded(self) -> bool:
-        """Whether the models are at hand, or will not be."""
+        """Whether the models are at hand; after an error loading has begun anew."""
         return self._models.loaded
 
     @property
@@ -217,11 +217,15 @@ async def end_elsewhere(thread: ThreadDict) -> None:
         thread["steps"] = now["steps"]
 
 
-async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Stop, pressed again, must not cut short what makes the screen whole."""
+async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Stop, however often it is pressed, must not cut short what makes the screen whole."""
     task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise
+    stopped: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            stopped = error
+    task.result()
+    if stopped is not None:
+        raise stopped

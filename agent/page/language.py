@@ -74,13 +74,13 @@ def number(value: float, digits: int, to: Language | None = None) -> str:
     return format_decimal(value, f"0.{'0' * digits}", locale=to or language())
 
 
-def error_sentence(error: AgentError | StoreError, to: Language | None = None) -> str:
-    """What to say to a person of an error, in the session's language or in `to`.
+def error_sentence(error: AgentError | StoreError) -> str:
+    """What to say to a person of an error, in the session's language.
 
     English is the error's own; another language has the sentences that a patient can do something
     about, and a general one for the rest.
     """
-    if (to or language()) == "en":
+    if language() == "en":
         return str(error)
     sentences = _catalog("errors_es")["errors"]
     if isinstance(error, AgentError) and error.key:

@@ -39,7 +39,7 @@ async def advise(line: str) -> None:
 def country(settings: Settings) -> str:
     """The country that this session has chosen: a code of `agent.safety.emergency`, or none."""
     chosen = cl.user_session.get("chat_settings").get("country", settings.country)
-    return chosen if chosen in countries() else ""
+    return chosen if isinstance(chosen, str) and chosen in countries() else ""
 
 
 async def country_choice(settings: Settings) -> Select:

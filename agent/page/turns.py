@@ -81,7 +81,7 @@ class Turns:
         for turn in turns:
             await turn.clear()
         for turn in turns[1:]:
-            del self._by_id[turn.question.id]
+            self._by_id.pop(turn.question.id, None)  # another edit may have come meanwhile
 
     async def take_retry_away(self) -> None:
         """Only what was said last can be tried again."""

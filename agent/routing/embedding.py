@@ -15,14 +15,16 @@ import numpy as np
 
 from index_store.embedding import Embed
 
+REMEMBERED = 4096  # texts
+
 
 class TurnEmbedding:
     """Texts as vectors, each embedded once: what was embedded before is at hand."""
 
-    def __init__(self, embed: Embed, remembered: int = 4096) -> None:
+    def __init__(self, embed: Embed) -> None:
         self._embed_queries = embed
         self._lock = threading.Lock()  # a tokenizer serves one thread at a time
-        self._vector = lru_cache(remembered)(self._embed)
+        self._vector = lru_cache(REMEMBERED)(self._embed)
 
     def _embed(self, text: str) -> np.ndarray:
         with self._lock:

@@ -25,12 +25,12 @@ _NUMBER = re.compile(
 )
 # Of these alone no message is an emergency.
 _WHO = re.compile(
-    r"(?:[\W\d_]|\b(?:i|im|i'm|am|is|he|she|he's|she's|hes|shes|it|we|they|are|was|my|our|his|her"
+    r"(?:[\W\d_]|\b(?:i|im|am|is|he|she|he's|she's|hes|shes|it|we|they|are|was|my|our|his|her"
     r"|son|daughter|baby|child|boy|girl|dad|mum|mom|wife|husband|years?|yrs?|yr|y|months?|mos?"
     r"|weeks?|wks?|days?|old|yo|pregnant|along|male|female|man|woman|m|f|kg|lbs?|pounds|stone|cm|about|around"
     r"|nearly|almost|only|just|today|now|and|a|an|the|of|st|nd|rd|th|soy|estoy|es|tengo|tiene|mi|hijo"
     r"|hija|bebé|niñ[oa]|años?|mes(?:es)?|semanas?|días?|de|embarazo|embarazada|hombre|mujer|un|una|y"
-    r"|kilos?|casi|solo|hoy)\b)+"
+    r"|kilos?|casi|solo|hoy)\b)++"  # possessive: what is read in one way is not read in another
 )
 
 

@@ -17,6 +17,7 @@ from agent.storage.database import feedbacks, steps, threads, users
 Saved = Mapping[str, Any]  # a step, as Chainlit has it
 NAME = 60  # characters of a thread's name
 MESSAGES = ("user_message", "assistant_message")  # the types of what can be searched
+COMPARISON = "comparison"  # the key of the metadata of a message that compares
 COLUMNS = {"id": "id", "threadId": "thread_id", "createdAt": "created_at", "type": "type"}
 
 
@@ -92,7 +93,8 @@ def remembered(steps: Sequence[Saved]) -> list[tuple[str, str]]:
 def turns(
     steps: Sequence[Saved],
 ) -> list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
-    """Each message of the patient with the messages below it, in their order."""
+    """Each message of the patient with what was said below it, in its order: answers, notices and
+    comparisons."""
     found: list[tuple[Saved, list[Saved]]] = []
     below: dict[Any, list[Saved]] = {}  # by the ids of steps
     for step in steps:
@@ -101,7 +103,7 @@ def turns(
         if found:
             # An answer that was taken over later stands below its message, too.
             replies = below[step["id"]] = below.get(step.get("parentId"), found[-1][1])
-            if step["type"] == "assistant_message":
+            if step["type"] == "assistant_message" or COMPARISON in (step.get("metadata") or {}):
                 replies.append(step)
     return found
 

@@ -37,7 +37,7 @@ class Writer:
 
     @asynccontextmanager
     async def now(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that waits for nothing."""
+        """A transaction that waits for no other write, but for a connection."""
         async with self._engine.begin() as connection:
             yield connection
 

@@ -84,7 +84,7 @@ class Logins:
         """Serve one request, one web socket or the lifespan."""
         if scope["type"] != "lifespan":
             request = HTTPConnection(scope)
-            if not self._holds(request):
+            if not await asyncio.to_thread(self._holds, request):  # it may read a file
                 headers = scope["headers"]
                 login = (b"cookie", b"authorization")
                 scope["headers"] = [pair for pair in headers if pair[0].lower() not in login]
@@ -116,7 +116,7 @@ def _take_passwords(passwords: Passwords) -> None:
             known = await asyncio.to_thread(passwords.check, username, password)
         if not known:
             return None
-        proof = passwords.fingerprint(username)
+        proof = await asyncio.to_thread(passwords.fingerprint, username)
         about = {"provider": "password", "proof": proof}
         return cl.User(f"password:{username}", display_name=username, metadata=about)
 
