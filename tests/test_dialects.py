@@ -12,6 +12,7 @@ import pytest
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from agent.errors import AgentError
+from agent.llms import leaks
 from agent.llms.interface import END_TOKENS
 from agent.llms.leaks import Answer
 from agent.llms.remote import is_too_long
@@ -376,3 +377,19 @@ def test_where_thoughts_are_not_announced(text: str, left: str, size: int) -> No
     answer = Answer(begun_in_thought=True)
     heard = [answer.hear(text[start : start + size]) for start in range(0, len(text), size)]
     assert "".join(heard) + answer.rest() == left
+
+
+def test_a_long_thought_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[int] = []
+    mark = leaks._MARK
+
+    class Counting:
+        def search(self, text: str, pos: int, partial: bool) -> Any:
+            searched.append(len(text) - pos)
+            return mark.search(text, pos=pos, partial=partial)
+
+    monkeypatch.setattr(leaks, "_MARK", Counting())
+    answer = Answer(begun_in_thought=True)
+    heard = [answer.hear(word) for word in [*("Why so ? ",) * 500, "</think>", "Rest."]]
+    assert "".join(heard) + answer.rest() == "Rest."
+    assert sum(searched) < 20_000  # of 4,500 characters

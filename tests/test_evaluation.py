@@ -169,6 +169,16 @@ def test_markup_in_a_question_is_text_in_the_report(
     assert "<script>" not in page and "&lt;script&gt;" in page
 
 
+def test_perplexity_is_of_the_weights_that_answer(chosen: Settings, tmp_path: Path) -> None:
+    questions = read_questions(chosen, "sample", None, None)
+    for other in ({"engine": "openai_like"}, {"engine": "llama_cpp", "model": "some.gguf"}):
+        wanted, folder = chosen.model_copy(update=other), tmp_path / other["engine"]
+        with pytest.raises(AgentError, match="--perplexity is measured by transformers"):
+            asyncio.run(
+                evaluate(wanted, questions, folder, approaches=None, perplexity=True, judge=None)
+            )
+
+
 # Figures
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # what it raises
 
 from agent import settings
 from agent.errors import AgentError
@@ -336,6 +338,19 @@ def test_a_hub_that_refuses_or_is_away_is_one_sentence(
     assert choice.decide(settings.load()).base.name == EMBEDDED
     (said,) = caplog.messages
     assert "cannot be reached (Name or service not known)" in said
+
+    def answered(status: int) -> Callable[[object, str], None]:
+        def check(self: object, name: str) -> None:
+            request = httpx.Request("GET", "https://huggingface.co")
+            raise HfHubHTTPError("It says so.", response=httpx.Response(status, request=request))
+
+        return check
+
+    for status, says in ((503, "cannot be reached"), (403, "accepted its terms")):
+        has(79)
+        monkeypatch.setattr("huggingface_hub.HfApi.auth_check", answered(status))
+        assert choice.decide(settings.load()).base.name == EMBEDDED
+        assert says in caplog.messages[-1]
 
 
 def test_a_named_checkpoint_is_measured_by_its_shape_before_its_weights(

@@ -22,6 +22,7 @@ import pytest
 import torch
 import transformers
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from agent import settings
 from agent.errors import AgentError
@@ -30,6 +31,7 @@ from agent.llms.huggingface import checkpoint, failures, generation
 from agent.llms.huggingface.checkpoint import Checkpoint
 from agent.llms.huggingface.generation import Model
 from agent.llms.interface import ChatLLM, Engine, Sampling
+from agent.llms.skeleton import skeleton
 from agent.settings import ROOT
 
 COMPLAINTS = [f"I am {20 + n} and my head hurts in the morning, what helps?" for n in range(10)]
@@ -338,6 +340,29 @@ async def test_the_checkpoints_own_generation_config_changes_no_answer(
     library.removeHandler(caplog.handler)
     assert answers[:2] == answers[2:]
     assert "max_length" not in caplog.text
+
+
+def test_a_checkpoint_says_what_ends_an_answer_and_how_much_it_reads(
+    tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = Path(shutil.copytree(tiny_checkpoint, tmp_path / "own"))
+    (own / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
+    wanted = {"model": str(own), "adapter": "none", "context_window": 4096}
+    loaded = engines.load(settings.load(engine="huggingface", **wanted))
+    assert {7, 9} < {*model_of(loaded)._ends}
+    assert loaded.base.metadata.context_window == 2048
+    assert "own was trained for 2048 tokens" in caplog.text
+
+
+def test_what_is_built_otherwise_is_one_sentence(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(tiny_checkpoint, tmp_path / "own"))
+    small = GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=64)
+    GPT2LMHeadModel(small).save_pretrained(own)
+    with pytest.raises(AgentError, match="GPT2LMHeadModel has no layers as Llama"):
+        engines.load(settings.load(engine="huggingface", model=str(own), adapter="none"))
+    (own / "config.json").write_text(json.dumps({"model_type": "t5"}))
+    with pytest.raises(AgentError, match="transformers cannot load"):
+        skeleton(str(own))
 
 
 async def test_no_answer_takes_pefts_way_for_rows_of_several_adapters(

@@ -153,7 +153,7 @@ async def test_no_text_becomes_a_control_token(agent: Agent, models_home: Path) 
     from transformers import AutoTokenizer
 
     from agent.llms.embedded import transformers_directory
-    from agent.llms.huggingface.generation import prompt_ids
+    from agent.llms.interface import prompt_ids
 
     base: Any = agent.engine.base
     tokenizer = AutoTokenizer.from_pretrained(transformers_directory(models_home / "models"))

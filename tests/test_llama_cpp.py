@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
@@ -171,13 +172,28 @@ async def test_a_model_in_the_hubs_cache_answers(cache: Path, wanted: dict) -> N
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"GGUF", b"no model at all, but long enough for a header"]
+    "content",
+    [
+        *(b"", b"GGUF", b"no model at all, but long enough for a header"),
+        b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 2**60),  # a name of so many bytes
+        b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 2**64 - 1),
+    ],
 )
 def test_a_file_that_is_no_gguf_is_one_sentence(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(content)
     with pytest.raises(AgentError, match="cannot load"):
         gguf_file.header(path)
+
+
+def test_a_model_without_attention_has_a_header(tmp_path: Path) -> None:
+    def text(said: bytes) -> bytes:
+        return struct.pack("<Q", len(said)) + said
+
+    fields = text(b"general.architecture") + struct.pack("<I", 8) + text(b"mamba")
+    fields += text(b"mamba.attention.head_count") + struct.pack("<II", 4, 0)
+    (tmp_path / "mamba.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + fields)
+    assert gguf_file.header(tmp_path / "mamba.gguf") == gguf_file.Header(0, 0)
 
 
 # Sizes

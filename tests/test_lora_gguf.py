@@ -16,7 +16,8 @@ from safetensors.numpy import load_file, save_file
 from agent.errors import AgentError
 from agent.llms import peft_adapter
 from agent.llms.choice import SHIPPED_ADAPTER
-from agent.llms.embedded import llama_cpp_file
+from agent.llms.embedded import embedded_gguf, llama_cpp_file
+from agent.llms.llama_cpp import lora
 from agent.llms.llama_cpp.lora import write_gguf
 
 Q, V = "model.layers.3.self_attn.q_proj", "model.layers.3.self_attn.v_proj"
@@ -61,6 +62,14 @@ def scales(adapter: Path, model: Path, target: Path) -> dict[str, float]:
         larger = np.linalg.norm(up) / np.linalg.norm(theirs)
         found[module] = float(larger * alpha / up.shape[1])
     return found
+
+
+def test_a_layout_that_is_not_known_is_refused(
+    changed: Changed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lora, "PERMUTED", ())
+    with pytest.raises(AgentError, match=r"lays out the weights of llama .* is not known here"):
+        write_gguf(changed(), embedded_gguf(), tmp_path / "adapter.gguf")
 
 
 @pytest.mark.parametrize(

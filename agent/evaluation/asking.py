@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SETTINGS = {
     *("model", "adapter", "fine_tuned_model", "base_url", "context_window"),
     *("threads", "slots", "sources", "min_relevance", "max_tokens", "temperature", "top_p"),
-    *("embed_model", "claims"),
+    *("embed_model", "claims", "llm_languages", "gpu_layers", "search_on"),
 }
 
 # What asks with the prompt of another one comes long after it: or it would find that prompt read

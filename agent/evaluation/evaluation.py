@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from agent.chat import loading
+from agent.errors import AgentError
 from agent.evaluation import report
 from agent.evaluation.asking import (
     Answer,
@@ -30,6 +31,7 @@ from agent.evaluation.questions import Approach, Questions
 from agent.evaluation.scoring import score
 from agent.evaluation.statistics import Values
 from agent.llms import engines
+from agent.llms.choice import decide
 from agent.settings import Settings
 from index_store.disk import write_text
 from index_store.embedding import load_embedding
@@ -51,6 +53,7 @@ async def evaluate(
     """
     run = about_run(settings, questions)
     claim(folder, run)
+    reads = _reader(settings) if perplexity else None
     answers = EvalLog(folder / "answers.jsonl", Answer)
     losses = EvalLog(folder / "references.jsonl", ReferenceLoss)
     agent = loading.load(settings)
@@ -60,9 +63,7 @@ async def evaluate(
     asked = questions.dialogues
     await ask_all(agent, asked, approaches, answers)
 
-    reader = agent.engine
-    if perplexity and reader.name != "huggingface":
-        reader = engines.load(settings.model_copy(update={"engine": "huggingface"}))
+    reader = engines.load(reads) if reads else agent.engine
     await read_references(reader, settings, asked, approaches, answers, losses)
     judged = "judgements.jsonl" if judge is None else f"judgements-{_file_name(judge[0])}.jsonl"
     judgements = EvalLog(folder / judged, Judgement)
@@ -77,6 +78,22 @@ async def evaluate(
     write_text(folder / "totals.json", json.dumps(as_dict(conclusions), indent=2) + "\n")
     about = run | {"at_once": agent.engine.at_once, "model": agent.engine.model}
     return report.write(folder, about, questions, approaches, answers, values, conclusions)
+
+
+def _reader(settings: Settings) -> Settings | None:
+    """The settings of the engine that reads references, where another one answers. Raises
+    AgentError if transformers would not read with the weights that answer."""
+    answers, reads = decide(settings), decide(settings, "huggingface")
+    if answers.engine == "huggingface":
+        return None
+    same = (answers.base, answers.fine_tuned) == (reads.base, reads.fine_tuned)
+    if not same or answers.engine == "openai_like" or reads.base.name.endswith(".gguf"):
+        raise AgentError(
+            f"--perplexity is measured by transformers, and not with {answers.base.name} of "
+            f"{answers.engine}: leave it out, or name a checkpoint in MEDRAFT_MODEL and set "
+            "MEDRAFT_ENGINE=huggingface."
+        )
+    return settings.model_copy(update={"engine": "huggingface"})
 
 
 def _retrieved(

@@ -27,7 +27,7 @@ from agent.finetuning.altered import Altered
 from agent.finetuning.grounded import Grounded
 from agent.finetuning.recipe import Recipe
 from agent.finetuning.targets import TargetMaker, borne_alone
-from agent.llms.interface import as_dicts
+from agent.llms.interface import as_dicts, prompt_ids
 from agent.routing.embedding import TurnEmbedding
 from agent.routing.query import queries
 from agent.routing.router import route
@@ -78,8 +78,7 @@ class Tokenizer:
 
     async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         """Tokens of the whole prompt, as the model's chat template renders it."""
-        encoded: Any = self._tokenizer.apply_chat_template(as_dicts(messages), return_dict=True)
-        return len(encoded["input_ids"])
+        return len(prompt_ids(self._tokenizer, messages))
 
     def answer_tokens(self, text: str) -> int:
         """Tokens of an answer, without the one that ends it."""

@@ -18,6 +18,7 @@ from agent.errors import AgentError
 from agent.finetuning.examples import CONVERSATIONS, MEDICINES, ExampleMaker, Tokenizer
 from agent.finetuning.grounded import grounded
 from agent.finetuning.recipe import Recipe
+from agent.llms import window
 from agent.llms.choice import decide
 from agent.routing.embedding import TurnEmbedding
 from agent.settings import Settings
@@ -59,7 +60,8 @@ async def prepare(
     if not 0 <= recipe.distractors < len(dialogues):
         raise _too_few(len(dialogues), recipe)
     name, checkpoint = decide(settings, "huggingface").base.checkpoint(settings.home / "models")
-    tokenizer = Tokenizer(_tokenizer(checkpoint), name, settings.context_window)
+    reads = window.of(settings, name, window.trained_for(checkpoint))
+    tokenizer = Tokenizer(_tokenizer(checkpoint), name, reads)
 
     parts: dict[str, list[Dialogue]] = {"train": [], "validation": [], "test": [], "too long": []}
     for dialogue in dialogues:

@@ -88,6 +88,9 @@ def through(trainer: Callable[[], Any], output: Path) -> tuple[Any, dict[str, An
     warnings.filterwarnings("ignore", category=FutureWarning)
     begun, last = time.monotonic(), last_checkpoint(output)
     made = trainer()
+    if last is not None:  # what was measured there counts once, and so does patience
+        made.args.eval_on_start = False
+        made.args.restore_callback_states_from_checkpoint = True
     made.train(resume_from_checkpoint=str(last) if last else None)
     return made, {
         "precision": precision(),

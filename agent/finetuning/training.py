@@ -40,7 +40,7 @@ def check(training: Training, examples: Path) -> None:
             )
         if not (examples / name).stat().st_size:
             raise AgentError(f"{examples / name} is empty: give a larger data set as --source.")
-    # The trainer spreads a batch over all the cards that torch sees.
+    # The model may be spread over all the cards that torch sees.
     if (trouble := gpu.trouble(every=True)) is not None:
         raise AgentError(trouble)
     if training.four_bit and device() == "cpu":

@@ -31,6 +31,8 @@ CUDA_GGUF = (
     "Meta-Llama-3-8B-Instruct-Q4_K_M.gguf",
 )
 
+REFUSED = (401, 403, 404)  # by the Hub, to who has not accepted a model's terms
+
 log = logging.getLogger("medraft")
 
 
@@ -42,8 +44,9 @@ class Taken:
     quantize: Quantize = "none"
 
 
-def on_cuda(settings: Settings) -> Taken:
-    """What MEDRAFT_MODEL=auto is here; said once. Downloads nothing.
+def on_cuda(settings: Settings, by_any_engine: bool) -> Taken:
+    """What MEDRAFT_MODEL=auto is here, for transformers or `by_any_engine`; said once. Downloads
+    nothing.
 
     Raises AgentError where Llama 3 8B cannot be had, and the settings name an adapter or a
     fine-tuned model, which the embedded one would not do for.
@@ -55,7 +58,7 @@ def on_cuda(settings: Settings) -> Taken:
         return Taken(CUDA_MODEL, quantize)
     if settings.fine_tuned_model is not None or settings.adapter not in ("auto", "none"):
         raise AgentError(f"{missing}.")
-    if quantize is None and settings.engine == "auto" and _gguf_is_here():
+    if quantize is None and by_any_engine and _gguf_is_here():
         tell(f"{missing}. Until then {CUDA_GGUF[1]} of the Hub's cache answers, in llama.cpp.")
         return Taken("/".join(CUDA_GGUF))
     tell(f"{missing}. Until then the embedded model answers.")
@@ -122,7 +125,7 @@ def _why(name: str, precision: Quantize, shapes: Sequence[Shape], window: int) -
 def _why_not_to_be_had(repository: str) -> str | None:
     """Why a gated repository cannot be loaded, without the full stop; None if it can."""
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError
 
     if _is_whole(repository):
         return None
@@ -134,9 +137,9 @@ def _why_not_to_be_had(repository: str) -> str | None:
         return terms
     try:
         HfApi().auth_check(repository)
-    except (GatedRepoError, HfHubHTTPError):
-        return terms
     except Exception as error:  # whatever the HTTP client raises for a Hub that is not reached
+        if isinstance(error, HfHubHTTPError) and error.response.status_code in REFUSED:
+            return terms
         return (
             f"{repository} is not on this machine, and the Hub cannot be reached "
             f"({reason(error)}): mend the connection, and start again"

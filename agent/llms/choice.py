@@ -102,10 +102,11 @@ def decide(settings: Settings, engine: EngineName | None = None) -> Choice:
     asked, engine = engine, engine or _engine(settings)
     model, quantize = settings.model, settings.quantize
     if engine == "huggingface" and model == "auto" and device() == "cuda":
-        taken = auto.on_cuda(settings)
+        anywhere = asked is None and settings.engine == "auto"
+        taken = auto.on_cuda(settings, anywhere)
         model, quantize = taken.model, taken.quantize
         # What runs without the GPU runs where it was tested.
-        if taken.model != auto.CUDA_MODEL and asked is None and settings.engine == "auto":
+        if taken.model != auto.CUDA_MODEL and anywhere:
             engine = "llama_cpp"
     base = _weights(model, MODEL, engine)
     fine_tuned = None

@@ -106,3 +106,15 @@ class Engine:
 def as_dicts(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
     """Messages as chat templates and servers take them."""
     return [{"role": m.role.value, "content": m.content or ""} for m in messages]
+
+
+def prompt_ids(tokenizer: Any, messages: Sequence[ChatMessage]) -> list[int]:
+    """The prompt's tokens by transformers' tokenizer; with the template, so there is one BOS."""
+    begun = messages[-1].role == "assistant"
+    encoded = tokenizer.apply_chat_template(
+        as_dicts(messages),
+        add_generation_prompt=not begun,
+        continue_final_message=begun,
+        return_dict=True,
+    )
+    return list(encoded["input_ids"])

@@ -83,6 +83,7 @@ class Answer:
         self._before = ""  # the last characters of this turn, as far as they are no thoughts
         self._trim = False
         self._held = ""  # what may be the beginning of a mark
+        self._searched = 0  # characters of it, within which none begins
         self._half = ""  # the first half of a UTF-16 pair
 
     def hear(self, text: str) -> str:
@@ -104,10 +105,12 @@ class Answer:
         shown = ""
         while self._held and not self.ended:
             offset = len(self._before)
-            mark = _MARK.search(self._before + self._held, pos=offset, partial=not last)
+            begin = offset + self._searched
+            mark = _MARK.search(self._before + self._held, pos=begin, partial=not last)
             # Of a text without any, the end is a mark of no characters.
             start = len(self._held) if mark is None else mark.start() - offset
             found = "" if mark is None or mark.partial else mark.lastgroup or ""
+            self._searched = start if self._maybe and not found else 0
             self._wait_no_longer(found)
             if not self._maybe:
                 shown += self._through(self._held[:start])

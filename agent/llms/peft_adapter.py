@@ -89,7 +89,7 @@ def read(folder: Path) -> Lora:
     try:
         wanted = _layers(config, sizes)
         scales = {module: _scale(config, folder, module, sizes[module]) for module in wanted}
-    except (ValueError, KeyError, TypeError, AttributeError, re.error):
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, re.error):
         raise _damaged(folder, f"{CONFIG} or {WEIGHTS} cannot be read") from None
     if not wanted:
         raise _damaged(folder, f"{WEIGHTS} has none of the layers that {CONFIG} names")

@@ -22,10 +22,10 @@ def skeleton(checkpoint: str) -> PreTrainedModel:
 
     try:
         config = AutoConfig.from_pretrained(checkpoint)
+        with torch.device("meta"):
+            made: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError) as error:
         raise AgentError(
             f"transformers cannot load {checkpoint}: {first_sentence(error)} Correct MEDRAFT_MODEL."
         ) from None
-    with torch.device("meta"):
-        made: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     return made

@@ -47,7 +47,10 @@ def write(output: Path, parts: dict[Split, list[Row]], letters: Sequence[Letter]
     if len(asking) < LEAST:
         return
     rows = [*parts["train"], *parts["validation"]]
-    fitted = fit(search(load_embedding(str(output)), asking, rows))
+    found = search(load_embedding(str(output)), asking, rows)
+    if not found[0].right.any():  # no label comes twice
+        return
+    fitted = fit(found)
     write_text(output / FILE, json.dumps(asdict(fitted), indent=2) + "\n")
 
 

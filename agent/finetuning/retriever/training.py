@@ -232,6 +232,7 @@ def _trainer(
         seed=recipe.seed,
         dataloader_pin_memory=on_cuda,
     )
+    arguments._n_gpu = 1  # on several cards a batch would have as many times its pairs
     trainer = Trainer(
         model=model,
         args=arguments,

@@ -22,14 +22,14 @@ from llama_index.llms.huggingface import HuggingFaceLLM
 
 from agent.behaviour import LLMChoice
 from agent.errors import AgentError
-from agent.llms import peft_adapter
+from agent.llms import peft_adapter, window
 from agent.llms.choice import Choice
 from agent.llms.huggingface import checkpoint
 from agent.llms.huggingface.checkpoint import Checkpoint
 from agent.llms.huggingface.failures import answer_error, free_memory
-from agent.llms.huggingface.generation import Model, prompt_ids
+from agent.llms.huggingface.generation import Model
 from agent.llms.huggingface.queue import Queue, Say
-from agent.llms.interface import Engine, Loss, Sampling
+from agent.llms.interface import Engine, Loss, Sampling, prompt_ids
 from agent.settings import Settings
 from index_store.device import is_full
 
@@ -184,10 +184,15 @@ def _with_adapter(settings: Settings, base: Checkpoint, folder: Path | None) -> 
         tuned = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
         model = tuned.eval().get_base_model()
         adapted = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
+        own: Any = model.dtype
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name:  # beside quantized weights PEFT leaves it in 32 bits
+                parameter.data = parameter.data.to(own)
     shared, queue = Model(model, tokenizer, adapted), Queue()
+    read = window.of(settings, base.name, window.trained_for(base.source))
 
     def llm(with_adapter: bool) -> HuggingFaceChatLLM:
-        return HuggingFaceChatLLM(shared, queue, base.name, settings.context_window, with_adapter)
+        return HuggingFaceChatLLM(shared, queue, base.name, read, with_adapter)
 
     tuned_llm = None if folder is None else llm(with_adapter=True)
     return Engine("huggingface", base.name, base=llm(with_adapter=False), fine_tuned=tuned_llm)
@@ -200,6 +205,7 @@ def _two_checkpoints(
     residents.model(tuned if first == "fine-tuned" else base, say=lambda delta, **raw: None)
 
     def llm(wanted: Checkpoint) -> FullCheckpointLLM:
-        return FullCheckpointLLM(wanted, residents, queue, settings.context_window)
+        read = window.of(settings, wanted.name, window.trained_for(wanted.source))
+        return FullCheckpointLLM(wanted, residents, queue, read)
 
     return Engine("huggingface", base.name, base=llm(base), fine_tuned=llm(tuned))

@@ -19,10 +19,11 @@ import torch
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, TextStreamer
 
+from agent.errors import AgentError
 from agent.llms.huggingface.failures import NotANumber, free_memory
 from agent.llms.huggingface.prefix_cache import MOST_KEPT, PrefixCache
 from agent.llms.huggingface.queue import Say
-from agent.llms.interface import END_TOKENS, PENALTY_WINDOW, Loss, Sampling, as_dicts
+from agent.llms.interface import END_TOKENS, PENALTY_WINDOW, Loss, Sampling, as_dicts, prompt_ids
 from index_store.device import is_full
 
 # Tokens of a prompt that are read at once. A GPU computes what it was handed to its end, and so
@@ -41,10 +42,11 @@ class Model:
         self._stop = threading.Event()
         self._adapted = adapted
         self._with_adapter: bool | None = None  # unknown
+        self._ends = _end_ids(model, tokenizer)
         # The checkpoint's own, a penalty or a greatest length, would hold beside what is asked for.
         model.generation_config = GenerationConfig()
         # On a CPU, which computes what it is handed at once, Stop is heard in every layer.
-        for layer in model.get_decoder().layers:
+        for layer in _layers(model):
             layer.register_forward_pre_hook(self._raise_if_stopped)
 
     def answer(
@@ -112,7 +114,7 @@ class Model:
                 streamer=stream,
                 max_new_tokens=sampling.max_tokens - stream.tokens,
                 do_sample=sampling.temperature > 0,
-                eos_token_id=self._end_ids(),
+                eos_token_id=self._ends,
                 logits_processor=LogitsProcessorList([penalty]),
                 **drawn,
             )
@@ -129,11 +131,6 @@ class Model:
                     torch.cuda.synchronize()
                 self._raise_if_stopped()
 
-    def _end_ids(self) -> list[int]:
-        vocabulary = self.tokenizer.get_vocab()
-        ids = {vocabulary[token] for token in END_TOKENS if token in vocabulary}
-        return sorted(ids | {self.tokenizer.eos_token_id})
-
     def _raise_if_stopped(self, *_: Any) -> None:
         if self._stop.is_set():
             raise _Stopped
@@ -147,23 +144,31 @@ class Model:
             self._with_adapter = with_adapter
 
 
+def _end_ids(model: Any, tokenizer: Any) -> list[int]:
+    """What ends an answer: for its tokenizer, for its checkpoint (Gemma's end of turn stands there
+    alone), and for ours."""
+    vocabulary = tokenizer.get_vocab()
+    ids = {vocabulary[token] for token in END_TOKENS if token in vocabulary}
+    own = model.generation_config.eos_token_id
+    ids |= {own} if isinstance(own, int) else {*(own or ())}
+    return sorted(ids | {tokenizer.eos_token_id} - {None})
+
+
+def _layers(model: Any) -> Any:
+    try:
+        return model.get_decoder().layers
+    except AttributeError:
+        raise AgentError(
+            f"{type(model).__name__} has no layers as Llama, Qwen, Mistral, Gemma and Phi have "
+            "them, and the huggingface engine needs those: name another MEDRAFT_MODEL."
+        ) from None
+
+
 def _room_for_prefixes(model: Any) -> int:
     """Bytes for the prefix cache: MOST_KEPT, or a quarter of what the GPU has free beside it."""
     if model.device.type != "cuda":
         return MOST_KEPT
     return min(MOST_KEPT, torch.cuda.mem_get_info(model.device)[0] // 4)
-
-
-def prompt_ids(tokenizer: Any, messages: Sequence[ChatMessage]) -> list[int]:
-    """The prompt's tokens; tokenized with the template, so there is one BOS."""
-    begun = messages[-1].role == MessageRole.ASSISTANT
-    encoded = tokenizer.apply_chat_template(
-        as_dicts(messages),
-        add_generation_prompt=not begun,
-        continue_final_message=begun,
-        return_dict=True,
-    )
-    return list(encoded["input_ids"])
 
 
 class _Stopped(Exception):

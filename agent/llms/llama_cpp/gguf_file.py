@@ -118,14 +118,15 @@ def header(path: Path) -> Header:
     try:
         with path.open("rb") as file:
             fields = dict(_fields(file))
-    except (struct.error, ValueError, KeyError):
+    except (struct.error, ValueError, KeyError, MemoryError, OverflowError):
         raise AgentError(f"llama.cpp cannot load {path}: it is damaged, or no GGUF.") from None
 
     def of_model(key: str, default: Any = 0) -> Any:
         return fields.get(f"{fields.get('general.architecture')}.{key}", default)
 
     layers, heads = of_model("block_count"), of_model("attention.head_count", 1)
-    width = of_model("embedding_length") // (max(heads) if isinstance(heads, list) else heads)
+    most = max(heads) if isinstance(heads, list) else heads
+    width = of_model("embedding_length") // (most or 1)  # Mamba has none
     key_value_heads = of_model("attention.head_count_kv", heads)
     if not isinstance(key_value_heads, list):
         key_value_heads = [key_value_heads] * layers

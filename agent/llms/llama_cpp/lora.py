@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+# Architectures whose q and k llama.cpp lays out anew, and those whose weights stay as they are.
+PERMUTED = ("llama",)
+PLAIN = ("qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3")
 LAYOUT = b"2"  # to be raised when the same adapter is to become another file
 
 
@@ -53,6 +56,12 @@ def write_gguf(adapter: Path, model: Path, target: Path) -> None:
         }
     except (OSError, ValueError, KeyError):
         raise AgentError(f"{model} is no GGUF model, or it is damaged.") from None
+    if architecture not in (*PERMUTED, *PLAIN):
+        raise AgentError(
+            f"How llama.cpp lays out the weights of {architecture} ({model.name}) is not known "
+            "here: convert the adapter by llama.cpp's convert_lora_to_gguf.py, and name the .gguf "
+            "in MEDRAFT_ADAPTER."
+        )
     names = _names(architecture, layers)
     places = {
         module: names.get_name(module, try_suffixes=(".weight", ".bias")) for module in found.sizes
@@ -81,7 +90,7 @@ def write_gguf(adapter: Path, model: Path, target: Path) -> None:
         if part.startswith("B"):
             values = values * (found.scales[module] * rank / alpha)
         kind = places[module].rsplit(".", 1)[-1]
-        if part.startswith("B") and architecture == "llama" and kind in heads:
+        if part.startswith("B") and architecture in PERMUTED and kind in heads:
             values = _permuted(values, heads[kind])
         writer.add_tensor(f"{places[module]}.weight.lora_{part[0].lower()}", values)
     writer.write_header_to_file()

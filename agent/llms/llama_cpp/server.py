@@ -21,6 +21,7 @@ from openai import AsyncOpenAI
 
 from agent.errors import AgentError
 from agent.llms import gpu
+from agent.llms import window as context
 from agent.llms.llama_cpp.gguf_file import header
 from agent.llms.llama_cpp.slots import Slots
 from agent.llms.sizes import gib
@@ -156,14 +157,7 @@ def fit(model: Path, settings: Settings) -> tuple[int, int]:
     """Context window and number of slots, no more than the model was trained for and than memory
     holds. Says so where it is less than was set. Raises AgentError if not one chat fits."""
     about = header(model)
-    window = min(settings.context_window, about.context or settings.context_window)
-    if window < settings.context_window:
-        log.warning(
-            "MEDRAFT_CONTEXT_WINDOW is %d, and %s was trained for %d tokens: it gets these.",
-            settings.context_window,
-            model.stem,
-            window,
-        )
+    window = context.of(settings, model.stem, about.context)
     chat = about.bytes_per_token * window
     if not chat:
         return window, settings.slots

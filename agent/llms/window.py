@@ -1,0 +1,37 @@
+"""How many tokens a model reads at once: as many as are set, and no more than it was trained for.
+
+Owns what a checkpoint of transformers says of that, and the warning. Knows no engine.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from agent.settings import Settings
+
+log = logging.getLogger("medraft")
+
+
+def of(settings: Settings, model: str, trained: int | None) -> int:
+    """MEDRAFT_CONTEXT_WINDOW, or what `model` was trained for, if that is known and less."""
+    if not trained or trained >= settings.context_window:
+        return settings.context_window
+    log.warning(
+        "MEDRAFT_CONTEXT_WINDOW is %d, and %s was trained for %d tokens: it gets these.",
+        settings.context_window,
+        model,
+        trained,
+    )
+    return trained
+
+
+def trained_for(checkpoint: str) -> int | None:
+    """What a directory or a Hub name of transformers says in its config.json; None if nothing, or
+    if it is not to be had, which loading it tells."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(checkpoint).get_text_config()
+    except (OSError, ValueError):
+        return None
+    return getattr(config, "max_position_embeddings", None)
