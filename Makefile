@@ -71,4 +71,4 @@ screenshots: setup .venv/dev
 	$(BIN)/python docs/screenshots.py
 
 clean:
-	rm -rf .venv .medraft index_store/persisted .files *.egg-info
+	rm -rf .venv .files *.egg-info

@@ -21,10 +21,12 @@ from index_store.store import verify
 
 
 def backup(directory: Path, archive: Path) -> Manifest:
-    """Write the index in `directory` to `archive`, a .tar; builds wait meanwhile.
+    """Write the index in `directory` to `archive`, a .tar; changes are refused meanwhile.
 
     Raises StoreError if there is no sound index, or the archive cannot be written.
     """
+    if archive.is_dir():
+        raise StoreError(f"{archive} is a folder: name the file to write the backup to.")
     temporary = archive.with_name(f".{archive.name}-unfinished")
     manifests.read(directory)  # before a lock is put there: a mistyped folder stays none
     with changing(directory):

@@ -21,6 +21,7 @@ BATCH = 2000  # texts that are in memory at once
 # A file of more bytes is not left in this process's memory as it is read, search by search: it
 # stays in the system's cache, and mapping its pages again takes a fraction of a millisecond.
 KEPT = 32 * 2**20
+RESERVED = 2**20  # bytes of a file that are written at once to take its room
 
 
 def write(folder: Path, texts: Iterable[str]) -> None:
@@ -110,8 +111,8 @@ def _scores(
     tfc = _select_tfc_scorer(index.method)
 
     begin = np.concatenate([[0], np.cumsum(frequency)])
-    data = np.lib.format.open_memmap(scratch / "data.npy", "w+", np.float32, (len(found),))
-    indices = np.lib.format.open_memmap(scratch / "indices.npy", "w+", np.int32, (len(found),))
+    data = _reserved(scratch / "data.npy", np.float32, len(found))
+    indices = _reserved(scratch / "indices.npy", np.int32, len(found))
     free = begin[:-1].copy()  # the next free place of each term
     for part in _parts(found):
         term, text, times, length = part[np.argsort(part[:, 0], kind="stable")].T
@@ -129,6 +130,19 @@ def _scores(
         )
         free += used
     return {"data": data, "indices": indices, "indptr": begin, "num_docs": rows}
+
+
+def _reserved(path: Path, kind: Any, count: int) -> Any:
+    """A .npy file of so many numbers, as a map to fill in. Its room is taken before: a map that
+    grows on a full disk ends the process. Raises OSError."""
+    import numpy as np
+
+    mapped = np.lib.format.open_memmap(path, "w+", kind, (count,))
+    with path.open("r+b") as file:
+        file.seek(mapped.offset)
+        for start in range(0, mapped.nbytes, RESERVED):
+            file.write(bytes(min(RESERVED, mapped.nbytes - start)))
+    return mapped
 
 
 def _parts(found: np.ndarray[Any, Any]) -> Iterable[np.ndarray[Any, Any]]:

@@ -16,8 +16,8 @@ _NOUN = (
 )
 # A link ends before the punctuation behind it, and is taken whole or not at all.
 _PATH = r"(?:[^\s<>\".,;:!?)]|[.,;:!?)](?=[^\s<>\"]))"
-_LINK = rf"(?:(?:https?:/|www\.){_PATH}++|\b[\w-]+\.(?:com|org|net|in)\b(?:/{_PATH}*+)?+)"
-_ARROW = r"(?<![-=])(?:[-=\u2013\u2014]+\s?>+|>>+|[\u2192\u2794\u27a1])"
+_LINK = rf"(?:(?:https?:/|www\.){_PATH}++|(?<![\w-])[\w-]+\.(?:com|org|net|in)\b(?:/{_PATH}*+)?+)"
+_ARROW = r"(?<![-=\u2013\u2014])(?:[-=\u2013\u2014]+\s?>+|>>+|[\u2192\u2794\u27a1])"
 _ONLINE = r"(?:on-?line|en l[ií]nea)"
 _SERVICE = (
     rf"(?:(?:i?cliniq|health ?care ?magic|hcm|healthtap|practo|just ?answer|urldoc)\b(?:{_LINK})?)"
@@ -132,7 +132,7 @@ _GREETED = (
     r"|(?:and )?welcome(?: back)?(?: to [\w.]+(?: [\w.]+)?)?)"
 )
 _COURTESIES = (
-    rf"{_GREETED}(?:[ ,]+{_GREETED})*|(?:brief|detailed) answer|ok(?:ay)?(?: thanks| thank you)?",
+    rf"{_GREETED}(?:[ ,]+{_GREETED})*+|(?:brief|detailed) answer|ok(?:ay)?(?: thanks| thank you)?",
     r"(?:many |muchas )?(?:thank(?:s| you)(?: (?:very|so) much| a lot| again)?|gracias)"
     r"(?: (?:for|on|por)(?: [\w.'-]+){1,9})?",
     rf"(?:{_CLOSE})(?:[ ,]+{_NAME})?|(?:(?:i am|i'm|this is|my name is) )?dr {_NAME}(?: here)?",
@@ -184,11 +184,11 @@ _COURTESIES = (
     + "(?: and would like you to know that i am here to help you)?",
     "(?:(?:if|in case|should) (?:you|there) (?:still |do )?(?:have|has|are|is|need|require)"
     rf"|in case of) (?:{_ANY}|anything else(?: i can (?:help|assist) you with)?"
-    rf"|(?:any |more |further |additional )+(?:help|{_INFORMED}))(?:,? (?:{_TO_ME}|{_NOUN}|,))*",
+    rf"|(?:any |more |further |additional )+(?:help|{_INFORMED}))(?:,? (?:{_TO_ME}|{_NOUN}|,))*+",
     rf"(?:for {_ANY},? ?)?(?:{_FREELY} )*{_WRITE}(?:,? (?:{_TO_ME}"
     rf"|(?:for |with |if you have )?{_ANY}|if (?:i can|(?:there is|you have) anything|it|this)"
-    rf"(?:{_of(f'{_SERVED} helps helped else me to')})?"
-    rf"|(?:for|if you (?:need|require)) (?:any )?(?:more|further|additional) {_INFORMED}))*",
+    rf"(?>{_of(f'{_SERVED} helps helped else me to')})?"
+    rf"|(?:for|if you (?:need|require)) (?:any )?(?:more|further|additional) {_INFORMED}))*+",
     r"(?:i am|i'm|i remain|i will|i would|i'll|we are|we will|always|very|more than|here|happy|glad"
     r"|pleased|there)"
     + _of(

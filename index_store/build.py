@@ -8,6 +8,7 @@ consists of, nor where rows come from.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import shutil
 import sqlite3
@@ -34,6 +35,8 @@ from index_store.store import IndexStore
 from index_store.vectors import EXACT
 
 # Of the sources that hold a row, those that go on holding it; a row that none holds is gone.
+log = logging.getLogger("medraft")
+
 Stays = Callable[[tuple[str, ...], Dialogue], tuple[str, ...]]
 New = tuple[str, int | None, Iterable[Dialogue]]  # a source, its limit, its cleaned rows
 
@@ -200,8 +203,7 @@ class _Change:
             dimension, embedded = building.write_vectors(
                 self._embed_model, old, Journal(self._directory, model), self._progress
             )
-            factory = factory or (old.manifest.factory if old else EXACT)
-            building.write_nearest(factory)
+            factory = _nearest_of(building, factory, old)
             sources = [] if old is None else old.manifest.sources
             if new is not None:
                 came = Source(name=new[0], limit=new[1], cleaning=self.cleaner.report())
@@ -270,7 +272,7 @@ def changing(directory: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise StoreError(
-            f"Another build is writing to {directory}: wait until it has finished."
+            f"Another build or backup is at {directory}: wait until it has finished."
         ) from None
     try:
         yield
@@ -282,6 +284,21 @@ def sweep(directory: Path, manifest: Manifest) -> None:
     """Delete everything but the generation that serves."""
     _sweep(directory, (BUILDING, GENERATION), keep=manifest.generation)
     journal.sweep(directory)
+
+
+def _nearest_of(building: Generation, factory: str | None, old: IndexStore | None) -> str:
+    """Write the nearest vectors by a factory, or else the old one's; it is returned. Where too few
+    rows are left for the old one, by none: what is to go must go."""
+    if factory is not None or old is None:
+        building.write_nearest(factory or EXACT)
+        return factory or EXACT
+    try:
+        building.write_nearest(old.manifest.factory)
+    except StoreError as error:
+        log.warning("%s Until then it is searched by Flat.", error)
+        building.write_nearest(EXACT)
+        return EXACT
+    return old.manifest.factory
 
 
 def _nothing(source: str, cleaning: Cleaning) -> StoreError:

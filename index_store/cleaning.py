@@ -85,9 +85,7 @@ class Cleaner:
             doctor = reply if self._as_is else normalise(without_advertisements(reply))
             if doctor != reply:
                 changes.append("advertisement cut")
-            title = " ".join(title.split()) or textwrap.shorten(
-                patient, TITLE_WIDTH, placeholder=" ..."
-            )
+            title = " ".join(title.split()) or _begun(patient)
             dialogue = Dialogue(title, patient or title, doctor)
             key = _key(dialogue)
             if why := self._unwanted(dialogue, reply):
@@ -155,3 +153,9 @@ def _key(dialogue: Dialogue) -> int:
 
 def _folded(text: str) -> str:
     return " ".join(text.casefold().split())
+
+
+def _begun(text: str) -> str:
+    """What stands for a title; some languages have no spaces between words."""
+    cut = textwrap.shorten(text, TITLE_WIDTH, placeholder=" ...")
+    return cut if cut != "..." else f"{text[: TITLE_WIDTH - 4]} ..."

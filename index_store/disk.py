@@ -21,6 +21,8 @@ def make_once(target: Path, make: Callable[[Path], None]) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.parent / ".lock"):
         if not target.exists():
+            for left in target.parent.glob(f".making-{target.name}-*"):  # by one that was killed
+                shutil.rmtree(left, ignore_errors=True)
             make_whole(target, make)
     return target
 
@@ -28,7 +30,7 @@ def make_once(target: Path, make: Callable[[Path], None]) -> Path:
 def make_whole(target: Path, make: Callable[[Path], None]) -> None:
     """`target`, a file or a folder, made by `make(temporary path)`: all of it or nothing."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
+    folder = Path(tempfile.mkdtemp(prefix=f".making-{target.name}-", dir=target.parent))
     try:
         make(folder / target.name)
         for path in folder.rglob("*"):

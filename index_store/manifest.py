@@ -137,13 +137,25 @@ def damaged(directory: Path, what: str, manifest: Manifest | None = None) -> Sto
 
 
 def build_command(directory: Path, manifest: Manifest | None = None) -> str:
-    """The command that builds this index again, as people type it."""
-    words = ["medraft", "index", "build"]
-    if manifest is not None and (first := manifest.sources[0]).name != "sample":
-        source, *options = first.name.split(" --")
-        words += ["--source", source]
+    """The commands that build this index again, as people type them; the columns that a source was
+    read by are not known."""
+    if manifest is None:
+        return _command("build", directory, None, [])
+    first, *others = manifest.sources
+    kind = [] if manifest.factory == "Flat" else ["--factory", manifest.factory]
+    commands = [_command("build", directory, first, kind)]
+    commands += [_command("add", directory, each, []) for each in others]
+    return ", then ".join(commands)
+
+
+def _command(name: str, directory: Path, source: Source | None, more: list[str]) -> str:
+    words = ["medraft", "index", name]
+    if source is not None and (name != "build" or source.name != "sample"):
+        named, *options = source.name.split(" --")
+        words += ["--source", named]
         words += [word for option in options for word in f"--{option}".split(" ", 1)]
-        words += ["--limit", str(first.limit)] if first.limit is not None else []
+        words += ["--limit", str(source.limit)] if source.limit is not None else []
+    words += more
     if directory.resolve() != PERSISTED:
         words += ["--dir", str(directory)]
     return f"`{shlex.join(words)}`"

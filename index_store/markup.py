@@ -27,6 +27,9 @@ _AROUND = re.compile(
     r"|<\?[a-z][^<>]*>|<!doctype[^<>]*>|<!\[CDATA\[|\]\]>",
     re.IGNORECASE | re.DOTALL,
 )
+_WHOLE = re.compile(
+    r"</?(?:html|head|body|frameset)\b[^<>]*>", re.IGNORECASE
+)  # of one page or many
 _LOST = re.compile(r"[\ud800-\udfff\x00-\x08\x0b\x0e-\x1f]")  # what XML cannot hold
 _ROUNDS = 3  # some sets have escaped what was escaped
 
@@ -71,7 +74,8 @@ def _shown(text: str) -> str:
     from lxml import etree
     from lxml import html as parser
 
-    root = parser.fragment_fromstring(text, create_parent="div")
+    deep = parser.HTMLParser(huge_tree=True)  # which lxml would cut else
+    root = parser.fragment_fromstring(_WHOLE.sub("", text), create_parent="div", parser=deep)
     etree.strip_elements(root, etree.Comment, "script", "style", with_tail=False)
     for element in root.iter(*_BLOCKS.split()):
         if element.tag in ("td", "th"):

@@ -20,6 +20,7 @@ from index_store import manifest as manifests
 from index_store.bm25 import BM25Index
 from index_store.dataset import Dialogue
 from index_store.embedding import folder, identity
+from index_store.errors import StoreError
 from index_store.manifest import FileRecord, Manifest
 from index_store.relevance import SAMPLE, Background, Relevance
 from index_store.replies import Damage, Kept, Replies
@@ -80,6 +81,11 @@ class IndexStore:
                 verify(files_in, manifest)
                 files = generation.opened_files(files_in, manifest.factory, search_on)
                 return cls(directory, manifest, files, relevance)
+            except PermissionError as error:
+                raise StoreError(
+                    f"The index in {directory} cannot be read by this user ({error.filename}): "
+                    "give them the right to."
+                ) from error
             except (OSError, ValueError, RuntimeError, sqlite3.Error) as error:
                 newest = manifests.read(directory, expected)
                 if newest.generation == manifest.generation:

@@ -69,7 +69,7 @@ def write_nearest(path: Path, exact: Any, factory: str) -> None:
 
     rows = exact.ntotal
     try:
-        index = faiss.index_factory(exact.d, factory, faiss.METRIC_INNER_PRODUCT)
+        index = _made(exact.d, factory)
         cells = faiss.extract_index_ivf(index).nlist if "IVF" in factory else 256
         some = np.sort(np.random.default_rng(0).permutation(rows)[: max(cells, 256) * TRAINING])
         index.train(exact.reconstruct_batch(some))
@@ -93,6 +93,9 @@ def open_nearest(path: Path) -> Any:
 
     index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     below = faiss.downcast_index(index)
+    while isinstance(below, faiss.IndexPreTransform | faiss.IndexRefine):
+        inner = below.index if isinstance(below, faiss.IndexPreTransform) else below.base_index
+        below = faiss.downcast_index(inner)
     if isinstance(below, faiss.IndexHNSW):
         below.hnsw.efSearch = EF_SEARCH
     elif isinstance(below, faiss.IndexIVF):
@@ -138,18 +141,26 @@ class OnGpu:
             raise StoreError(_why_not(error)) from error
 
 
-def check_on_gpu(factory: str) -> None:
-    """Refuse a factory that FAISS does not know on a GPU, before anything is built by it.
+def check(factory: str, search_on: str) -> None:
+    """Refuse a factory that FAISS does not know, there or on a "gpu", before anything is built.
 
     Raises StoreError, as `OnGpu` does.
     """
+    try:
+        empty = _made(ANY_DIMENSION, factory)
+    except RuntimeError as error:
+        raise StoreError(
+            f"FAISS does not know the factory {factory!r} ({reason(error)}): choose another with "
+            "--factory, such as Flat, HNSW32 or IVF256,PQ48."
+        ) from error
+    if search_on == "gpu":
+        OnGpu(empty)
+
+
+def _made(dimension: int, factory: str) -> Any:
     import faiss
 
-    try:
-        empty = faiss.index_factory(ANY_DIMENSION, factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError:
-        return  # `write_nearest` says what is wrong with it
-    OnGpu(empty)
+    return faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
 
 
 def _why_not(error: RuntimeError) -> str:

@@ -280,6 +280,36 @@ def test_kept_as_it_is(text: str) -> None:
     assert cleaner.report().changed == {}
 
 
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        ("<html></html>", ""),
+        ("<html><head><title>x</title></head></html>", ""),
+        ("</body><body>", ""),
+        ("<html><body>a</body></html>\n<html><body>b</body></html>", "a\nb"),
+        ("<p>x</p></body></html> <body>more", "x\n more"),
+        ("<span>" * 300 + "important words", "important words"),
+    ],
+)
+def test_pages_in_a_cell_are_their_text(markup: str, text: str) -> None:
+    assert text_of(markup).strip() == text
+
+
+def test_politeness_without_end_is_read_once() -> None:
+    for said in ("Ask" + " if it you" * 29, "Ask" + " further questions" * 15, "Hi" * 100):
+        assert not is_courtesy(f"{said} zzz.")
+    assert not is_courtesy("welcome to a.b " * 18 + "zzz")
+    for said in ("\u2014" * 50_000, "and " * 20_000, "a-" * 30_000):
+        assert without_advertisements(said + "x") == said + "x"
+
+
+def test_a_title_is_begun_though_no_word_ends() -> None:
+    (row,), _ = clean([Dialogue("", "\u6211" * 200, "Rest.")])
+    assert (
+        row.title.startswith("\u6211\u6211") and row.title.endswith("...") and len(row.title) < 130
+    )
+
+
 def test_titles_and_questions_are_made_text_too() -> None:
     (row,), report = clean([Dialogue("<b>Why?</b>", "It&#39;s <i>red</i>.", "Rest.")])
     assert (row.title, row.patient) == ("Why?", "It's red.")

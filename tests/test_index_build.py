@@ -99,7 +99,7 @@ def test_one_builder_at_a_time(
 ) -> None:
     with (
         FileLock(tmp_path / building.LOCK),
-        pytest.raises(StoreError, match="Another build is writing"),
+        pytest.raises(StoreError, match="Another build or backup is at"),
     ):
         build_index(dialogues, tmp_path)
 

@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 from agent import cli
 from index_store import build as building
-from index_store import generation
+from index_store import generation, vectors
 from index_store import manifest as manifests
 from index_store.backup import backup, restore
 from index_store.build import Built, add, compact, remove
@@ -335,6 +336,32 @@ def test_an_approximate_index_keeps_its_factory_and_finds_nearly_the_same(
         measured = measure(store, EMBEDDED)
     assert measured.queries == 14
     assert measured.recall > 0.9
+
+
+def test_the_last_rows_go_though_the_factory_needs_more(
+    dialogues: list[Dialogue], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    building.build(
+        dialogues, tmp_path, EMBEDDED, source="rows.jsonl", factory="IVF4,Flat", progress=False
+    )
+    kept = dialogues[0].id
+    built = building.remove(lambda _, row: row.id != kept, tmp_path, EMBEDDED)
+    assert (built.manifest.rows, built.manifest.factory) == (1, "Flat")
+    assert "IVF4,Flat" in caplog.text and "searched by Flat" in caplog.text
+
+
+def test_a_composite_factory_is_searched_as_far_as_a_plain_one(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(2000, 16)).astype(np.float32)
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    exact = faiss.IndexFlatIP(16)
+    exact.add(values)
+    _, wanted = exact.search(values[:100], 10)
+    for factory in ("IVF64,Flat", "PCA16,IVF64,Flat", "PCA16,HNSW8", "IVF64,SQ8,RFlat"):
+        vectors.write_nearest(tmp_path / "nearest", exact, factory)
+        _, found = vectors.open_nearest(tmp_path / "nearest").search(values[:100], 10)
+        same = np.mean([len({*a} & {*b}) / 10 for a, b in zip(found, wanted, strict=True)])
+        assert same > 0.5, factory
 
 
 def test_a_factory_that_faiss_does_not_know(dialogues: list[Dialogue], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import bm25s
@@ -23,6 +24,7 @@ from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 from index_store import PERSISTED, bm25
 from index_store import manifest as manifests
 from index_store.build import Built
+from index_store.cleaning import Cleaning
 from index_store.dataset import Dialogue, read_rows
 from index_store.embedding import (
     EMBEDDED,
@@ -166,6 +168,26 @@ def test_no_index(tmp_path: Path) -> None:
 def test_the_command_names_only_what_differs_from_the_default() -> None:
     assert manifests.build_command(PERSISTED) == "`medraft index build`"
     assert manifests.build_command(Path("a b")) == "`medraft index build --dir 'a b'`"
+    several = [
+        manifests.Source(name=name, limit=None, cleaning=Cleaning(read=1, kept=1, dropped={}))
+        for name in ("sample", "a.csv", "o/n --split x")
+    ]
+    made: Any = SimpleNamespace(sources=several, factory="HNSW32")
+    assert manifests.build_command(PERSISTED, made) == (
+        "`medraft index build --factory HNSW32`, then `medraft index add --source a.csv`, "
+        "then `medraft index add --source o/n --split x`"
+    )
+
+
+def test_an_index_that_may_not_be_read_is_not_called_damaged(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "vectors.faiss")
+
+    monkeypatch.setattr("index_store.store.verify", refused)
+    with pytest.raises(StoreError, match=r"cannot be read by this user \(vectors.faiss\)"):
+        IndexStore.open(copy, EMBEDDED)
 
 
 @pytest.mark.parametrize("name", ["vectors.faiss", "replies.sqlite", "bm25/data.csc.index.npy"])

@@ -175,9 +175,11 @@ def test_an_index_that_could_not_be_searched_on_the_gpu_is_not_built(
     with pytest.raises(StoreError, match="does not know this kind"):
         commands.build(directory=tmp_path / "index", factory="HNSW32")
     assert not (tmp_path / "index").exists()
-    vectors.check_on_gpu("Flat")
-    vectors.check_on_gpu("IVF1024,PQ48")
-    vectors.check_on_gpu("no factory")  # the build says what is wrong with it
+    vectors.check("Flat", "gpu")
+    vectors.check("IVF1024,PQ48", "gpu")
+    for search_on in ("cpu", "gpu"):
+        with pytest.raises(StoreError, match="does not know the factory 'no factory'"):
+            vectors.check("no factory", search_on)
 
 
 def test_index_search_searches_where_it_is_told(

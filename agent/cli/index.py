@@ -56,11 +56,10 @@ def build(
     where it was when it is called again.
     """
     from index_store.build import build
-    from index_store.vectors import check_on_gpu
+    from index_store.vectors import check
 
     settings = settings_module.load()
-    if settings.search_on == "gpu":
-        check_on_gpu(factory)
+    check(factory, settings.search_on)
     target = directory or settings.index_dir
     new = NewRows(source, limit, columns, config, split, strict, keep_as_is)
     built = build(

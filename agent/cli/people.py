@@ -58,7 +58,8 @@ def show() -> None:
 @feedback.command("export")
 def export(
     output: Annotated[
-        Path | None, typer.Option(help="A .jsonl file; default: standard output.")
+        Path | None,
+        typer.Option(dir_okay=False, help="A .jsonl file; default: standard output."),
     ] = None,
 ) -> None:
     """Every feedback as a line of JSON: question, answer, behaviour, value, comment and more."""
