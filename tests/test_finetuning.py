@@ -339,6 +339,19 @@ def test_the_loss_of_a_model_on_two_devices_comes_back_to_the_first() -> None:
         assert str(loss.device) == "cpu:0"
 
 
+def test_a_head_that_is_scaled_is_refused_before_weights_load(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    scaled = Path(shutil.copytree(tiny_checkpoint, tmp_path / "scaled"))
+    (scaled / "model.safetensors").unlink()
+    config = json.loads((scaled / "config.json").read_text())
+    (scaled / "config.json").write_text(json.dumps(config | {"final_logit_softcapping": 30.0}))
+    from agent.finetuning import training
+
+    with pytest.raises(AgentError, match="scales what its head says"):
+        training._model(str(scaled), "fp32", four_bit=False)
+
+
 @pytest.mark.parametrize("where", ["trainer", "train"])
 def test_a_training_that_memory_does_not_hold_is_one_sentence(
     tiny: Settings, examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str

@@ -26,6 +26,7 @@ from agent.settings import Settings
 from index_store.device import device, is_full
 from index_store.errors import first_sentence
 
+SCALED = ("logits_scaling", "logit_scale", "final_logit_softcapping")  # in a config.json
 PADDING = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|endoftext|>", "<pad>")
 
 
@@ -197,13 +198,19 @@ def _trainer(
 
 def _model(checkpoint: str, precision: run.Precision, four_bit: bool) -> tuple[Any, Any]:
     import torch
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     from agent.llms.huggingface.checkpoint import loaded
 
     low = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
     try:
+        config = AutoConfig.from_pretrained(checkpoint).get_text_config()
         tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        if any(getattr(config, name, None) not in (None, 1.0) for name in SCALED):
+            raise AgentError(
+                f"{checkpoint} scales what its head says (as Gemma 2, Granite and Cohere do), and "
+                "`medraft finetune train` learns from it unscaled: name another MEDRAFT_MODEL."
+            )
         # PEFT keeps the adapter itself in 32 bits.
         model = loaded(checkpoint, "4bit" if four_bit else "none", low)
     except (OSError, ValueError, ImportError) as error:
