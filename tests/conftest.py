@@ -402,6 +402,8 @@ def environment(
     its own, so that no history and no account of this checkout's is there."""
     home = tmp_path_factory.mktemp("home")
     (home / "models").symlink_to(models_home / "models")
+    (models_home / "adapters").mkdir(exist_ok=True)  # what is converted once is there for all
+    (home / "adapters").symlink_to(models_home / "adapters")
     return os.environ | {
         "MEDRAFT_HOME": str(home),
         "MEDRAFT_INDEX_DIR": str(index),

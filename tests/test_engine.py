@@ -550,6 +550,7 @@ async def test_one_turn_at_a_time(talk: Talk, base: ScriptedLLM) -> None:
 async def test_too_long_a_message_is_refused_and_forgotten(
     talk: Talk, base: ScriptedLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    judged(monkeypatch)
     engine = talk()
     with pytest.raises(AgentError, match="shorter"):
         await events_of(engine, "It hurts. " * 3000)

@@ -10,14 +10,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 from llama_index.core.base.llms.types import ChatMessage
 
@@ -38,6 +39,7 @@ from agent.settings import Settings
 from agent.templates import render
 from index_store.cleaning import clean
 from index_store.dataset import Dialogue, read_rows
+from index_store.embedding import embed_queries, embed_texts
 from index_store.split import split
 
 ROWS = slice(120, 180)  # some of them held out, some for validation
@@ -51,15 +53,40 @@ def tiny(models_home: Path, tiny_checkpoint: Path) -> Settings:
     return settings.load(home=models_home, model=str(tiny_checkpoint))
 
 
-async def make(
-    tiny: Settings, folder: Path, recipe: Recipe, rows: slice = ROWS, talks: int | None = 20
-) -> Prepared:
-    dialogues, cleaning = clean(list(read_rows("sample"))[rows])
+def once(embed: Callable[[Any, Sequence[str]], Any]) -> Callable[[Any, Sequence[str]], Any]:
+    """The same rows are embedded by many tests: here once."""
+    known: dict[str, Any] = {}
+
+    def embedded(model: Any, texts: Sequence[str]) -> Any:
+        if new := [text for text in dict.fromkeys(texts) if text not in known]:
+            known.update(zip(new, embed(model, new), strict=True))
+        return np.stack([known[text] for text in texts])
+
+    return embedded
+
+
+TEXTS, QUERIES = once(embed_texts), once(embed_queries)
+
+
+@contextmanager
+def few(folder: Path, talks: int | None) -> Iterator[None]:
+    """Examples are made of the rows and so many conversations, whose texts are embedded once."""
     with (
         patch("agent.finetuning.prepare.grounded", return_value=[]),  # of the whole sample
         patch("agent.finetuning.prepare.CONVERSATIONS", first(CONVERSATIONS, folder, talks)),
         patch("agent.finetuning.prepare.MEDICINES", first(MEDICINES, folder, talks)),
+        patch("agent.finetuning.prepare.embed_texts", TEXTS),
+        patch("agent.finetuning.prepare.embed_queries", QUERIES),
+        patch("index_store.generation.embed_texts", TEXTS),
     ):
+        yield
+
+
+async def make(
+    tiny: Settings, folder: Path, recipe: Recipe, rows: slice = ROWS, talks: int | None = 20
+) -> Prepared:
+    dialogues, cleaning = clean(list(read_rows("sample"))[rows])
+    with few(folder, talks):
         return await prepare(tiny, dialogues, cleaning, recipe, folder, source="rows", limit=None)
 
 
@@ -83,7 +110,7 @@ def text_of(row: dict[str, Any]) -> str:
 async def examples(tiny: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("examples")
     recipe = Recipe(rounds=2, documents=0.8, distractors=2, altered=0)
-    await make(tiny, folder, recipe, talks=None)
+    await make(tiny, folder, recipe)
     return folder
 
 
@@ -232,7 +259,8 @@ async def test_an_answer_longer_than_can_be_said_is_not_learned(
         Dialogue(f"Q. Number {n}?", f"My knee number {n} hurts.", f"Rest {n} days. " * length)
         for n, length in ((n, 2 if n % 2 else 200) for n in range(40))
     ]
-    made = await prepare(tiny, *clean(rows), Recipe(), tmp_path, source="rows.jsonl", limit=None)
+    with few(tmp_path, 20):
+        made = await prepare(tiny, *clean(rows), Recipe(), tmp_path, source="rows", limit=None)
     assert made.dialogues["too long"] == 20
 
 
@@ -522,7 +550,7 @@ PROMPTS = [
     "Hello doctor, Acid comes up to my throat when I lie down.",
     "Thank you, that helps.",
 ]
-TOKENS = 24
+TOKENS = 12
 
 
 async def greedy(llm: ChatLLM, question: str) -> str:

@@ -417,8 +417,13 @@ CHANGE_FOR_EVER = """
 import json, sys
 from pathlib import Path
 import bm25s, faiss
+from index_store import generation
 from index_store.build import add, build, compact, remove
 from index_store.dataset import Dialogue
+from index_store.embedding import question_embedder
+embed = question_embedder("embedded")  # the same vectors, loaded in a moment
+generation.load_embedding = lambda name: None
+generation.embed_texts = lambda model, texts: embed(texts)
 directory, rows = Path(sys.argv[1]), [Dialogue(*row) for row in json.loads(sys.argv[2])]
 while True:
     build(rows, directory, "embedded", source="rows", progress=False)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -23,6 +25,13 @@ from agent.llms.llama_cpp.lora import write_gguf
 Q, V = "model.layers.3.self_attn.q_proj", "model.layers.3.self_attn.v_proj"
 IN_GGUF = {Q: "blk.3.attn_q.weight", V: "blk.3.attn_v.weight"}
 Changed = Callable[..., Path]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def read_once() -> Iterator[None]:
+    """What `write_gguf` reads of a model: its vocabulary takes two seconds."""
+    with patch("gguf.GGUFReader", functools.cache(GGUFReader)):
+        yield
 
 
 @pytest.fixture

@@ -111,9 +111,10 @@ def test_a_row_of_the_same_words_is_read_once() -> None:
 
 
 def test_phrases_stand_in_few_messages_that_are_none() -> None:
-    calm = [row["text"] for row in examples() if row.get("degree") == "none"]
-    # Idioms stand among them on purpose.
-    assert sum(bool(phrases.unmistakable(text)) for text in calm) <= len(calm) / 700
+    # Those who wrote bare lines and twins wrote idioms on purpose.
+    others = [r for r in examples() if not r["author"].endswith(("_lines", "twins", "twins_es"))]
+    calm = [row["text"] for row in others if row.get("degree") == "none"]
+    assert sum(bool(phrases.unmistakable(text)) for text in calm) <= len(calm) / 800
 
 
 def test_the_table_of_phrases_is_one_page() -> None:
@@ -140,7 +141,7 @@ def test_what_is_held_out_was_not_learned() -> None:
 
 
 # What was measured, less a case or two: another processor rounds otherwise.
-RECALL_LETTERS, RECALL_SHORT = 0.97, 0.94
+RECALL_LETTERS, RECALL_SHORT = 0.97, 0.95
 ALARMS_LETTERS, ALARMS_SHORT, ALARMS_USUAL = 0.06, 0.06, 0.07
 
 
