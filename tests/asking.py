@@ -21,7 +21,7 @@ def said(*texts: str) -> list[ChatMessage]:
 PROMPT = said("You are a doctor.", QUESTION)
 
 
-async def answer(llm: ChatLLM, messages: Sequence[ChatMessage] = PROMPT, tokens: int = 24) -> str:
+async def answer(llm: ChatLLM, messages: Sequence[ChatMessage] = PROMPT, tokens: int = 12) -> str:
     """The greedy answer, plainly."""
     text = ""
     stream = await llm.astream_chat(messages, max_tokens=tokens, repetition_penalty=1.0)

@@ -316,7 +316,7 @@ async def test_the_loop_stays_free(engine: Engine) -> None:
 async def test_a_prompt_beyond_the_window_loses_its_oldest_turns(engine: Engine) -> None:
     """a conversation beyond the window loses its oldest turns"""
     window = engine.base.metadata.context_window
-    longest = window - 2000  # of the answer: to read a whole window takes long
+    longest = window - 1600  # of the answer: to read a whole window takes long
     history = said("", *(f"Turn {n}. {'It hurts here and there. ' * 20}" for n in range(40)))[1:]
     made = await prompt(engine.base, "base", history, "And now?", ["Rest."], longest)
     messages = made.messages

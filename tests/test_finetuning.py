@@ -450,7 +450,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_an_adapter(
 ) -> None:
     output, few = tmp_path / "adapter", tmp_path / "few"
     shutil.copytree(examples, few)
-    for part, count in (("train", 200), ("validation", 40)):
+    for part, count in (("train", 140), ("validation", 20)):
         rows = (examples / f"{part}.jsonl").read_text("utf-8").splitlines(keepends=True)
         (few / f"{part}.jsonl").write_text("".join(rows[:count]), "utf-8")
     with subprocess.Popen(**command(tiny, few, output)) as first:

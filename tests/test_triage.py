@@ -14,6 +14,7 @@ from agent.cli import app
 from agent.errors import AgentError
 from agent.evaluation.parts import router
 from agent.evaluation.parts import triage as evaluation
+from agent.evaluation.parts.labelled import Times
 from agent.safety import phrases
 from agent.safety.triage import CALM, Verdict, judge, triage, verdicts
 from agent.settings import ROOT
@@ -146,7 +147,9 @@ ALARMS_LETTERS, ALARMS_SHORT, ALARMS_USUAL = 0.06, 0.06, 0.07
 
 
 @pytest.mark.usefixtures("encoder")
-def test_letters_and_lines_by_others() -> None:
+def test_letters_and_lines_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What is timed is forgotten and read anew, and the router reads the same letters below.
+    monkeypatch.setattr(evaluation, "times", lambda _: Times(1.0, 1.0))
     shown = CliRunner().invoke(app, ["evaluate", "triage", "--json"])
     assert shown.exit_code == 0
     printed = {each["total"]["name"]: each["total"] for each in json.loads(shown.stdout)["sets"]}
@@ -162,6 +165,24 @@ def test_letters_and_lines_by_others() -> None:
     assert share(letters["call_now"]) <= ALARMS_LETTERS, letters
     assert share(short["call_now"]) <= ALARMS_SHORT, short
     assert share(usual["call_now"]) <= ALARMS_USUAL, usual
+
+
+# Retrieved and left alone, as measured, less a case or two: another processor rounds otherwise.
+SINGLE, TALK, LETTERS = (0.97, 0.96), (0.88, 0.82), (0.99, 0.85)
+
+
+@pytest.mark.usefixtures("encoder")
+def test_on_conversations_never_trained_on() -> None:
+    result = router.measure("router", router.cases())
+    turns = router.measure("turns", router.cases(router.TURNS))
+    letters = router.measure("letters", router.letters())
+    assert result.total.retrieved + result.total.missed > 250
+    assert result.total.left_alone + result.total.needless > 250
+    assert result.single.recall >= SINGLE[0] and result.single.specificity >= SINGLE[1], result
+    for found in (result.in_conversation, turns.in_conversation):
+        assert found.recall >= TALK[0] and found.specificity >= TALK[1], found
+    assert letters.total.recall >= LETTERS[0] and letters.total.specificity >= LETTERS[1], letters
+    assert result.calibration_error <= 0.05
 
 
 def share(count: dict[str, int]) -> float:
@@ -208,3 +229,9 @@ def test_the_command_reads_many_lines_in_order() -> None:
     first, second = map(json.loads, shown.stdout.splitlines())
     assert first["emergency"] is True and first["degree"] == "now"
     assert second == {"emergency": False, "degree": "none", "kind": None}
+
+
+@pytest.mark.usefixtures("encoder")
+def test_a_message_is_timed() -> None:
+    timed = evaluation.times(["thanks", "my knee hurts"])
+    assert 0 < timed.median <= timed.percentile_99
