@@ -150,8 +150,11 @@ def train_retriever(
         typer.Option(help="A column that says which replies answer the same problem: condition."),
     ] = None,
     letters: Annotated[
-        Path | None,
-        typer.Option(help="More patients' words for the labels, as JSON lines: not searched in."),
+        list[Path] | None,
+        typer.Option(
+            help="More patients' words for the labels, as JSON lines: not searched in. May come "
+            "again."
+        ),
     ] = None,
     rounds: Annotated[
         int, typer.Option(min=1, help="Times that pairs are drawn of each dialogue.")
@@ -201,7 +204,7 @@ def train_retriever(
     base = training.base_of(settings.embed_model)
     names = Columns.parse(columns) if columns else Columns()
     parts = pairs.read(source, names, limit, label)
-    more = pairs.read_letters(letters, label) if letters and label else []
+    more = [each for path in letters or () for each in pairs.read_letters(path, label or "")]
     told = {"source": source, "limit": limit, "label": label}
     record = training.train(base, parts, recipe, output, letters=more, told=told)
 

@@ -151,9 +151,8 @@ def draw(
 
     Each round draws for each row anew: its question to another row of its label, once as a whole,
     once to a part of it; its question or its title to its own reply; and half the time, question
-    or reply to the label's own words. A letter goes as often to its label's rows as to its letters,
-    or to its own reply. Half the questions lose some of their sentences, as another patient would
-    not have said them.
+    or reply to the label's own words. Half the questions lose some of their sentences, as another
+    patient would not have said them.
     """
     chance = random.Random(recipe.seed)
     alike: dict[str, list[Row]] = defaultdict(list)
@@ -173,15 +172,12 @@ def draw(
                     Pair(row.label, anchor, positive, chance.choice(mined) if mined else None)
                 )
         for letter in letters:
-            texts = [
-                [letter.doctor] if letter.doctor else [],
-                [row.text for row in alike.get(letter.label, ())],
-                [each.patient for each in same[letter.label] if each is not letter],
-            ]
-            if kinds := [kind for kind in texts if kind]:
+            texts = [letter.doctor] if letter.doctor else []
+            texts += [row.text for row in alike.get(letter.label, ())]
+            texts += [each.patient for each in same[letter.label] if each is not letter]
+            if texts:
                 anchor = _cropped(letter.patient, chance)
-                positive = chance.choice(chance.choice(kinds))
-                drawn.append(Pair(letter.label, anchor, positive, None))
+                drawn.append(Pair(letter.label, anchor, chance.choice(texts), None))
     if negatives:
         drawn = [pair for pair in drawn if pair.negative]
     chance.shuffle(drawn)
