@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agent.evaluation.parts import relevance as measured
-from agent.evaluation.parts.cases import Case, by_another, labels, left_alone
+from agent.evaluation.parts.cases import IN_SPANISH, Case, by_another, labels, left_alone
 from agent.finetuning.retriever import pairs
 from agent.finetuning.retriever import relevance as fitting
 from agent.finetuning.retriever.relevance import Found
@@ -114,5 +114,7 @@ def test_what_is_hidden_counts_as_outside_the_index(
 def test_questions_by_another_author_are_about_what_the_sample_has_and_has_not() -> None:
     asked = by_another(labels("sample", "condition"))
     assert len({case.turns[0] for case in asked}) == len(asked) >= 390
+    spanish = by_another(labels("sample", "condition"), IN_SPANISH)
+    assert len(spanish) == 133 and all(case.relevant for case in spanish)
     about_none = sum(not case.relevant for case in asked)
     assert about_none >= 130 and len(asked) - about_none >= 260

@@ -26,6 +26,7 @@ from index_store.store import IndexStore
 
 # By an author who saw none of the sample; every third is about what the sample has no reply to.
 BY_ANOTHER = Path(__file__).parents[1] / "data" / "questions_by_condition.jsonl"
+IN_SPANISH = BY_ANOTHER.with_name("questions_in_spanish.jsonl")  # one for each condition
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
@@ -55,12 +56,12 @@ def labelled(store: IndexStore, rows: Mapping[str, str]) -> list[Case]:
     ]
 
 
-def by_another(rows: Mapping[str, str]) -> list[Case]:
-    """The questions of BY_ANOTHER; relevant is every reply with their label, which may be none."""
+def by_another(rows: Mapping[str, str], path: Path = BY_ANOTHER) -> list[Case]:
+    """The questions of a file; relevant is every reply with their label, which may be none."""
     alike = _alike(rows)
     return [
         Case([asked["patient"]], dict.fromkeys(sorted(alike.get(asked["condition"], ())), 1))
-        for asked in read(BY_ANOTHER, {"patient", "condition"})
+        for asked in read(path, {"patient", "condition"})
     ]
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from agent.errors import AgentError
 from agent.evaluation.parts import relevance
 from agent.evaluation.parts.cases import (
+    IN_SPANISH,
     Case,
     by_another,
     changes,
@@ -40,6 +41,7 @@ from index_store.store import IndexStore
 DEPTH = 10
 SAME = "Same condition, held-out patients"
 BY_ANOTHER = "Same condition, questions by another author"
+SPANISH = "Same condition, questions in Spanish"
 MEASURES = ("Success@1", "Success@3", "Success@10", "RR@10", "nDCG@10")
 
 
@@ -179,6 +181,7 @@ def run(
             ):
                 told[title] = compare(store, there)
                 decided[title] = relevance.measure(store, there, nothing, embedding)
+            told[SPANISH] = compare(store, by_another(conditions, IN_SPANISH))
             turns = of_turns(store, embedding, settings.min_relevance)
             for title, asked in (
                 ("The same patients in two turns", halves(cases)),
