@@ -34,9 +34,9 @@ from index_store.replies import Damage, Kept
 from index_store.store import IndexStore
 from index_store.vectors import EXACT
 
-# Of the sources that hold a row, those that go on holding it; a row that none holds is gone.
 log = logging.getLogger("medraft")
 
+# Of the sources that hold a row, those that go on holding it; a row that none holds is gone.
 Stays = Callable[[tuple[str, ...], Dialogue], tuple[str, ...]]
 New = tuple[str, int | None, Iterable[Dialogue]]  # a source, its limit, its cleaned rows
 
@@ -289,16 +289,16 @@ def sweep(directory: Path, manifest: Manifest) -> None:
 def _nearest_of(building: Generation, factory: str | None, old: IndexStore | None) -> str:
     """Write the nearest vectors by a factory, or else the old one's; it is returned. Where too few
     rows are left for the old one, by none: what is to go must go."""
-    if factory is not None or old is None:
-        building.write_nearest(factory or EXACT)
-        return factory or EXACT
+    wanted = factory or (old.manifest.factory if old else EXACT)
     try:
-        building.write_nearest(old.manifest.factory)
+        building.write_nearest(wanted)
     except StoreError as error:
+        if factory is not None:
+            raise
         log.warning("%s Until then it is searched by Flat.", error)
-        building.write_nearest(EXACT)
-        return EXACT
-    return old.manifest.factory
+        wanted = EXACT
+        building.write_nearest(wanted)
+    return wanted
 
 
 def _nothing(source: str, cleaning: Cleaning) -> StoreError:

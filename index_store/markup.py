@@ -27,9 +27,8 @@ _AROUND = re.compile(
     r"|<\?[a-z][^<>]*>|<!doctype[^<>]*>|<!\[CDATA\[|\]\]>",
     re.IGNORECASE | re.DOTALL,
 )
-_WHOLE = re.compile(
-    r"</?(?:html|head|body|frameset)\b[^<>]*>", re.IGNORECASE
-)  # of one page or many
+# What a page has once: a cell that holds several pages, or the shell of one, is their text.
+_SHELL = re.compile(r"</?(?:html|head|body|frameset)\b[^<>]*>", re.IGNORECASE)
 _LOST = re.compile(r"[\ud800-\udfff\x00-\x08\x0b\x0e-\x1f]")  # what XML cannot hold
 _ROUNDS = 3  # some sets have escaped what was escaped
 
@@ -75,7 +74,7 @@ def _shown(text: str) -> str:
     from lxml import html as parser
 
     deep = parser.HTMLParser(huge_tree=True)  # which lxml would cut else
-    root = parser.fragment_fromstring(_WHOLE.sub("", text), create_parent="div", parser=deep)
+    root = parser.fragment_fromstring(_SHELL.sub("", text), create_parent="div", parser=deep)
     etree.strip_elements(root, etree.Comment, "script", "style", with_tail=False)
     for element in root.iter(*_BLOCKS.split()):
         if element.tag in ("td", "th"):

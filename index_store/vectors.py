@@ -17,6 +17,7 @@ from index_store.errors import StoreError, reason
 if TYPE_CHECKING:
     import numpy as np
 
+ANOTHER = "choose another with --factory, such as Flat, HNSW32 or IVF256,PQ48."
 EXACT = "Flat"  # the FAISS factory string that searches all vectors
 BLOCK = 8192  # vectors that are in memory at once
 TRAINING = 64  # vectors for each cell of an IVF, at least 39 to FAISS
@@ -78,8 +79,7 @@ def write_nearest(path: Path, exact: Any, factory: str) -> None:
     except RuntimeError as error:
         raise StoreError(
             f"FAISS cannot index {rows} vectors of {exact.d} dimensions by the factory "
-            f"{factory!r} ({reason(error)}): choose another with --factory, such as Flat, "
-            "HNSW32 or IVF256,PQ48."
+            f"{factory!r} ({reason(error)}): {ANOTHER}"
         ) from error
     try:
         faiss.write_index(index, str(path))
@@ -150,8 +150,7 @@ def check(factory: str, search_on: str) -> None:
         empty = _made(ANY_DIMENSION, factory)
     except RuntimeError as error:
         raise StoreError(
-            f"FAISS does not know the factory {factory!r} ({reason(error)}): choose another with "
-            "--factory, such as Flat, HNSW32 or IVF256,PQ48."
+            f"FAISS does not know the factory {factory!r} ({reason(error)}): {ANOTHER}"
         ) from error
     if search_on == "gpu":
         OnGpu(empty)

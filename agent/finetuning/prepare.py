@@ -60,8 +60,8 @@ async def prepare(
     if not 0 <= recipe.distractors < len(dialogues):
         raise _too_few(len(dialogues), recipe)
     name, checkpoint = decide(settings, "huggingface").base.checkpoint(settings.home / "models")
-    reads = window.of(settings, name, window.trained_for(checkpoint))
-    tokenizer = Tokenizer(_tokenizer(checkpoint), name, reads)
+    read = window.of_checkpoint(settings, name, checkpoint)
+    tokenizer = Tokenizer(_tokenizer(checkpoint), name, read)
 
     parts: dict[str, list[Dialogue]] = {"train": [], "validation": [], "test": [], "too long": []}
     for dialogue in dialogues:

@@ -25,13 +25,13 @@ def of(settings: Settings, model: str, trained: int | None) -> int:
     return trained
 
 
-def trained_for(checkpoint: str) -> int | None:
-    """What a directory or a Hub name of transformers says in its config.json; None if nothing, or
-    if it is not to be had, which loading it tells."""
+def of_checkpoint(settings: Settings, model: str, checkpoint: str) -> int:
+    """The same for `model` of transformers, a directory or a Hub name, whose config.json says what
+    it was trained for; where that is not to be had, loading it tells."""
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(checkpoint).get_text_config()
     except (OSError, ValueError):
-        return None
-    return getattr(config, "max_position_embeddings", None)
+        return settings.context_window
+    return of(settings, model, getattr(config, "max_position_embeddings", None))

@@ -189,7 +189,7 @@ def _with_adapter(settings: Settings, base: Checkpoint, folder: Path | None) -> 
             if ".lora_" in name:  # beside quantized weights PEFT leaves it in 32 bits
                 parameter.data = parameter.data.to(own)
     shared, queue = Model(model, tokenizer, adapted), Queue()
-    read = window.of(settings, base.name, window.trained_for(base.source))
+    read = window.of_checkpoint(settings, base.name, base.source)
 
     def llm(with_adapter: bool) -> HuggingFaceChatLLM:
         return HuggingFaceChatLLM(shared, queue, base.name, read, with_adapter)
@@ -205,7 +205,7 @@ def _two_checkpoints(
     residents.model(tuned if first == "fine-tuned" else base, say=lambda delta, **raw: None)
 
     def llm(wanted: Checkpoint) -> FullCheckpointLLM:
-        read = window.of(settings, wanted.name, window.trained_for(wanted.source))
+        read = window.of_checkpoint(settings, wanted.name, wanted.source)
         return FullCheckpointLLM(wanted, residents, queue, read)
 
     return Engine("huggingface", base.name, base=llm(base), fine_tuned=llm(tuned))

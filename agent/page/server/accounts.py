@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 
 import chainlit as cl
 from jwt import InvalidTokenError
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -84,7 +85,8 @@ class Logins:
         """Serve one request, one web socket or the lifespan."""
         if scope["type"] != "lifespan":
             request = HTTPConnection(scope)
-            if not await asyncio.to_thread(self._holds, request):  # it may read a file
+            # It may read a file, and must not wait behind the models, which have asyncio's threads.
+            if not await run_in_threadpool(self._holds, request):
                 headers = scope["headers"]
                 login = (b"cookie", b"authorization")
                 scope["headers"] = [pair for pair in headers if pair[0].lower() not in login]
