@@ -17,7 +17,7 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from playwright.sync_api import Browser, Locator, Page, WebSocket, expect
+from playwright.sync_api import BrowserContext, Locator, Page, WebSocket, expect
 
 from index_store.dataset import Dialogue
 
@@ -169,9 +169,9 @@ def third_parties() -> set[str]:
     return set(re.findall(r"https?://([\w.-]+)", page.read_text(encoding="utf-8")))
 
 
-def open_page(browser: Browser, server: Server) -> Page:
+def open_page(context: BrowserContext, server: Server) -> Page:
     """A new conversation that can be written to."""
-    page = browser.new_context(locale="de-DE").new_page()
+    page = context.new_page()
     page.goto(server.url)
     page.locator("#starters button:enabled").first.wait_for()
     return page

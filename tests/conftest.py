@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
 from agent import settings
@@ -48,6 +48,7 @@ from browsing import (
 )
 from misbehaving import Misbehaving
 from outside import Postgres
+from storyteller import Storyteller, storyteller
 
 if TYPE_CHECKING:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
@@ -417,6 +418,13 @@ def environment(
 
 
 @pytest.fixture(scope="module")
+def teller() -> Iterator[Storyteller]:
+    """An LLM for pages of which it does not matter what it says: it says it at once."""
+    with storyteller() as teller:
+        yield teller
+
+
+@pytest.fixture(scope="module")
 def server(
     app_root: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
@@ -435,17 +443,24 @@ def playwright() -> Iterator[Playwright]:
 
 @pytest.fixture(scope="module")
 def browser(playwright: Playwright) -> Iterator[Browser]:
-    """One browser; each test gets a page, and so a conversation, of its own."""
+    """One browser."""
     with playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS) as chromium:
         yield chromium
 
 
+@pytest.fixture(scope="module")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """One patient's browser, which has compiled Chainlit's page after the first test."""
+    with browser.new_context(locale="de-DE") as opened:
+        yield opened
+
+
 @pytest.fixture
-def page(server: Server, browser: Browser) -> Iterator[Page]:
+def page(server: Server, context: BrowserContext) -> Iterator[Page]:
     """A new conversation."""
-    opened = open_page(browser, server)
+    opened = open_page(context, server)
     yield opened
-    opened.context.close()
+    opened.close()
 
 
 def random_adapter(checkpoint: Path, directory: Path) -> Path:

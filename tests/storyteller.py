@@ -1,4 +1,4 @@
-"""An LLM server that speaks OpenAI's protocol and can be told to speak slowly.
+"""An LLM server that speaks OpenAI's protocol, at once, or slowly when it is told to.
 
 What a test stops in a browser must still be told when a busy machine has drawn its first word.
 """
@@ -43,11 +43,10 @@ def storyteller() -> Iterator[Storyteller]:
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             self._begin("text/event-stream")
-            slow = told.slow
             try:
-                for word in SENTENCE.split() * (20 if slow else 1):
+                for word in SENTENCE.split() * (20 if told.slow else 1):
                     self._say({"delta": {"content": f"{word} "}})
-                    time.sleep(PAUSE if slow else 0)
+                    time.sleep(PAUSE if told.slow else 0)
                 self._say({"delta": {}, "finish_reason": "stop"})
                 self.wfile.write(b"data: [DONE]\n\n")
             except OSError:

@@ -134,7 +134,7 @@ def healthy(
     try:
         while run(ASKS, source, container).returncode != 0:
             assert serving.poll() is None, log.read_text("utf-8")
-            time.sleep(0.1)
+            time.sleep(0.5)  # each look starts an interpreter
         yield f"http://127.0.0.1:{container['PORT']}"
     finally:
         serving.terminate()

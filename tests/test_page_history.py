@@ -36,6 +36,7 @@ from browsing import (
     serve,
     step,
 )
+from storyteller import Storyteller
 
 THROBS = "It throbs on one side twice a month, and light hurts."
 COMMENT = "Clear, and it helped."
@@ -84,6 +85,12 @@ class Restarted:
         options: Any = {"env": self.environment, "capture_output": True, "text": True}
         done = subprocess.run(medraft, input=standard_input, check=True, **options)
         return str(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def environment(environment: dict[str, str], teller: Storyteller) -> dict[str, str]:
+    """What the LLM says is no matter here."""
+    return environment | teller.settings
 
 
 @pytest.fixture(scope="module")
@@ -194,9 +201,9 @@ def log_in(page: Page, name: str, password: str) -> None:
 
 @needs_browser
 def test_a_conversation_is_there_again_after_a_restart(
-    restarted: Restarted, browser: Browser
+    restarted: Restarted, teller: Storyteller, browser: Browser
 ) -> None:
-    page = open_page(browser, restarted.start())
+    page = open_page(browser.new_context(), restarted.start())
     choose(page, "retrieval", "always")
     ask(page, HEADACHE)
     answered(page)
@@ -244,10 +251,12 @@ def test_a_conversation_is_there_again_after_a_restart(
     assert len(rows[0]["sources"]) == 1
     assert rows[0]["answer"][:20] in " ".join(before)
 
+    teller.slow = True
     ask(fresh, "Write a very long story about a doctor, with many chapters.")
     last = fresh.locator("[data-step-type]").last
     expect(last).not_to_have_attribute("data-step-type", "user_message")
     restarted.kill()
+    teller.slow = False
     restarted.start()
     fresh.reload()
     expect(fresh.get_by_role("button", name="Try again")).to_have_count(1, timeout=PATIENCE)
@@ -265,7 +274,7 @@ def test_a_conversation_is_there_again_after_a_restart(
 def test_threads_are_searched_renamed_exported_and_deleted_for_good(
     restarted: Restarted, browser: Browser
 ) -> None:
-    page = open_page(browser, restarted.start())
+    page = open_page(browser.new_context(), restarted.start())
     choose(page, "retrieval", "always")
     ask(page, ELBOW)
     answered(page)
@@ -313,7 +322,7 @@ def test_threads_are_searched_renamed_exported_and_deleted_for_good(
 
 @needs_browser
 def test_an_answer_that_ended_while_the_connection_was_lost_is_shown(
-    server: Server, page: Page
+    server: Server, teller: Storyteller, page: Page
 ) -> None:
     connections: list[WebSocketRoute] = []
 
@@ -324,12 +333,14 @@ def test_an_answer_that_ended_while_the_connection_was_lost_is_shown(
     page.route_web_socket(re.compile("/ws/"), relay)
     page.reload()
     choose(page, "retrieval", "always")
+    teller.slow = True
     ask(page, HEADACHE)
     step(page)
     page.wait_for_url("**/thread/*")
     page.context.set_offline(True)
     connections[-1].close()
     shown = said(page)
+    teller.slow = False
     with httpx.Client(base_url=server.url) as other:
         other.post("/auth/header")
         thread = page.url.rsplit("/", 1)[-1]

@@ -30,6 +30,7 @@ from browsing import (
     load_again,
     needs_browser,
 )
+from storyteller import Storyteller
 
 CHEST = "my chest hurts badly and my left arm is numb"
 PHONE = {"width": 390, "height": 844}
@@ -68,6 +69,12 @@ SAID = """() => {
     }
     return [shown, ...said.filter(Boolean)].join('\\n');
 }"""
+
+
+@pytest.fixture(scope="module")
+def environment(environment: dict[str, str], teller: Storyteller) -> dict[str, str]:
+    """What the LLM says is no matter here."""
+    return environment | teller.settings
 
 
 @contextmanager

@@ -7,7 +7,6 @@ What Stop does in each state of a turn is tested in test_conversation.py.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -15,42 +14,23 @@ from playwright.sync_api import Page, expect
 from browsing import (
     PATIENCE,
     Frames,
-    Server,
     answered,
     ask,
     compared,
     load_again,
     needs_browser,
     region,
-    serve,
     step,
     stop_at_once,
-    wait_until_loaded,
 )
-from storyteller import Storyteller, storyteller
+from storyteller import Storyteller
 
 ASKED = "Write a long story about a doctor, with many chapters."
 
 
 @pytest.fixture(scope="module")
-def teller() -> Iterator[Storyteller]:
-    with storyteller() as teller:
-        yield teller
-
-
-@pytest.fixture(scope="module")
-def server(
-    app_root: Path,
-    environment: dict[str, str],
-    teller: Storyteller,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Server]:
-    """A page whose LLM it is."""
-    folder = tmp_path_factory.mktemp("stop")
-    chosen = teller.settings | {"MEDRAFT_RETRIEVAL": "never"}
-    with serve(app_root, environment | chosen, folder) as server:
-        wait_until_loaded(server)
-        yield server
+def environment(environment: dict[str, str], teller: Storyteller) -> dict[str, str]:
+    return environment | teller.settings | {"MEDRAFT_RETRIEVAL": "never"}
 
 
 @pytest.fixture

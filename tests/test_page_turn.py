@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from browsing import (
@@ -20,6 +21,13 @@ from browsing import (
     needs_browser,
     step,
 )
+from storyteller import Storyteller
+
+
+@pytest.fixture(scope="module")
+def environment(environment: dict[str, str], teller: Storyteller) -> dict[str, str]:
+    """What the LLM says is no matter here."""
+    return environment | teller.settings
 
 
 def pick(page: Page, choice: str, option: str) -> None:

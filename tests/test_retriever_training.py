@@ -219,7 +219,7 @@ def test_bad_data_is_one_sentence(
 def test_a_run_that_was_killed_goes_on_and_ends_with_a_model(tmp_path: Path) -> None:
     rows = [
         {"Description": each.title, "Patient": each.patient[:160], "Doctor": each.doctor[:160]}
-        for each in list(read_rows("sample"))[:160]
+        for each in list(read_rows("sample"))[:100]
     ]
     source, output = write(tmp_path / "rows.jsonl", rows), tmp_path / "mine"
     given = ("--source", str(source), "--output", str(output), *SMALL)
