@@ -395,12 +395,12 @@ def index(
     return directory
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def environment(
     models_home: Path, index: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
-    """The server's environment: short, repeatable answers of the embedded model, and a home of
-    its own, so that no history and no account of this checkout's is there."""
+    """A server's environment: short, repeatable answers of the embedded model, and a home of its
+    own, so that no history and no account of this checkout's is there."""
     home = tmp_path_factory.mktemp("home")
     (home / "models").symlink_to(models_home / "models")
     (models_home / "adapters").mkdir(exist_ok=True)  # what is converted once is there for all
@@ -417,19 +417,35 @@ def environment(
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def server(
+    app_root: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """The page is served, and the models are loaded."""
+    with serve(app_root, environment, tmp_path_factory.mktemp("server")) as server:
+        wait_until_loaded(server)
+        yield server
+
+
+@pytest.fixture(scope="session")
 def teller() -> Iterator[Storyteller]:
     """An LLM for pages of which it does not matter what it says: it says it at once."""
     with storyteller() as teller:
         yield teller
 
 
-@pytest.fixture(scope="module")
-def server(
-    app_root: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+@pytest.fixture(scope="session")
+def telling(environment: dict[str, str], teller: Storyteller) -> dict[str, str]:
+    """The environment of a server whose LLM it is."""
+    return environment | teller.settings
+
+
+@pytest.fixture(scope="session")
+def told(
+    app_root: Path, telling: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """The page is served, and the models are loaded."""
-    with serve(app_root, environment, tmp_path_factory.mktemp("server")) as server:
+    """A server like `server` in that environment, for a module that has it for its `server`."""
+    with serve(app_root, telling, tmp_path_factory.mktemp("told")) as server:
         wait_until_loaded(server)
         yield server
 

@@ -88,27 +88,27 @@ class Restarted:
 
 
 @pytest.fixture(scope="module")
-def environment(environment: dict[str, str], teller: Storyteller) -> dict[str, str]:
+def server(told: Server) -> Server:
     """What the LLM says is no matter here."""
-    return environment | teller.settings
+    return told
 
 
 @pytest.fixture(scope="module")
 def restarted(
-    app_root: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    app_root: Path, telling: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Restarted]:
     """For the one user of this machine."""
-    servers = Restarted(app_root, dict(environment), tmp_path_factory.mktemp("restarted"))
+    servers = Restarted(app_root, dict(telling), tmp_path_factory.mktemp("restarted"))
     yield servers
     if servers.server:
         servers.end()
 
 
 @pytest.fixture
-def accounts(app_root: Path, environment: dict[str, str], tmp_path: Path) -> Iterator[Restarted]:
+def accounts(app_root: Path, telling: dict[str, str], tmp_path: Path) -> Iterator[Restarted]:
     """Ana and Ben have passwords, and a proxy may stand before the server."""
     header = {"MEDRAFT_USER_HEADER": "X-Forwarded-User"}
-    servers = Restarted(app_root, environment | header, tmp_path)
+    servers = Restarted(app_root, telling | header, tmp_path)
     for name in ("ana", "ben"):
         servers.medraft("accounts", "add", name, standard_input=f"{name}'s secret\n")
     servers.start()
@@ -179,7 +179,7 @@ class Provider(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def oauth(app_root: Path, environment: dict[str, str], tmp_path: Path) -> Iterator[Server]:
+def oauth(app_root: Path, telling: dict[str, str], tmp_path: Path) -> Iterator[Server]:
     """Whom a provider knows may log in, at any address of this machine."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Provider) as provider:
         threading.Thread(target=provider.serve_forever).start()
@@ -188,7 +188,7 @@ def oauth(app_root: Path, environment: dict[str, str], tmp_path: Path) -> Iterat
         about |= {"AUTH_URL": f"{at}/authorize", "TOKEN_URL": f"{at}/token"}
         about |= {"USER_INFO_URL": f"{at}/user", "SCOPES": "email"}
         named = {f"OAUTH_GENERIC_{name}": value for name, value in about.items()}
-        with serve(app_root, environment | named, tmp_path) as server:
+        with serve(app_root, telling | named, tmp_path) as server:
             yield server
         provider.shutdown()
 

@@ -30,7 +30,6 @@ from browsing import (
     load_again,
     needs_browser,
 )
-from storyteller import Storyteller
 
 CHEST = "my chest hurts badly and my left arm is numb"
 PHONE = {"width": 390, "height": 844}
@@ -72,9 +71,9 @@ SAID = """() => {
 
 
 @pytest.fixture(scope="module")
-def environment(environment: dict[str, str], teller: Storyteller) -> dict[str, str]:
+def server(told: Server) -> Server:
     """What the LLM says is no matter here."""
-    return environment | teller.settings
+    return told
 
 
 @contextmanager

@@ -52,10 +52,9 @@ CONTROLS = rf"{ASKED} \u0000\u0007\u001b[2J\u009b\ud83d half \udc00 \ufeff\uffff
 
 
 @pytest.fixture(scope="module")
-def environment(environment: dict[str, str], teller: Storyteller) -> dict[str, str]:
-    """What the LLM says is no matter here. One source is always looked for."""
-    always = {"MEDRAFT_SOURCES": "1", "MEDRAFT_RETRIEVAL": "always"}
-    return environment | teller.settings | always
+def server(told: Server) -> Server:
+    """What the LLM says is no matter here."""
+    return told
 
 
 class Wire:
@@ -206,6 +205,8 @@ def test_ten_patients_at_once(
     before = process.memory_info().rss
     subjects = dialogues[:10]
     pages = [open_page(browser.new_context(), server) for _ in subjects]
+    for page in pages:
+        choose(page, "retrieval", "always")
     asked = [[subject.title, subject.patient, f"{WORD}: {subject.title}"] for subject in subjects]
     for turn in range(3):
         teller.slow = turn == 1

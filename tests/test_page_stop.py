@@ -14,6 +14,7 @@ from playwright.sync_api import Page, expect
 from browsing import (
     PATIENCE,
     Frames,
+    Server,
     answered,
     ask,
     compared,
@@ -29,8 +30,8 @@ ASKED = "Write a long story about a doctor, with many chapters."
 
 
 @pytest.fixture(scope="module")
-def environment(environment: dict[str, str], teller: Storyteller) -> dict[str, str]:
-    return environment | teller.settings | {"MEDRAFT_RETRIEVAL": "never"}
+def server(told: Server) -> Server:
+    return told
 
 
 @pytest.fixture

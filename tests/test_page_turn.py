@@ -21,13 +21,12 @@ from browsing import (
     needs_browser,
     step,
 )
-from storyteller import Storyteller
 
 
 @pytest.fixture(scope="module")
-def environment(environment: dict[str, str], teller: Storyteller) -> dict[str, str]:
+def server(told: Server) -> Server:
     """What the LLM says is no matter here."""
-    return environment | teller.settings
+    return told
 
 
 def pick(page: Page, choice: str, option: str) -> None:
