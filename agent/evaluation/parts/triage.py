@@ -89,11 +89,12 @@ def cases(path: Path) -> list[Case]:
 
 
 def ordinary(path: Path = ORDINARY) -> list[Case]:
-    """What most messages are like: the router's test set, short complaints and others."""
+    """What most messages are like: the router's test set, short complaints and others, but for
+    those of which one of two readers, who knew no verdict, said that they cannot wait (`degree`)."""
     return [
         {"text": row["messages"][-1]["content"], "degree": "none", "kinds": [], "language": "en"}
         for row in read(path, {"messages", "retrieve"})
-        if len(row["messages"]) == 1
+        if len(row["messages"]) == 1 and "degree" not in row
     ]
 
 
