@@ -89,8 +89,9 @@ def cases(path: Path) -> list[Case]:
 
 
 def ordinary(path: Path = ORDINARY) -> list[Case]:
-    """What most messages are like: the router's test set, short complaints and others, but for
-    those of which one of two readers, who knew no verdict, said that they cannot wait (`degree`)."""
+    """What most messages are like: the router's test set, short complaints and others.
+
+    Left out is what one of two readers, who knew no verdict, said cannot wait (`degree`)."""
     return [
         {"text": row["messages"][-1]["content"], "degree": "none", "kinds": [], "language": "en"}
         for row in read(path, {"messages", "retrieve"})
