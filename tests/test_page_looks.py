@@ -151,6 +151,8 @@ def test_a_spanish_browser_gets_a_page_without_english(server: Server, browser: 
         assert english_left(page) == []
         page.locator("#readme-button").click()
         expect(page.get_by_role("dialog")).to_contain_text("medraft no es un médico")
+        # Its text is there before it listens for keys, which is when it has the focus.
+        page.wait_for_function("document.activeElement.closest('[role=dialog]')")
         page.keyboard.press("Escape")
 
         page.locator("#chat-settings-open-modal").click()
