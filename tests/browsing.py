@@ -17,7 +17,7 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from playwright.sync_api import BrowserContext, Locator, Page, WebSocket, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, WebSocket, expect
 
 from index_store.dataset import Dialogue
 
@@ -127,11 +127,14 @@ def wait_until_served(server: Server) -> None:
             return
 
 
-def wait_until_loaded(server: Server) -> None:
-    """Return when the models are loaded; fail with the log if its process ends before."""
-    while "The models are loaded." not in (said := server.log.read_text(encoding="utf-8")):
-        assert server.process.poll() is None, said
-        time.sleep(0.05)
+@contextmanager
+def serve_loaded(app_root: Path, environment: dict[str, str], folder: Path) -> Iterator[Server]:
+    """Run the page as `serve` does, and begin when the models are loaded."""
+    with serve(app_root, environment, folder) as server:
+        while "The models are loaded." not in (said := server.log.read_text(encoding="utf-8")):
+            assert server.process.poll() is None, said
+            time.sleep(0.05)
+        yield server
 
 
 def refused(arguments: list[str], cwd: Path, environment: dict[str, str], said: str) -> None:
@@ -167,6 +170,11 @@ def third_parties() -> set[str]:
     assert spec and spec.origin
     page = Path(spec.origin).parent / "frontend" / "dist" / "index.html"
     return set(re.findall(r"https?://([\w.-]+)", page.read_text(encoding="utf-8")))
+
+
+def new_context(browser: Browser) -> BrowserContext:
+    """A patient's browser, of a language that the page has no words of."""
+    return browser.new_context(locale="de-DE")
 
 
 def open_page(context: BrowserContext, server: Server) -> Page:

@@ -42,9 +42,9 @@ from browsing import (
     COMMANDING,
     HOSTILE,
     Server,
+    new_context,
     open_page,
-    serve,
-    wait_until_loaded,
+    serve_loaded,
 )
 from misbehaving import Misbehaving
 from outside import Postgres
@@ -422,22 +422,28 @@ def server(
     app_root: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """The page is served, and the models are loaded."""
-    with serve(app_root, environment, tmp_path_factory.mktemp("server")) as server:
-        wait_until_loaded(server)
+    with serve_loaded(app_root, environment, tmp_path_factory.mktemp("server")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def teller() -> Iterator[Storyteller]:
+def narrator() -> Iterator[Storyteller]:
     """An LLM for pages of which it does not matter what it says: it says it at once."""
-    with storyteller() as teller:
-        yield teller
+    with storyteller() as narrator:
+        yield narrator
+
+
+@pytest.fixture
+def teller(narrator: Storyteller) -> Iterator[Storyteller]:
+    """The same for a test that makes it slow; for the next one it is quick again."""
+    yield narrator
+    narrator.slow = False
 
 
 @pytest.fixture(scope="session")
-def telling(environment: dict[str, str], teller: Storyteller) -> dict[str, str]:
+def telling(environment: dict[str, str], narrator: Storyteller) -> dict[str, str]:
     """The environment of a server whose LLM it is."""
-    return environment | teller.settings
+    return environment | narrator.settings
 
 
 @pytest.fixture(scope="session")
@@ -445,8 +451,7 @@ def told(
     app_root: Path, telling: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """A server like `server` in that environment, for a module that has it for its `server`."""
-    with serve(app_root, telling, tmp_path_factory.mktemp("told")) as server:
-        wait_until_loaded(server)
+    with serve_loaded(app_root, telling, tmp_path_factory.mktemp("told")) as server:
         yield server
 
 
@@ -467,7 +472,7 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """One patient's browser, which has compiled Chainlit's page after the first test."""
-    with browser.new_context(locale="de-DE") as opened:
+    with new_context(browser) as opened:
         yield opened
 
 

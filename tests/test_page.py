@@ -28,6 +28,7 @@ from browsing import (
     command,
     free_port,
     needs_browser,
+    new_context,
     open_page,
     open_source,
     refused,
@@ -53,7 +54,7 @@ def test_a_message_is_answered_though_the_models_are_still_being_loaded(
     os.mkfifo(manifest)
     threading.Thread(target=manifest.write_bytes, args=[content], daemon=True).start()
     with serve(app_root, environment | {"MEDRAFT_INDEX_DIR": str(slow)}, tmp_path) as server:
-        page = open_page(browser.new_context(), server)
+        page = open_page(new_context(browser), server)
         page.locator("#starters button", has_text="headache").click()
         expect(page.locator(".ai-message").first).to_contain_text("The models are being loaded")
         manifest.rename(pipe)
@@ -182,7 +183,7 @@ def test_the_browser_talks_to_this_server_only(
     with playwright.chromium.launch(
         executable_path=CHROMIUM, args=[*ARGUMENTS, f"--log-net-log={log}"]
     ) as logged:
-        page = open_page(logged.new_context(), server)
+        page = open_page(new_context(logged), server)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("request", lambda request: requests.append(request.url))
         page.reload()
@@ -239,7 +240,7 @@ def test_models_that_do_not_load_are_a_plain_sentence(
     shutil.copytree(index, damaged)
     next(damaged.glob("*/vectors.faiss")).write_bytes(b"")
     with serve(app_root, environment | {"MEDRAFT_INDEX_DIR": str(damaged)}, tmp_path) as server:
-        page = open_page(browser.new_context(), server)
+        page = open_page(new_context(browser), server)
         for message in ("hello", "is anybody there"):
             ask(page, message)
             answered(page)

@@ -30,6 +30,7 @@ from browsing import (
     command,
     free_port,
     needs_browser,
+    new_context,
     open_page,
     open_source,
     refused,
@@ -203,7 +204,7 @@ def log_in(page: Page, name: str, password: str) -> None:
 def test_a_conversation_is_there_again_after_a_restart(
     restarted: Restarted, teller: Storyteller, browser: Browser
 ) -> None:
-    page = open_page(browser.new_context(), restarted.start())
+    page = open_page(new_context(browser), restarted.start())
     choose(page, "retrieval", "always")
     ask(page, HEADACHE)
     answered(page)
@@ -223,7 +224,7 @@ def test_a_conversation_is_there_again_after_a_restart(
     url = restarted.start().url
 
     # In the page that was open all the time, and in another one.
-    fresh = browser.new_context(locale="de-DE").new_page()
+    fresh = new_context(browser).new_page()
     fresh.goto(url)
     threads(fresh).filter(has_text=HEADACHE).click()
     for shown in (page, fresh):
@@ -274,7 +275,7 @@ def test_a_conversation_is_there_again_after_a_restart(
 def test_threads_are_searched_renamed_exported_and_deleted_for_good(
     restarted: Restarted, browser: Browser
 ) -> None:
-    page = open_page(browser.new_context(), restarted.start())
+    page = open_page(new_context(browser), restarted.start())
     choose(page, "retrieval", "always")
     ask(page, ELBOW)
     answered(page)

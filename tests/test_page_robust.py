@@ -28,6 +28,7 @@ from browsing import (
     choose,
     load_again,
     needs_browser,
+    new_context,
     open_page,
     serve,
     stop_at_once,
@@ -204,7 +205,7 @@ def test_ten_patients_at_once(
     process = psutil.Process(server.process.pid)
     before = process.memory_info().rss
     subjects = dialogues[:10]
-    pages = [open_page(browser.new_context(), server) for _ in subjects]
+    pages = [open_page(new_context(browser), server) for _ in subjects]
     for page in pages:
         choose(page, "retrieval", "always")
     asked = [[subject.title, subject.patient, f"{WORD}: {subject.title}"] for subject in subjects]
@@ -223,8 +224,10 @@ def test_ten_patients_at_once(
         assert [question for question, _ in stored] == questions
         answers_to = [len(answers) for _, answers in stored]
         assert answers_to[::2] == [1, 1]
-        # What was stopped before its first word has no answer, but says so.
-        assert answers_to[1] <= 1 and stopped == 1
+        # What was stopped before its first word has no answer, but says so; words of medraft's own,
+        # as for an emergency, may have ended before the click.
+        own = [about["behaviour"] for about in metadata(stored[1][1])] == [None]
+        assert answers_to[1] <= 1 and (stopped == 1 or own)
         # Words of medraft's own, about itself, have no behaviour, and no source.
         told = [about for _, answers in stored for about in metadata(answers)]
         found = [about["sources"][0]["title"] for about in told if about["behaviour"]]

@@ -6,8 +6,6 @@ What Stop does in each state of a turn is tested in test_conversation.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -35,10 +33,9 @@ def server(told: Server) -> Server:
 
 
 @pytest.fixture
-def slow(teller: Storyteller) -> Iterator[Storyteller]:
+def slow(teller: Storyteller) -> Storyteller:
     teller.slow = True
-    yield teller
-    teller.slow = False
+    return teller
 
 
 @needs_browser
