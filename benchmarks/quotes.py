@@ -6,7 +6,8 @@
 An answer can then only be sentences of the shown replies, each at most once and with the number of
 its reply, in the order in which they stand (after ReClaim, Xia et al. 2024, arXiv 2407.01796);
 which ones is the LLM's choice. The fine-tuned one may open and close as it has learned to, the base
-LLM may say the words for a refusal instead. llama.cpp alone takes such a grammar here.
+LLM may say the words for a refusal instead; the embedded base LLM, whose sources have no numbers,
+is left as it is. llama.cpp alone takes such a grammar here.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from agent import settings
 from agent.behaviour import LLMChoice
 from agent.chat.support import sentences
 from agent.evaluation.parts import grounding
-from agent.finetuning.targets import CLOSES, OPENINGS
+from agent.finetuning.targets import CLOSES, NONE, OPENINGS
 from agent.llms.interface import Sampling
 from agent.llms.llama_cpp.engine import LlamaCppLLM
 
 WORDS = 4  # of the shortest sentence that can be quoted
 _SOURCES = re.compile(r"^\[(\d+)\] (.*?)\s*(?=^\[\d+\] |^Now this patient writes:)", re.M | re.S)
-_REFUSAL = '"The replies that I found are about other problems" [^\\n\\[\\]]{0,200} "."'
+_REFUSAL = f'"{NONE}" [^\\n\\[\\]]{{0,200}} "."'
 
 
 def grammar(asked: str, choice: LLMChoice) -> str | None:

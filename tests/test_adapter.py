@@ -33,8 +33,8 @@ ACNE = "Hello doctor, I have bad acne. How do I get rid of it?"
 
 @pytest.fixture(scope="module")
 def held_out() -> list[Dialogue]:
-    """Five patients whom no training has seen."""
-    return [d for d in clean(read_rows("sample"))[0] if split(d.patient) == "test"][::16]
+    """Nine patients whom no training has seen."""
+    return [d for d in clean(read_rows("sample"))[0] if split(d.patient) == "test"][::8]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_it_reads_held_out_replies_better_than_the_base(
     losses: dict[str, list[float]] = {}
     for name in ("__base__", "doctor"):
         losses[name] = []
-        for dialogue in held_out:
+        for dialogue in held_out[::2]:
             asked = [
                 {"role": "system", "content": render("system")},
                 {"role": "user", "content": dialogue.patient},
@@ -110,8 +110,8 @@ async def test_nearly_all_its_answers_end_by_themselves_and_do_not_go_round(
             endless.append(text)
         if len(runs) > len(set(runs)):
             round_and_round.append(text)
-    assert len(held_out) == 5
-    assert len(endless) <= 1 and len(round_and_round) <= 1, [*endless, *round_and_round]
+    assert len(held_out) == 9
+    assert len(endless) <= 1 and len(round_and_round) <= 2, [*endless, *round_and_round]
 
 
 async def say(engine: PatientChatEngine, message: str, llm: LLMChoice) -> tuple[str, str]:
