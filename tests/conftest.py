@@ -49,6 +49,7 @@ from browsing import (
 from misbehaving import Misbehaving
 from outside import Postgres
 from storyteller import Storyteller, storyteller
+from terminal import Medraft, in_process
 
 if TYPE_CHECKING:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
@@ -343,6 +344,12 @@ def named(models_home: Path, adapter: Path) -> Iterator[Named]:
             f"http://127.0.0.1:{proxy.server_port}/v1", base.api_key, embedded, Names.broken
         )
         proxy.shutdown()
+
+
+@pytest.fixture
+def medraft_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Medraft:
+    """What a command that is refused says, and its exit code."""
+    return in_process(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The console script as people and scripts call it: a process, its output, its exit code."""
+"""The console script as people and scripts call it: its output, its exit code."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from terminal import Medraft, refused
 
 ROWS = [
     {
@@ -37,15 +39,6 @@ def medraft(
         env=os.environ | (env or {}),
         timeout=240,
     )
-
-
-def refused(done: subprocess.CompletedProcess[str], *named: str) -> None:
-    """One sentence on standard error that names what is wrong, exit code 2, nothing else."""
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    for name in named:
-        assert name in done.stderr
 
 
 @pytest.fixture
@@ -125,11 +118,13 @@ def test_a_decision_loads_nothing_heavy(command: str) -> None:
 
 
 @pytest.mark.usefixtures("models_home")  # the embedding model, in its own process
-def test_a_build_tells_what_it_skipped_and_changed(rows: Path, tmp_path: Path) -> None:
+def test_a_build_tells_what_it_skipped_and_changed(
+    medraft_here: Medraft, rows: Path, tmp_path: Path
+) -> None:
     with rows.open("a") as file:
         file.write('{"Patient": "And <b>this</b>?", "Doctor": "Rest."}\n{broken\n')
     arguments = ("index", "build", "--source", str(rows), "--dir", str(tmp_path / "index"))
-    refused(medraft(*arguments, "--strict"), "line 5")
+    refused(medraft_here(*arguments, "--strict"), "line 5")
     built = medraft(*arguments)
     assert built.returncode == 0, built.stderr
     assert f"skipped: {rows}, line 5 is not JSON" in built.stderr
@@ -153,9 +148,9 @@ def test_ask_prints_the_documented_object(sample_index: Path, models_home: Path)
 
 
 def test_fine_tuned_without_an_adapter_says_how_to_get_one(
-    sample_index: Path, models_home: Path
+    medraft_here: Medraft, sample_index: Path, models_home: Path
 ) -> None:
-    done = medraft(
+    done = medraft_here(
         *("ask", "What helps against my migraine?", "--llm", "fine-tuned"),
         env={
             "MEDRAFT_INDEX_DIR": str(sample_index),
@@ -196,8 +191,8 @@ def test_triage_answers_in_order() -> None:
         ("route", '{"messages": []}', "no message"),
     ],
 )
-def test_a_broken_line_is_named(command: str, line: str, named: str) -> None:
-    refused(medraft(command, stdin=line + "\n"), named)
+def test_a_broken_line_is_named(medraft_here: Medraft, command: str, line: str, named: str) -> None:
+    refused(medraft_here(command, stdin=line + "\n"), named)
 
 
 @pytest.mark.parametrize(
@@ -212,20 +207,20 @@ def test_a_broken_line_is_named(command: str, line: str, named: str) -> None:
     ],
 )
 def test_a_source_that_cannot_be_read_leaves_nothing_behind(
-    tmp_path: Path, name: str, content: str | None, named: str
+    medraft_here: Medraft, tmp_path: Path, name: str, content: str | None, named: str
 ) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_text(content)
     directory = tmp_path / "index"
-    refused(medraft("index", "build", "--source", str(path), "--dir", str(directory)), named)
+    refused(medraft_here("index", "build", "--source", str(path), "--dir", str(directory)), named)
     assert not directory.exists()
 
 
 @pytest.mark.usefixtures("models_home")  # the embedding model, in its own process
-def test_no_index_says_how_to_build_one(tmp_path: Path) -> None:
-    refused(medraft("index", "search", "x", "--dir", str(tmp_path)), "medraft index build")
-    done = medraft("ask", "x", env={"MEDRAFT_INDEX_DIR": str(tmp_path)})
+def test_no_index_says_how_to_build_one(medraft_here: Medraft, tmp_path: Path) -> None:
+    refused(medraft_here("index", "search", "x", "--dir", str(tmp_path)), "medraft index build")
+    done = medraft_here("ask", "x", env={"MEDRAFT_INDEX_DIR": str(tmp_path)})
     refused(done, "medraft index build")
 
 
@@ -237,18 +232,20 @@ def test_no_index_says_how_to_build_one(tmp_path: Path) -> None:
         ("MEDRAFT_MAX_TOKENS", "many", "MEDRAFT_MAX_TOKENS"),
     ],
 )
-def test_a_wrong_setting_is_named(name: str, value: str, named: str) -> None:
-    refused(medraft("index", "info", env={name: value}), named)
+def test_a_wrong_setting_is_named(medraft_here: Medraft, name: str, value: str, named: str) -> None:
+    refused(medraft_here("index", "info", env={name: value}), named)
 
 
-def test_a_missing_model_is_named(sample_index: Path) -> None:
-    done = medraft(
+def test_a_missing_model_is_named(medraft_here: Medraft, sample_index: Path) -> None:
+    done = medraft_here(
         "ask", "x", env={"MEDRAFT_MODEL": "/no/m.gguf", "MEDRAFT_INDEX_DIR": str(sample_index)}
     )
     refused(done, "/no/m.gguf")
 
 
-def test_an_output_that_cannot_be_written_is_named_before_anything_is_asked(tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_named_before_anything_is_asked(
+    medraft_here: Medraft, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("no folder")
     output = str(tmp_path / "file" / "answers.json")
-    refused(medraft("evaluate", "grounding", "--output", output), str(tmp_path / "file"))
+    refused(medraft_here("evaluate", "grounding", "--output", output), str(tmp_path / "file"))

@@ -42,6 +42,8 @@ from index_store.dataset import Dialogue, read_rows
 from index_store.embedding import embed_queries, embed_texts
 from index_store.split import split
 
+from terminal import Medraft, refused
+
 ROWS = slice(120, 180)  # some of them held out, some for validation
 MEDRAFT = str(Path(sys.executable).with_name("medraft"))
 QUICK = Training(epochs=1, rank=4, batch_size=4, at_once=4)
@@ -431,29 +433,18 @@ def test_qlora_without_bitsandbytes_is_one_sentence(
         check(replace(QUICK, four_bit=True), examples)
 
 
-def command(tiny: Settings, examples: Path, output: Path, *more: str) -> dict[str, Any]:
-    return {
-        "args": [
-            *(MEDRAFT, "finetune", "train"),
-            *("--examples", str(examples), "--output", str(output)),
-            *("--rank", "4", "--batch-size", "4", *more),
-        ],
-        "env": os.environ | {"MEDRAFT_MODEL": tiny.model, "MEDRAFT_HOME": str(tiny.home)},
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-        "text": True,
-    }
-
-
 def test_a_run_that_was_killed_goes_on_and_ends_with_an_adapter(
-    tiny: Settings, examples: Path, tmp_path: Path
+    medraft_here: Medraft, tiny: Settings, examples: Path, tmp_path: Path
 ) -> None:
     output, few = tmp_path / "adapter", tmp_path / "few"
     shutil.copytree(examples, few)
     for part, count in (("train", 140), ("validation", 20)):
         rows = (examples / f"{part}.jsonl").read_text("utf-8").splitlines(keepends=True)
         (few / f"{part}.jsonl").write_text("".join(rows[:count]), "utf-8")
-    with subprocess.Popen(**command(tiny, few, output)) as first:
+    given = ["finetune", "train", "--examples", str(few), "--output", str(output)]
+    given += ["--rank", "4", "--batch-size", "4"]
+    env = {"MEDRAFT_MODEL": tiny.model, "MEDRAFT_HOME": str(tiny.home)}
+    with subprocess.Popen([MEDRAFT, *given], env=os.environ | env) as first:
         while not list(output.glob("checkpoints/checkpoint-*/trainer_state.json")):
             assert first.poll() is None
             time.sleep(0.05)
@@ -463,7 +454,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_an_adapter(
     with pytest.raises(AgentError, match="other settings"):
         train(tiny, replace(QUICK, learning_rate=0.01), few, output)
 
-    second = subprocess.run(**command(tiny, few, output))
+    second = medraft_here(*given, env=env)
     assert second.returncode == 0, second.stderr
     assert "min left" in second.stderr
     record = json.loads((output / "training.json").read_text("utf-8"))
@@ -507,17 +498,9 @@ def test_missing_examples_are_one_sentence(tiny: Settings, tmp_path: Path) -> No
         train(tiny, QUICK, tmp_path, tmp_path / "adapter")
 
 
-def test_a_source_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            *(MEDRAFT, "finetune", "examples"),
-            *("--source", "nowhere.jsonl", "--output", str(tmp_path)),
-        ],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2 and "There is no file nowhere.jsonl" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_source_that_is_not_there_is_one_sentence(medraft_here: Medraft, tmp_path: Path) -> None:
+    given = ("--source", "nowhere.jsonl", "--output", str(tmp_path))
+    refused(medraft_here("finetune", "examples", *given), "There is no file nowhere.jsonl")
 
 
 def test_a_merged_checkpoint_answers_as_model_and_adapter_do(

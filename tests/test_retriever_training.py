@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,6 +34,8 @@ from index_store.embedding import (
 from index_store.errors import StoreError
 from index_store.split import Split, split
 
+from terminal import Medraft, refused
+
 MEDRAFT = str(Path(sys.executable).with_name("medraft"))
 SMALL = ("--rounds", "1", "--batch-size", "4", "--tokens", "16", "--rank", "2")
 
@@ -50,16 +52,6 @@ ROWS = [row(label, number) for label in ("gout", "acne", "asthma") for number in
 def write(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     path.write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
     return path
-
-
-def finetune(*options: str) -> dict[str, Any]:
-    return {
-        "args": [MEDRAFT, "finetune", "retriever", *options],
-        "env": {**os.environ, "OMP_NUM_THREADS": "1"},
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-        "text": True,
-    }
 
 
 def test_a_pair_is_of_one_label_and_never_a_row_with_itself() -> None:
@@ -203,27 +195,30 @@ def test_labels_come_from_a_column_and_the_split_is_the_projects() -> None:
     ],
 )  # fmt: skip
 def test_bad_data_is_one_sentence(
-    tmp_path: Path, rows: list[Mapping[str, str]], options: tuple[str, ...], says: str
+    medraft_here: Medraft,
+    tmp_path: Path,
+    rows: list[Mapping[str, str]],
+    options: tuple[str, ...],
+    says: str,
 ) -> None:
-    import re
-
     source = write(tmp_path / "rows.jsonl", rows)
-    done = subprocess.run(
-        **finetune("--source", str(source), "--output", str(tmp_path / "out"), *options)
-    )
-    assert done.returncode == 2 and re.search(says, done.stderr), done.stderr
-    assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+    given = ("--source", str(source), "--output", str(tmp_path / "out"), *options)
+    done = medraft_here("finetune", "retriever", *given)
+    refused(done)
+    assert re.search(says, done.stderr), done.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_that_was_killed_goes_on_and_ends_with_a_model(tmp_path: Path) -> None:
+def test_a_run_that_was_killed_goes_on_and_ends_with_a_model(
+    medraft_here: Medraft, tmp_path: Path
+) -> None:
     rows = [
         {"Description": each.title, "Patient": each.patient[:160], "Doctor": each.doctor[:160]}
         for each in list(read_rows("sample"))[:100]
     ]
     source, output = write(tmp_path / "rows.jsonl", rows), tmp_path / "mine"
     given = ("--source", str(source), "--output", str(output), *SMALL)
-    with subprocess.Popen(**finetune(*given)) as first:
+    with subprocess.Popen([MEDRAFT, "finetune", "retriever", *given]) as first:
         while not list(output.glob("checkpoints/checkpoint-*/trainer_state.json")):
             assert first.poll() is None
             time.sleep(0.05)
@@ -235,7 +230,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_a_model(tmp_path: Path) -> 
     with pytest.raises(AgentError, match="other settings"):
         training.train(MINILM, parts, RetrieverRecipe(seed=7), output, told=told)
 
-    second = subprocess.run(**finetune(*given))
+    second = medraft_here("finetune", "retriever", *given)
     assert second.returncode == 0, second.stderr
     assert "step 0: held-out nDCG@10" not in second.stderr
     assert "A question finds its own reply: " in second.stdout
