@@ -197,8 +197,8 @@ def choose(page: Page, setting: str, choice: str) -> None:
 def ask(page: Page, message: str) -> None:
     """Send a message, once the page is connected."""
     page.locator("#chat-settings-open-modal:enabled").wait_for()
-    page.locator("#chat-input").click()
-    page.keyboard.type(message)
+    page.locator("#chat-input").fill(message)
+    page.locator("#chat-submit:enabled").wait_for()  # before, the page has not got it
     page.keyboard.press("Enter")
     page.locator('[data-step-type="user_message"]', has_text=message).last.wait_for()
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import re
+import sys
 from contextlib import aclosing
 from typing import Any
 
@@ -180,12 +181,24 @@ async def test_a_slow_reader_is_not_a_slow_server(
     assert said == ["Rest ", "it."]
 
 
-async def test_stop_closes_the_connection(server: Misbehaving) -> None:
+@pytest.mark.parametrize("minded", [True, False])
+async def test_stop_closes_the_connection(
+    minded: bool, server: Misbehaving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ignored: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
     server.script = [Reply(stream(*WORDS).sent, hangs=True)]
-    said = await (await server.engine()).base.astream_chat(PROMPT, max_tokens=9)
-    await anext(said)
-    await said.aclose()
+    engine, loops = await server.engine(), sys.get_asyncgen_hooks()
+    if not minded:  # no loop of nest_asyncio, which Chainlit applies, minds its generators
+        sys.set_asyncgen_hooks(None, None)
+    try:
+        said = await engine.base.astream_chat(PROMPT, max_tokens=9)
+        await anext(said)
+        await said.aclose()
+    finally:
+        sys.set_asyncgen_hooks(*loops)
     await server.left.wait()
+    assert ignored == []
 
 
 async def test_stop_before_the_first_word_closes_the_connection(server: Misbehaving) -> None:

@@ -205,7 +205,8 @@ def test_ten_patients_at_once(
     process = psutil.Process(server.process.pid)
     before = process.memory_info().rss
     subjects = dialogues[:10]
-    pages = [open_page(new_context(browser), server) for _ in subjects]
+    browsers = [new_context(browser), new_context(browser)]
+    pages = [open_page(browsers[number % 2], server) for number in range(len(subjects))]
     for page in pages:
         choose(page, "retrieval", "always")
     asked = [[subject.title, subject.patient, f"{WORD}: {subject.title}"] for subject in subjects]
@@ -232,7 +233,8 @@ def test_ten_patients_at_once(
         told = [about for _, answers in stored for about in metadata(answers)]
         found = [about["sources"][0]["title"] for about in told if about["behaviour"]]
         assert set(found) == {subject.title}
-        page.context.close()
+    for each in browsers:
+        each.close()
     grown = process.memory_info().rss - before
     print(f"ten sessions of three turns: {grown / MEBIBYTE:.0f} MiB more")
     assert grown < LEAK

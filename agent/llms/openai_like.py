@@ -148,7 +148,9 @@ class OpenAILikeLLM(OpenAILike):
             stream = await self._get_aclient().chat.completions.create(
                 **self._request(messages, sampling)
             )
-        async with stream, aclosing(lines(stream.response)) as data:
+        # The connection first: httpx leaves its generators behind, which could no longer close it
+        # where a loop minds none, as under nest_asyncio, which Chainlit applies.
+        async with aclosing(lines(stream.response)) as data, stream:
             while True:
                 async with asyncio.timeout_at(deadline):
                     line = await anext(data, None)
