@@ -55,7 +55,7 @@ def test_a_phrase_raises_the_odds_and_does_not_overrule_an_encoder_that_is_sure(
     text = "Doctor, I CAN\u2019T breathe!"
     assert phrases.unmistakable(text) == ["breathing"]
     assert judge(text, reading(0.3, kind="infant")).degree == "now"
-    assert judge(text, reading(0.05)) == Verdict("none", None)
+    assert judge(text, reading(0.04)) == Verdict("none", None)
     assert judge("I can breathe.", reading(0.3)) == Verdict("none", None)
 
 
@@ -143,7 +143,7 @@ def test_what_is_held_out_was_not_learned() -> None:
 
 # What was measured, less a case or two: another processor rounds otherwise.
 RECALL_LETTERS, RECALL_SHORT = 0.97, 0.95
-ALARMS_LETTERS, ALARMS_SHORT, ALARMS_USUAL = 0.06, 0.06, 0.07
+ALARMS_LETTERS, ALARMS_SHORT, ALARMS_USUAL = 0.055, 0.055, 0.04
 
 
 @pytest.mark.usefixtures("encoder")
@@ -168,7 +168,7 @@ def test_letters_and_lines_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Retrieved and left alone, as measured, less a case or two: another processor rounds otherwise.
-SINGLE, TALK, LETTERS = (0.97, 0.96), (0.88, 0.82), (0.99, 0.85)
+SINGLE, TALK, LETTERS = (0.97, 0.96), (0.88, 0.82), (0.99, 0.80)
 
 
 @pytest.mark.usefixtures("encoder")

@@ -140,6 +140,14 @@ def test_an_encoder_is_trained_written_and_read_again(
     assert again.degree["now"] == pytest.approx(calm.degree["now"], abs=1e-4)
     assert len(told) >= 8 and "held-out loss" in told[-1]
 
+    wrong = {"text": "thank you so much", **chest}
+    tokenizer, base = minilm.load()
+    trained = training._trained(base, tmp_path / "encoder")
+    hard = replace(how, hard=3, easy=0.0)
+    seen = training._rows_to_see(trained, tokenizer, [*some, wrong], hard, random.Random(0))
+    assert [row for row in seen if row == wrong] == [wrong] * 3
+    assert len(seen) < 3 + len(some) / 2
+
     some += [{"text": f"my ear rings {n}", **thanks | {"topic": "about"}} for n in range(12)]
     more, again_at = replace(how, epochs=3), tmp_path / "more"
     record = training.train(more, again_at, tmp_path / "encoder", told.append)

@@ -64,7 +64,7 @@ def train_encoder(
     output: Annotated[Path, typer.Option(help="A folder for the LoRA, the heads and the record.")],
     begin_with: Annotated[
         Path | None,
-        typer.Option(help="A trained one to go on from, at half the rate."),
+        typer.Option(help="A trained one to go on from; what it misjudges is seen most."),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the messages: 3, or 1 more.")

@@ -42,7 +42,8 @@ from index_store.disk import make_whole, write_text
 @dataclass(frozen=True)
 class Training:
     """How long and how fast; a step sees up to `tokens` tokens. `scale` is the share of what was
-    learned that is kept (index_store/averaging.py)."""
+    learned that is kept (index_store/averaging.py). An epoch sees what the encoder that it goes on
+    from misjudges `hard` times, and of the rest the share `easy`."""
 
     epochs: int = 3
     rank: int = 32
@@ -51,10 +52,12 @@ class Training:
     tokens: int = 1536
     spanish: int = 2  # times an epoch sees a Spanish message: MiniLM knows English
     scale: float = 1.0
+    hard: int = 1
+    easy: float = 1.0
     seed: int = 0
 
 
-GOING_ON = Training(epochs=1, learning_rate=2.5e-4, head_learning_rate=1e-3, scale=0.5)
+GOING_ON = Training(epochs=1, scale=0.5, hard=3, easy=0.5)
 
 
 def fit(
@@ -71,7 +74,12 @@ def fit(
     torch.manual_seed(how.seed)
     chance = random.Random(how.seed)
     tokenizer, encoder = minilm.load()
-    network = _new(encoder, how) if earlier is None else _trained(encoder, earlier)
+    if earlier is None:
+        network = _new(encoder, how)
+    else:
+        network = _trained(encoder, earlier)
+        rows = _rows_to_see(network, tokenizer, rows, how, chance)
+        told(f"{len(rows)} messages, of which some stand there more than once")
     learned = [p for p in network.encoder.parameters() if p.requires_grad]
     above = [p for name, p in network.named_parameters() if not name.startswith("encoder.")]
     optimizer = torch.optim.AdamW(
@@ -131,6 +139,27 @@ def _trained(encoder: minilm.MiniLM, folder: Path) -> Network:
         network = Network(PeftModel.from_pretrained(encoder, str(folder), is_trainable=True))
         network.take_heads(load_file(folder / HEAD_WEIGHTS))
     return network
+
+
+def _rows_to_see(
+    network: Network, tokenizer: Any, rows: Sequence[Row], how: Training, chance: random.Random
+) -> list[Row]:
+    """What an epoch is made of: what is misjudged so many times, and a share of the rest."""
+    network.eval()
+    seen: list[Row] = []
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        for together, (ids, types) in _batches(rows, tokenizer, how):
+            logits = network(ids, types)
+            judged = {name: logits[name].argmax(-1).tolist() for name in HEADS}
+            for place, row in enumerate(together):
+                if any(
+                    row.get(name) in labels and row[name] != labels[judged[name][place]]
+                    for name, labels in HEADS.items()
+                ):
+                    seen += [row] * how.hard
+                elif chance.random() < how.easy:
+                    seen.append(row)
+    return seen
 
 
 @contextmanager
