@@ -31,7 +31,7 @@ speak()
 accounts.open_ways_in(settings)
 routes.add()
 endpoint.serve(settings, models)
-resume.show_again_after_a_lost_connection()
+resume.mend_connections()
 
 
 @cl.data_layer

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +19,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Request, WebSocketRoute, expect
+from socketio import SimpleClient
 
 from browsing import (
     HEADACHE,
@@ -490,6 +492,37 @@ def test_the_page_brings_the_login_along_and_is_loaded_once(
         assert "httponly" in cookie and "samesite=lax" in cookie
         assert local.get("/user").json()["identifier"] == "local"
         assert "set-cookie" not in local.get("/").headers  # it has one
+
+
+@needs_browser
+def test_a_page_that_connects_before_it_knows_its_thread_gets_it(
+    server: Server, browser: Browser
+) -> None:
+    page = open_page(new_context(browser), server)
+    ask(page, ELBOW)
+    answered(page)
+    thread = page.url.rpartition("/")[2]
+    page.context.close()
+    with httpx.Client(base_url=server.url) as local:
+        local.get("/")
+        login = "; ".join(f"{name}={value}" for name, value in local.cookies.items())
+    # As a page that is loaded does on a busy machine: as one session, first without its thread.
+    who = {"sessionId": str(uuid.uuid4()), "clientType": "webapp", "userEnv": "{}"}
+    with ExitStack() as connected:
+        for auth in (who, who | {"threadId": thread}):
+            client = connected.enter_context(SimpleClient())
+            client.connect(
+                server.url,
+                headers={"Cookie": login, "Origin": server.url},
+                auth=auth,
+                transports=["polling"],
+                socketio_path="ws/socket.io",
+            )
+            client.emit("connection_successful")
+            client.receive(PATIENCE / 1000)
+        while (event := client.receive(PATIENCE / 1000))[0] != "resume_thread":
+            pass
+        assert event[1]["id"] == thread
 
 
 def test_the_page_is_not_opened_to_everybody(app_root: Path, environment: dict[str, str]) -> None:

@@ -132,6 +132,27 @@ def when_a_browser_is_back(show: Callable[[], Awaitable[None]]) -> None:
     server.sio.on("connection_successful", and_show)
 
 
+def resume_what_is_asked_for() -> None:
+    """A page that is loaded at a thread's address connects twice on a busy machine, before it knows
+    its thread and after, as one session: Chainlit restores the first, and shows an empty page
+    (socket.py, `connect`, `connection_successful`)."""
+    connect = server.sio.handlers["/"]["connect"]
+    if connect.__name__ == "and_resume":  # --watch loads the app again
+        return
+
+    async def and_resume(sid: str, environ: dict[str, Any], auth: dict[str, Any]) -> bool:
+        let_in: bool = await connect(sid, environ, auth)
+        session, thread = WebsocketSession.get(sid), auth.get("threadId")
+        if thread and session and session.restored and not session.has_first_interaction:
+            if session.current_task is not None:
+                session.current_task.cancel()
+            session.thread_id = session.thread_id_to_resume = thread
+            session.restored = False
+        return let_in
+
+    server.sio.on("connect", and_resume)
+
+
 # Who asks
 
 

@@ -52,13 +52,15 @@ def messages(memory: Sequence[tuple[str, str]]) -> list[ChatMessage]:
     return [ChatMessage(role=MessageRole(role), content=text) for role, text in memory]
 
 
-def show_again_after_a_lost_connection() -> None:
-    """What was said while a browser was away is sent to it when it is back.
+def mend_connections() -> None:
+    """What was said while a browser was away is sent to it when it is back, and a page that is
+    loaded at a conversation's address gets that conversation.
 
     Without this, an answer that ended meanwhile stays cut off on the screen until the page is
-    loaded again.
+    loaded again, and that page, on a busy machine, empty.
     """
     chainlit_hooks.when_a_browser_is_back(_show_again)
+    chainlit_hooks.resume_what_is_asked_for()
 
 
 async def _show_again() -> None:
