@@ -667,8 +667,9 @@ async def test_a_turn_goes_on_when_a_lost_connection_is_back(
     chat: Chat, monkeypatch: pytest.MonkeyPatch, edited: bool
 ) -> None:
     handlers = sio.handlers["/"]
-    monkeypatch.setitem(handlers, "connection_successful", handlers["connection_successful"])
-    resume.show_again_after_a_lost_connection()
+    for event in ("connect", "connection_successful"):
+        monkeypatch.setitem(handlers, event, handlers[event])
+    resume.mend_connections()
     if edited:
         id = await chat.send("What helps against fever?")
         await chat.idle()
