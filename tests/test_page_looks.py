@@ -29,6 +29,7 @@ from browsing import (
     choose,
     load_again,
     needs_browser,
+    open_page,
 )
 
 CHEST = "my chest hurts badly and my left arm is numb"
@@ -80,10 +81,7 @@ def server(told: Server) -> Server:
 def opened(browser: Browser, server: Server, **wanted: Any) -> Iterator[Page]:
     """A new conversation in a browser of its own: locale, viewport, color_scheme ..."""
     context = browser.new_context(**{"locale": "en-US", **wanted})
-    page = context.new_page()
-    page.goto(server.url)
-    page.locator("#starters button:enabled").first.wait_for()
-    yield page
+    yield open_page(context, server)
     context.close()
 
 
