@@ -230,7 +230,7 @@ def test_a_question_goes_through_all_four_and_one_is_taken_over(page: Page) -> N
     status = page.locator(".medraft-compare").get_by_role("status")
     expect(status).to_contain_text("goes on from the answer of RAFT")
     answer = page.locator('[data-step-type="assistant_message"]').last
-    assert answer.inner_text().strip().startswith(said[:40])
+    expect(answer).to_have_text(re.compile(rf"^\s*{re.escape(said[:40])}"), use_inner_text=True)
 
 
 @needs_browser
@@ -248,4 +248,5 @@ def test_below_an_answer_on_a_phone_and_after_a_reload(page: Page) -> None:
     texts = [region(page, name).inner_text() for name in FOUR]
     page.reload()
     page.locator(".medraft-compare").last.wait_for(timeout=PATIENCE)
-    assert [region(page, name).inner_text() for name in FOUR] == texts
+    for name, text in zip(FOUR, texts, strict=True):
+        expect(region(page, name)).to_have_text(text, use_inner_text=True)

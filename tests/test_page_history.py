@@ -127,9 +127,9 @@ def judge(page: Page, comment: str) -> None:
     expect(page.locator(".positive-feedback-on")).to_have_count(1)
 
 
-def said(page: Page) -> list[str]:
-    """All that was said, from top to bottom."""
-    return page.locator("[data-step-type$=_message]").all_inner_texts()
+def messages(page: Page) -> Locator:
+    """All that was said, from top to bottom, with the buttons below it."""
+    return page.locator("[data-step-type$=_message]")
 
 
 def threads(page: Page) -> Locator:
@@ -215,7 +215,7 @@ def test_a_conversation_is_there_again_after_a_restart(
     answered(page)
     ask(page, CHEST)
     answered(page)
-    before, answers = said(page), page.locator(".ai-message").count()
+    before = messages(page).all_inner_texts()
     assert "/thread/" in page.url
     log = restarted.end()
     page.locator("#chat-input").fill(DRAFT)
@@ -230,9 +230,9 @@ def test_a_conversation_is_there_again_after_a_restart(
     fresh.goto(url)
     threads(fresh).filter(has_text=HEADACHE).click()
     for shown in (page, fresh):
-        expect(shown.locator(".ai-message")).to_have_count(answers, timeout=PATIENCE)
         shown.locator("#chat-settings-open-modal:enabled").wait_for(timeout=PATIENCE)
-        assert said(shown) == before
+        # A page that was open all the time gets its buttons one by one, in place of the old ones.
+        expect(messages(shown)).to_have_text(before, use_inner_text=True, timeout=PATIENCE)
         expect(shown.locator(".positive-feedback-on")).to_have_count(1)
         expect(shown.locator('[id^="step-RAG"]')).to_have_count(2)
         expect(shown.locator('[id^="step-medraft"]')).to_have_count(1)  # the emergency's
@@ -342,7 +342,7 @@ def test_an_answer_that_ended_while_the_connection_was_lost_is_shown(
     page.wait_for_url("**/thread/*")
     page.context.set_offline(True)
     connections[-1].close()
-    shown = said(page)
+    shown = messages(page).all_inner_texts()
     teller.slow = False
     with httpx.Client(base_url=server.url) as other:
         other.post("/auth/header")
@@ -352,12 +352,12 @@ def test_an_answer_that_ended_while_the_connection_was_lost_is_shown(
             if any(step["type"] == "assistant_message" for step in stored):
                 break
             page.wait_for_timeout(500)
-    assert said(page) == shown
+    assert messages(page).all_inner_texts() == shown
     page.context.set_offline(False)
     expect(page.get_by_role("button", name="Source 1")).to_have_count(1, timeout=PATIENCE)
     expect(page.get_by_role("button", name="Try again")).to_have_count(1)
-    assert len(said(page)) == 2
-    assert len(said(page)[-1]) > len("".join(shown[1:]))
+    expect(messages(page)).to_have_count(2)
+    assert len(messages(page).last.inner_text()) > len("".join(shown[1:]))
     ask(page, "thank you doctor")
     answered(page)
 

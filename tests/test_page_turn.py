@@ -70,11 +70,11 @@ def test_choices_badge_and_another_try_live_through_a_resume(page: Page) -> None
     expect(badge(page)).to_have_accessible_name("Avatar for base", timeout=PATIENCE)
     answered(page)
     expect(page.locator('[data-step-type="assistant_message"]')).to_have_count(1)
-    said = page.locator('[data-step-type="assistant_message"]').inner_text()
+    answer = page.locator('[data-step-type="assistant_message"]')
+    said = answer.inner_text()
 
     load_again(page)
-    page.locator('[data-step-type="assistant_message"]').wait_for(timeout=PATIENCE)
-    assert page.locator('[data-step-type="assistant_message"]').inner_text() == said
+    expect(answer).to_have_text(said, use_inner_text=True, timeout=PATIENCE)
     expect(badge(page)).to_have_accessible_name("Avatar for base")
     expect(page.locator("#mode-picker-trigger-retrieval")).to_have_text("Retrieval: never")
     pick(page, "retrieval", "Retrieval: always")
