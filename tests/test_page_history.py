@@ -19,7 +19,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Request, WebSocketRoute, expect
-from socketio import SimpleClient
+from websockets import Origin
+from websockets.sync.client import connect
 
 from browsing import (
     HEADACHE,
@@ -508,21 +509,19 @@ def test_a_page_that_connects_before_it_knows_its_thread_gets_it(
         login = "; ".join(f"{name}={value}" for name, value in local.cookies.items())
     # As a page that is loaded does on a busy machine: as one session, first without its thread.
     who = {"sessionId": str(uuid.uuid4()), "clientType": "webapp", "userEnv": "{}"}
+    address = f"{server.url.replace('http', 'ws')}/ws/socket.io/?EIO=4&transport=websocket"
     with ExitStack() as connected:
         for auth in (who, who | {"threadId": thread}):
-            client = connected.enter_context(SimpleClient())
-            client.connect(
-                server.url,
-                headers={"Cookie": login, "Origin": server.url},
-                auth=auth,
-                transports=["polling"],
-                socketio_path="ws/socket.io",
+            socket = connected.enter_context(
+                connect(address, origin=Origin(server.url), additional_headers={"Cookie": login})
             )
-            client.emit("connection_successful")
-            client.receive(PATIENCE / 1000)
-        while (event := client.receive(PATIENCE / 1000))[0] != "resume_thread":
+            for said in (f"40{json.dumps(auth)}", '42["connection_successful"]'):
+                socket.recv(PATIENCE / 1000)
+                socket.send(said)
+            socket.recv(PATIENCE / 1000)
+        while not (event := str(socket.recv(PATIENCE / 1000))).startswith('42["resume_thread"'):
             pass
-        assert event[1]["id"] == thread
+        assert json.loads(event[2:])[1]["id"] == thread
 
 
 def test_the_page_is_not_opened_to_everybody(app_root: Path, environment: dict[str, str]) -> None:
