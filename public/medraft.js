@@ -62,15 +62,25 @@ document.addEventListener(
 // Chainlit asks who is logged in whenever its window gets the focus, and leaves for the login if
 // nobody answers, as while the server is started again: what was being written would be lost. It
 // waits for an answer instead.
+//
+// And a page that is loaded at a conversation's address connects twice, the second time with the
+// conversation, each time after the answer to a request for a cookie. Whichever connection comes
+// last is kept: the requests go one after the other, or that without a conversation may be it.
 {
   const send = window.fetch;
+  let cookie = Promise.resolve();
   window.fetch = async (what, how) => {
+    const { pathname } = new URL(what.url ?? what, window.location.href);
+    if (pathname.endsWith("/set-session-cookie")) {
+      const answer = cookie.then(() => send(what, how));
+      cookie = answer.catch(() => {});
+      return answer;
+    }
     for (;;) {
       try {
         return await send(what, how);
       } catch (error) {
-        const asked = new URL(what.url ?? what, window.location.href);
-        if (asked.pathname !== "/user" || how?.signal?.aborted) throw error;
+        if (pathname !== "/user" || how?.signal?.aborted) throw error;
         await new Promise((resolve) => setTimeout(resolve, 1000));
       }
     }

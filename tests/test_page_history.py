@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Request, WebSocketRoute, expect
+from playwright.sync_api import Browser, Locator, Page, Request, Route, WebSocketRoute, expect
 from websockets import Origin
 from websockets.sync.client import connect
 
@@ -522,6 +522,39 @@ def test_a_page_that_connects_before_it_knows_its_thread_gets_it(
         while not (event := str(socket.recv(PATIENCE / 1000))).startswith('42["resume_thread"'):
             pass
         assert json.loads(event[2:])[1]["id"] == thread
+
+
+@needs_browser
+def test_a_page_whose_first_connection_is_slow_shows_its_conversation(
+    server: Server, browser: Browser
+) -> None:
+    page = open_page(new_context(browser), server)
+    ask(page, ELBOW)
+    answered(page)
+    # Each connection waits for a cookie: the first, which knows of no conversation, for as long as
+    # the other one does, but for two seconds at most.
+    asked: list[Route] = []
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        asked.append(route)
+        if len(asked) == 1:
+            held.append(route)
+        else:
+            route.fulfill(response=route.fetch())
+            let_go()
+
+    def let_go() -> None:
+        while held:
+            held.pop().continue_()
+
+    page.route("**/set-session-cookie", hold)
+    page.reload()
+    page.wait_for_timeout(2000)
+    let_go()
+    expect(page.get_by_role("button", name="Try again")).to_have_count(1, timeout=PATIENCE)
+    assert len(asked) == 2
+    page.context.close()
 
 
 def test_the_page_is_not_opened_to_everybody(app_root: Path, environment: dict[str, str]) -> None:
