@@ -73,8 +73,7 @@ class Packed:
             self._tensors[name] = self._take("<BIQQ")[2:]
 
     def _take(self, form: str) -> tuple[Any, ...]:
-        found = struct.unpack_from(form, self._skip(struct.calcsize(form)))
-        return found
+        return struct.unpack(form, self._skip(struct.calcsize(form)))
 
     def _skip(self, length: int) -> bytes:
         self._at += length
@@ -112,7 +111,9 @@ class E5(nn.Module):
         self.bert = BertModel(config, add_pooling_layer=False)
         tables = {"position": "pos", "token_type": "type"}
         weights = {
-            f"embeddings.{name}_embeddings.weight": packed.floats(f"emb.{short}").view(-1, 384)
+            f"embeddings.{name}_embeddings.weight": packed.floats(f"emb.{short}").view(
+                -1, packed.size
+            )
             for name, short in tables.items()
         }
         weights["embeddings.word_embeddings.weight"] = packed.matrix("emb.word", packed.size)[rows]

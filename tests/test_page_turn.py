@@ -69,8 +69,8 @@ def test_choices_badge_and_another_try_live_through_a_resume(page: Page) -> None
     again(page).click()
     expect(badge(page)).to_have_accessible_name("Avatar for base", timeout=PATIENCE)
     answered(page)
-    expect(page.locator('[data-step-type="assistant_message"]')).to_have_count(1)
     answer = page.locator('[data-step-type="assistant_message"]')
+    expect(answer).to_have_count(1)
     said = answer.inner_text()
 
     load_again(page)
