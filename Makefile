@@ -62,7 +62,7 @@ reference: .venv/installed
 	@$(BIN)/python -m docs.reference
 
 encoder: .venv/installed
-	$(BIN)/medraft train-encoder --begin-with agent/adapters/minilm-l6-messages --output my-encoder
+	$(BIN)/medraft train-encoder --begin-with agent/adapters/e5-small-messages --output my-encoder
 
 contract: setup .venv/dev
 	$(BIN)/python -m docs.contract

