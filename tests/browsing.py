@@ -112,7 +112,7 @@ def serve(
         yield server
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(120)
 
 
 def wait_until_served(server: Server) -> None:
@@ -140,7 +140,7 @@ def serve_loaded(app_root: Path, environment: dict[str, str], folder: Path) -> I
 def refused(arguments: list[str], cwd: Path, environment: dict[str, str], said: str) -> None:
     """Assert that a server does not start, and says why in one sentence."""
     run = subprocess.run(
-        arguments, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60
+        arguments, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
     )
     assert run.returncode == 2
     assert said in run.stderr
@@ -156,7 +156,7 @@ def free_port() -> int:
 
 def status(server: Server, path: str, origin: str, **headers: str) -> int:
     """The status of a GET request that a page of `origin` would send."""
-    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=10)
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
     connection.request("GET", path, headers={"Origin": origin, **headers})
     try:
         return connection.getresponse().status
@@ -178,10 +178,12 @@ def new_context(browser: Browser) -> BrowserContext:
 
 
 def open_page(context: BrowserContext, server: Server) -> Page:
-    """A new conversation that can be written to."""
+    """A new conversation that can be written to, and has all that the server sends at its start."""
     page = context.new_page()
     page.goto(server.url)
     page.locator("#starters button:enabled").first.wait_for()
+    page.locator("#chat-settings-open-modal:enabled").wait_for()
+    page.locator(".command-button").wait_for()
     return page
 
 
@@ -246,9 +248,9 @@ def region(page: Page, name: str) -> Locator:
 
 
 def compared(page: Page) -> None:
-    """Wait until all four have answered."""
+    """Wait until all four have answered, one after the other."""
     last = page.locator(".medraft-compare").last
-    expect(last.get_by_role("status")).to_contain_text("All four have been", timeout=PATIENCE)
+    expect(last.get_by_role("status")).to_contain_text("All four have been", timeout=4 * PATIENCE)
     page.locator("#chat-submit").wait_for(timeout=PATIENCE)
 
 

@@ -57,9 +57,10 @@ class Served:
         assert response.status_code == 200, response.text
         return response.json()
 
-    async def until_ready(self) -> None:
+    async def until_ready(self, part: str = "ready") -> None:
+        """`part`: "models" for them alone."""
         for _ in itertools.count():
-            if (await self.client.get("/ready")).status_code == 200:
+            if (await self.client.get("/ready")).json()[part] in (True, "ready"):
                 return
             await asyncio.sleep(0.01)
 

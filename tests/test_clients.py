@@ -54,7 +54,7 @@ def endpoint(
         yield server
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(120)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -75,7 +75,7 @@ def ready(server: Server) -> bool:
 
 def figure(server: Server, name: str) -> float:
     """The sum of a figure over its labels."""
-    text = httpx.get(f"{server.url}/metrics", trust_env=False).text
+    text = httpx.get(f"{server.url}/metrics", trust_env=False, timeout=60).text
     return sum(float(value) for value in re.findall(rf"^{name}.* (\S+)$", text, re.MULTILINE))
 
 
@@ -95,7 +95,7 @@ def check_sources(server: Server, content: str) -> None:
     answer, _, listed = content.partition("\n\nSources:\n")
     assert answer.strip() and listed
     for link in re.findall(r"http\S+", listed):
-        assert httpx.get(link, trust_env=False).json()["doctor"]
+        assert httpx.get(link, trust_env=False, timeout=60).json()["doctor"]
 
 
 def test_openais_own_client(endpoint: Server) -> None:

@@ -138,7 +138,7 @@ def healthy(
         yield f"http://127.0.0.1:{container['PORT']}"
     finally:
         serving.terminate()
-        serving.wait(20)
+        serving.wait(120)
     assert run(ASKS, source, container).returncode == 1
 
 
@@ -171,7 +171,7 @@ def test_page_and_endpoint_start_and_become_healthy(
     said = run(["medraft", "accounts", "add", "ana"], source, container, "ana's secret\n")
     assert said.returncode == 0, said.stderr
     with healthy(page, source, container, tmp_path / "page.log") as url:
-        assert "medraft" in httpx.get(url, trust_env=False).text
+        assert "medraft" in httpx.get(url, trust_env=False, timeout=60).text
     said = run(["medraft", "keys", "add", "ana"], source, container)
     key = said.stdout.split()[-1]
     command = [part.replace("$$", "$") for part in endpoint]

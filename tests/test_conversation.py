@@ -42,6 +42,7 @@ from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
 
 from scripted import ScriptedLLM
+from serving import until
 
 COMPLAINT = "What helps against my migraine?"
 STOPPED = "Stopped before an answer; this message is not remembered."
@@ -188,11 +189,7 @@ class Chat:
         await asyncio.sleep(0)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        for _ in range(2000):
-            if condition():
-                return
-            await asyncio.sleep(0.005)
-        raise AssertionError(f"It never came to that: {self.screen.messages()}")
+        await until(condition)
 
     async def idle(self) -> None:
         """Until nothing runs; then the screen is whole, and memory and history say the same."""
@@ -481,6 +478,7 @@ async def test_an_edit_spares_what_is_sent_after_it(chat: Chat) -> None:
     await hold(chat, "writing")
     await chat.send("This one is in the queue.")
     await chat.edit(first, "And my hips?")
+    await chat.until(lambda: len(chat.conversation._turns._by_id) == 1)
     await chat.send("Thank you")
     chat.llm.go["writing"].set()
     await chat.until(lambda: said(chat)[-1] == ANSWERED and not chat.screen.loading)

@@ -30,6 +30,7 @@ from agent.finetuning.examples import CONVERSATIONS, MEDICINES
 from agent.finetuning.export import export
 from agent.finetuning.prepare import Prepared, prepare
 from agent.finetuning.recipe import Recipe, Training
+from agent.finetuning.run import last_checkpoint
 from agent.finetuning.targets import NONE
 from agent.finetuning.training import check, check_reporter, train
 from agent.llms import embedded, engines, interface
@@ -445,11 +446,14 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_an_adapter(
     given += ["--rank", "4", "--batch-size", "4"]
     env = {"MEDRAFT_MODEL": tiny.model, "MEDRAFT_HOME": str(tiny.home)}
     with subprocess.Popen([MEDRAFT, *given], env=os.environ | env) as first:
-        while not list(output.glob("checkpoints/checkpoint-*/trainer_state.json")):
+        while last_checkpoint(output) is None:
             assert first.poll() is None
             time.sleep(0.05)
         first.send_signal(signal.SIGKILL)
     assert not (output / "adapter_config.json").exists()
+    half = output / "checkpoints" / "checkpoint-999"  # killed where the state was being written
+    half.mkdir()
+    (half / "trainer_state.json").write_text('{"best', "utf-8")
 
     with pytest.raises(AgentError, match="other settings"):
         train(tiny, replace(QUICK, learning_rate=0.01), few, output)

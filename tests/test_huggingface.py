@@ -34,6 +34,8 @@ from agent.llms.interface import ChatLLM, Engine, Sampling
 from agent.llms.skeleton import skeleton
 from agent.settings import ROOT
 
+from serving import until
+
 COMPLAINTS = [f"I am {20 + n} and my head hurts in the morning, what helps?" for n in range(10)]
 FULL = torch.cuda.OutOfMemoryError
 
@@ -197,6 +199,7 @@ async def test_a_stop_in_mid_forward_leaves_a_cache_that_answers_the_same(engine
 async def test_everyone_is_told_the_place_in_the_queue(engine: Engine) -> None:
     prompt = said("You are a doctor.", COMPLAINTS[0])
     begun: list[int] = []
+    told: set[int] = set()
 
     async def ask(number: int, llm: ChatLLM) -> list[int]:
         stream, places = await llm.astream_chat(prompt, max_tokens=12), []
@@ -206,14 +209,24 @@ async def test_everyone_is_told_the_place_in_the_queue(engine: Engine) -> None:
                 if "waiting" in response.raw:
                     assert (response.delta, response.raw["tokens"]) == ("", 0)
                     places.append(response.raw["waiting"])
+                    told.add(number)
                 elif number not in begun:
                     begun.append(number)
         return places
 
     both = (engine.base, engine.llm("fine-tuned"))
-    asked = [asyncio.create_task(ask(number, both[number % 2])) for number in range(5)]
-    await asyncio.sleep(0.05)
-    asked.pop(2).cancel()  # who leaves the queue makes room
+    gate = threading.Event()
+    first_layer = model_of(engine).model.get_decoder().layers[0]
+    held = first_layer.register_forward_pre_hook(lambda *_: gate.wait() and None)
+    try:
+        asked = [asyncio.create_task(ask(number, both[number % 2])) for number in range(5)]
+        await until(lambda: told == {1, 2, 3, 4})
+        left = asked.pop(2)
+        left.cancel()  # who leaves the queue makes room
+        await asyncio.gather(left, return_exceptions=True)
+    finally:
+        gate.set()
+        held.remove()
     places = await asyncio.gather(*asked)
     assert begun == [0, 1, 3, 4]
     assert places == [[], [1], [3, 2, 1], [4, 3, 2, 1]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import shutil
 import signal
@@ -455,6 +456,7 @@ def test_killed_at_fifty_moments_nothing_is_damaged_or_lost(
             for _ in range(10):
                 time.sleep(moments.uniform(0, 0.2))
                 process.send_signal(signal.SIGSTOP)
+                os.waitid(os.P_PID, process.pid, os.WSTOPPED)
                 kills += 1
                 stages.add(tuple(sorted(p.name.split("-")[0] for p in index.iterdir())))
                 killed = Path(shutil.copytree(index, index.with_name(f"killed-{kills}")))

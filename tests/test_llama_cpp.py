@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import itertools
 import json
 import os
 import re
@@ -428,11 +430,12 @@ async def test_a_turn_reads_what_is_new_whichever_llm_answers(engine: Engine) ->
 
 async def test_ten_stops_leave_nothing_behind(engine: Engine) -> None:
     running = server_of(engine).running
-    process = psutil.Process()
+    process, number = psutil.Process(), itertools.count()
 
     async def stop(llm: ChatLLM, pieces: int) -> None:
         """Stop an answer after so many pieces; with none, while the prompt is read."""
-        long = said("You are a doctor.", f"{pieces} " + "My head hurts since Monday. " * 250)
+        # Another one each time: what a stopped one has read is not read again.
+        long = said("You are a doctor.", f"{next(number)} " + "My head hurts since Monday. " * 250)
         stream = await llm.astream_chat(FEVER if pieces else long, max_tokens=500)
         async with aclosing(stream):
             if not pieces:
@@ -455,11 +458,12 @@ async def test_ten_stops_leave_nothing_behind(engine: Engine) -> None:
     for pieces in (0, 3):  # what is made once and kept
         await stop(engine.base, pieces)
     await answer(engine.base)
+    gc.collect()  # servers of earlier tests, whose threads would end meanwhile
     before = await held()
     for pieces in (0, 1, 2, 0, 3) * 2:
         await stop(engine.base, pieces)
     after = await held()
-    assert after[0] == before[0]
+    assert after[0] <= before[0]
     assert after[1] - before[1] < 16 * 2**20
     # Twelve pieces, and what was computed until each Stop was heard; whole, they were thousands.
     assert after[2] - before[2] < 200

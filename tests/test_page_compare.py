@@ -226,7 +226,9 @@ def test_a_question_goes_through_all_four_and_one_is_taken_over(page: Page) -> N
     expect(page.locator("#side-view-content")).to_contain_text("A doctor replied")
 
     said = region(page, "RAFT").locator(".medraft-compare-answer").inner_text()
-    region(page, "RAFT").get_by_role("button", name="Continue with this one").press("Enter")
+    taken = region(page, "RAFT").get_by_role("button", name="Continue with this one")
+    expect(taken).to_be_enabled()  # not while a source is being opened
+    taken.press("Enter")
     status = page.locator(".medraft-compare").get_by_role("status")
     expect(status).to_contain_text("goes on from the answer of RAFT")
     answer = page.locator('[data-step-type="assistant_message"]').last

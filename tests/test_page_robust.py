@@ -254,7 +254,7 @@ def test_a_page_without_a_web_socket_does_not_hold_up_the_end(
 ) -> None:
     with (
         serve(app_root, environment, tmp_path) as server,
-        httpx.Client(base_url=server.url) as page,
+        httpx.Client(base_url=server.url, timeout=60) as page,
         ThreadPoolExecutor() as threads,
     ):
         polling = {"EIO": "4", "transport": "polling"}
@@ -264,14 +264,14 @@ def test_a_page_without_a_web_socket_does_not_hold_up_the_end(
         time.sleep(1)
         assert not held.done()
         server.process.terminate()
-        server.process.wait(10)
+        server.process.wait(120)
         assert held.result().text == "1"  # engine.io's "close"
 
 
 def test_uploads_are_refused_before_they_are_read(server: Server) -> None:
     # A file is announced, and nothing of it is sent.
     announced = {"Content-Length": str(10**9), "Content-Type": "multipart/form-data; boundary=x"}
-    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=10)
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
     connection.request("POST", "/project/file?session_id=x", headers=announced)
     response = connection.getresponse()
     assert (response.status, response.read()) == (403, b"medraft takes no files.")
@@ -279,17 +279,17 @@ def test_uploads_are_refused_before_they_are_read(server: Server) -> None:
 
 
 def test_headers_keep_the_page_to_itself(server: Server) -> None:
-    page = httpx.get(server.url).headers
+    page = httpx.get(server.url, timeout=60).headers
     assert page["X-Frame-Options"] == "DENY"
     assert page["Cross-Origin-Opener-Policy"] == "same-origin"
     assert "frame-ancestors 'none'" in page["Content-Security-Policy"]
     assert "Strict-Transport-Security" not in page
-    https = httpx.get(server.url, headers={"X-Forwarded-Proto": "https"}).headers
+    https = httpx.get(server.url, headers={"X-Forwarded-Proto": "https"}, timeout=60).headers
     assert https["Strict-Transport-Security"] == "max-age=31536000"
 
 
 def test_browsers_keep_nothing_that_patients_said(server: Server) -> None:
-    with httpx.Client(base_url=server.url) as client:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
         client.post("/auth/header")
         for path in ("/", "/thread/x", "/user", "/project/thread/x", "/export/x", "/ws/socket.io/"):
             assert client.get(path).headers["Cache-Control"] == "no-store", path

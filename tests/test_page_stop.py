@@ -45,6 +45,7 @@ def test_stop_keeps_what_was_said_and_the_next_message_is_answered(
     frames = Frames.of(page)
     page.reload()
     ask(page, ASKED)
+    page.wait_for_url("**/thread/*")  # where the chat is drawn anew
     answer = page.locator('[data-step-type="assistant_message"]')
     expect(answer).to_contain_text("There was", timeout=PATIENCE)
     page.locator("#stop-button").click()
@@ -53,6 +54,8 @@ def test_stop_keeps_what_was_said_and_the_next_message_is_answered(
     expect(page.get_by_text("Task manually stopped")).to_have_count(0)
     step(page).click()
     expect(page.locator('[data-step-type="tool"]')).to_contain_text("ended before the answer")
+    while not any("task_end" in text for text in frames.since('"stop"')):
+        page.wait_for_timeout(100)
     after = frames.since('"stop"')
     ended = next(place for place, text in enumerate(after) if "task_end" in text)
     assert not any("stream_token" in text for text in after[ended:])

@@ -21,6 +21,7 @@ from agent.evaluation.parts import relevance
 from agent.finetuning.recipe import RetrieverRecipe
 from agent.finetuning.retriever import pairs, training
 from agent.finetuning.retriever.pairs import Row
+from agent.finetuning.run import last_checkpoint
 from index_store.columns import Columns
 from index_store.dataset import Dialogue, read_rows
 from index_store.embedding import (
@@ -219,7 +220,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_a_model(
     source, output = write(tmp_path / "rows.jsonl", rows), tmp_path / "mine"
     given = ("--source", str(source), "--output", str(output), *SMALL)
     with subprocess.Popen([MEDRAFT, "finetune", "retriever", *given]) as first:
-        while not list(output.glob("checkpoints/checkpoint-*/trainer_state.json")):
+        while last_checkpoint(output) is None:
             assert first.poll() is None
             time.sleep(0.05)
         first.send_signal(signal.SIGKILL)

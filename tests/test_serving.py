@@ -576,8 +576,10 @@ async def test_a_load_that_failed_is_told_and_tried_again(
 
 @pytest.fixture
 def asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The database is asked by each request."""
+    """The database is asked by each request, which waits for what it says."""
     monkeypatch.setattr(health, "KEPT", 0.0)
+    monkeypatch.setattr(health, "PATIENCE", 60)
+    monkeypatch.setattr(database, "QUICK", 60)
 
 
 @pytest.mark.usefixtures("asked_anew")
@@ -658,8 +660,10 @@ async def test_a_database_that_hangs_is_asked_once_however_many_ask_whether_it_d
 
     monkeypatch.setattr(database, "check", check)
     monkeypatch.setattr(health, "PATIENCE", 0.01)
+    monkeypatch.setattr(health, "KEPT", 3600.0)
     async with serving(lambda: loaded(llm), chosen, history=True) as served:
         try:
+            await served.until_ready("models")
             for _ in range(3):
                 states = await asyncio.gather(*(served.client.get("/ready") for _ in range(8)))
                 assert {state.json()["database"] for state in states} == {"failed"}

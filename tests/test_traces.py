@@ -81,6 +81,7 @@ async def on(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     """The collector of this process; it has all when `otel.end` was awaited."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=ward")
+    monkeypatch.setattr(otel, "PATIENCE", 60)
     otel.begin()
     yield collector
     await otel.end()
@@ -338,7 +339,7 @@ def test_a_server_that_is_told_to_end_sends_what_is_left(
         assert not collector.bodies
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(120)
     (turn,) = collector.spans()
     assert attributes(turn)["medraft.triage.kind"] == "cardiac"
     assert {word for word in words(CHEST) if word in b"".join(collector.got).lower()} == set()
@@ -350,7 +351,7 @@ def post(server: Server, asked: dict[str, Any]) -> dict[str, Any] | None:
     try:
         url = f"{server.url}/v1/chat/completions"
         response = httpx.post(url, json=asked, timeout=60, trust_env=False)
-    except httpx.TransportError:
+    except httpx.ConnectError:
         return None
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()

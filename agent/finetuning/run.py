@@ -70,8 +70,18 @@ def claim(output: Path, record: dict[str, Any]) -> None:
 
 def last_checkpoint(output: Path) -> Path | None:
     """The newest checkpoint that was written to its end, where the trainer's state comes last."""
-    whole = [path.parent for path in (output / CHECKPOINTS).glob("checkpoint-*/trainer_state.json")]
+    states = (output / CHECKPOINTS).glob("checkpoint-*/trainer_state.json")
+    whole = [path.parent for path in states if _is_json(path)]
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _is_json(path: Path) -> bool:
+    """Whether it is there to its end: a run may have been killed while it was written."""
+    try:
+        json.loads(path.read_text("utf-8"))
+    except ValueError:
+        return False
+    return True
 
 
 def through(trainer: Callable[[], Any], output: Path) -> tuple[Any, dict[str, Any]]:
