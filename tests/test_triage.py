@@ -143,7 +143,7 @@ def test_what_is_held_out_was_not_learned() -> None:
 
 # What was measured, less a case or two: another processor rounds otherwise.
 RECALL_LETTERS, RECALL_SHORT = 0.97, 0.95
-ALARMS_LETTERS, ALARMS_SHORT, ALARMS_USUAL = 0.055, 0.055, 0.04
+ALARMS_LETTERS, ALARMS_SHORT, ALARMS_USUAL = 0.045, 0.04, 0.04
 
 
 @pytest.mark.usefixtures("encoder")
@@ -168,7 +168,7 @@ def test_letters_and_lines_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Retrieved and left alone, as measured, less a case or two: another processor rounds otherwise.
-SINGLE, TALK, LETTERS = (0.97, 0.96), (0.88, 0.82), (0.99, 0.80)
+SINGLE, TALK, LETTERS = (0.98, 0.95), (0.90, 0.82), (0.99, 0.85)
 
 
 @pytest.mark.usefixtures("encoder")
