@@ -22,7 +22,7 @@ chat: setup
 # A browser and its server fill a core, and so does a model: a file to each of two processes.
 test: setup .venv/dev
 	@echo "== Tests"
-	@$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(COVERED)
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(COVERED)
 
 test-fast: .venv/dev
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not slow'

@@ -168,7 +168,7 @@ def test_letters_and_lines_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Retrieved and left alone, as measured, less a case or two: another processor rounds otherwise.
-SINGLE, TALK, LETTERS = (0.98, 0.95), (0.90, 0.82), (0.99, 0.85)
+SINGLE, TALK, LETTERS = (0.98, 0.95), (0.90, 0.80), (0.99, 0.85)
 
 
 @pytest.mark.usefixtures("encoder")

@@ -18,7 +18,7 @@ from agent.understanding.labels import Said
 
 # The probability of a health question from which on it is looked up: to look up too much costs less
 # than too little. By the totals of the sets of docs/evaluation.md.
-HEALTH = 0.53
+HEALTH = 0.5
 UNSURE = 0.75  # up to here it is said to be unsure
 OPENS = 0.5  # the probability of a new subject from which on what was said before is left out
 REACH = 16  # messages before: what a message goes on from is no farther back
