@@ -142,7 +142,7 @@ def test_what_is_held_out_was_not_learned() -> None:
 
 
 # What was measured, less a case or two: another processor rounds otherwise.
-RECALL_LETTERS, RECALL_SHORT = 0.97, 0.95
+RECALL_LETTERS, RECALL_SHORT = 0.97, 0.94
 ALARMS_LETTERS, ALARMS_SHORT, ALARMS_USUAL = 0.045, 0.04, 0.04
 
 

@@ -25,8 +25,8 @@ from agent.understanding.labels import Degree, Kind, Said
 
 KINDS = get_args(Kind)
 # Probabilities from which on: a crisis of suicide, now or not; an ambulance now; a person soon.
-CRISIS, NOW, SOON = 0.45, 0.35, 0.5
-RAISED = 2.4  # log odds that an unmistakable phrase adds
+CRISIS, NOW, SOON = 0.4, 0.33, 0.5
+RAISED = 2.3  # log odds that an unmistakable phrase adds
 SHORT = 2000  # characters of a batch of earlier messages, read in some tenths of a second
 # A thread for each length in characters: a line waits for no letter, and a letter for no book.
 _threads = {most: ThreadPoolExecutor(1, "triage") for most in (SHORT, 8000, 32_000, math.inf)}
