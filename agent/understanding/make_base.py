@@ -28,7 +28,7 @@ from agent.understanding.encoder import SHIPPED
 from agent.understanding.examples import examples
 from index_store.disk import make_whole, write_text
 
-LAYERS = 8  # of twelve; docs/evaluation.md says what six and twelve do
+LAYERS = 8  # of twelve
 LANGUAGES, COMMONEST = ("en", "es"), 100_000  # words of each
 # A text is padded with the first, begins with the second and ends with the third. No text has them:
 # the normalizer leaves out control characters.
