@@ -1,13 +1,18 @@
-"""What tests ask a real LLM, and how."""
+"""What tests ask a real LLM, and how; and how they take its server away."""
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
+import httpx
+import psutil
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from agent.llms.interface import ChatLLM
+from agent.llms.llama_cpp.server import Server
 
 QUESTION = "What is a fever?"
 
@@ -29,3 +34,14 @@ async def answer(llm: ChatLLM, messages: Sequence[ChatMessage] = PROMPT, tokens:
         async for response in stream:
             text = response.message.content or ""
     return text
+
+
+def kill(server: Server) -> None:
+    """Shut the server's port under it, and every connection to it."""
+    port = httpx.URL(server.running.native.listening_address).port
+    for connection in psutil.Process().net_connections("tcp"):
+        # One that is closed meanwhile is no file any more, or not connected.
+        with suppress(OSError):
+            if connection.laddr.port == port:
+                with socket.socket(fileno=os.dup(connection.fd)) as its:
+                    its.shutdown(socket.SHUT_RDWR)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -221,6 +222,12 @@ def answered(page: Page) -> None:
     )
     page.wait_for_url("**/thread/*")
     page.locator("#chat-submit").wait_for(timeout=PATIENCE)
+
+
+def stored_steps(page: Page) -> list[dict[str, Any]]:
+    """What the history holds of the conversation that the page shows."""
+    steps = page.request.get(page.url.replace("/thread/", "/project/thread/")).json()["steps"]
+    return list(steps)
 
 
 def load_again(page: Page) -> None:

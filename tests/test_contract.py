@@ -6,18 +6,14 @@ The first line of each test is its row in the README's table, which `make contra
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-import httpx
-import psutil
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
@@ -36,7 +32,7 @@ from index_store.embedding import EMBEDDED, Embed
 from index_store.retriever import DoctorReplyRetriever
 from index_store.store import IndexStore
 
-from asking import PROMPT, QUESTION, answer, said
+from asking import PROMPT, QUESTION, answer, kill, said
 from serving import until
 
 ENGINES = ("huggingface", "llama_cpp", "openai_like")
@@ -92,13 +88,7 @@ class Failure:
             self._names.set()
         if self._engine.name == "llama_cpp":
             llm: Any = self._engine.base
-            port = httpx.URL(llm._server.running.native.listening_address).port
-            for connection in psutil.Process().net_connections("tcp"):
-                # One that is closed meanwhile is no file any more, or not connected.
-                with suppress(OSError):
-                    if connection.laddr.port == port:
-                        with socket.socket(fileno=os.dup(connection.fd)) as its:
-                            its.shutdown(socket.SHUT_RDWR)
+            kill(llm._server)
 
     def mend(self) -> None:
         self.on = False

@@ -188,14 +188,11 @@ class Chat:
         self.conversation.retry(button["payload"]["message"])
         await asyncio.sleep(0)
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        await until(condition)
-
     async def idle(self) -> None:
         """Until nothing runs; then the screen is whole, and memory and history say the same."""
-        await self.until(lambda: bool(self.conversation._running))
+        await until(lambda: bool(self.conversation._running))
         for _ in range(3):
-            await self.until(lambda: all(task.done() for task in self.conversation._running))
+            await until(lambda: all(task.done() for task in self.conversation._running))
             await asyncio.sleep(0.01)
         assert not self.screen.loading
         shown = self.screen.messages()
@@ -341,7 +338,7 @@ async def hold(chat: Chat, state: str) -> None:
         "reading": lambda: bool(chat.llm.prompts),
         "writing": lambda: any("Two plus" in text for text in chat.screen.seen),
     }
-    await chat.until(reached[state])
+    await until(reached[state])
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -383,11 +380,11 @@ async def test_stop_is_heard_from_the_first_moment(
             await chat.edit(asked, COMPLAINT)
         case _:
             await chat.retry()
-    await chat.until(lambda: chat.screen.loading)
+    await until(lambda: chat.screen.loading)
     for _ in range(turns_of_the_loop):
         await asyncio.sleep(0)
     await chat.stop()
-    await chat.until(lambda: said(chat)[-1] == STOPPED)
+    await until(lambda: said(chat)[-1] == STOPPED)
     await chat.idle()
     assert said(chat) == [COMPLAINT, STOPPED]
     assert chat.memory() == []
@@ -405,7 +402,7 @@ async def test_an_edit_in_every_state_is_answered_in_place(chat: Chat, state: st
     asked = next(id for id, step in chat.screen.steps.items() if step["output"] == COMPLAINT)
     chat.llm.go[state].set()
     await chat.edit(asked, "And what helps against acne?")
-    await chat.until(lambda: said(chat)[-1] == ANSWERED and not chat.screen.loading)
+    await until(lambda: said(chat)[-1] == ANSWERED and not chat.screen.loading)
     await chat.idle()
     there = ["Why do my knees creak?", ANSWERED, "And what helps against acne?", ANSWERED]
     assert said(chat) == there
@@ -420,7 +417,7 @@ async def test_an_edited_message_forgets_all_that_came_after_it(chat: Chat) -> N
         await chat.idle()
     assert len(chat.memory()) == 6
     await chat.edit(first, COMPLAINT)
-    await chat.until(lambda: said(chat) == [COMPLAINT, ANSWERED] and not chat.screen.loading)
+    await until(lambda: said(chat) == [COMPLAINT, ANSWERED] and not chat.screen.loading)
     await chat.idle()
     assert [text.split("\n")[-1] for _, text in chat.memory()] == [COMPLAINT, ANSWERED]
     system, question, *_ = chat.llm.prompts[-1]
@@ -450,11 +447,11 @@ async def test_two_messages_sent_quickly_are_answered_one_after_the_other(chat: 
     chat.llm.go["writing"].clear()
     await chat.send(COMPLAINT)
     await chat.send("Why do my knees creak?")
-    await chat.until(lambda: any("Two plus" in text for text in chat.screen.seen))
+    await until(lambda: any("Two plus" in text for text in chat.screen.seen))
     assert len(chat.llm.prompts) == 1
     chat.llm.go["reading"].clear()
     chat.llm.go["writing"].set()
-    await chat.until(lambda: len(chat.llm.prompts) == 2)
+    await until(lambda: len(chat.llm.prompts) == 2)
     assert chat.screen.loading, "the second is being answered, and the page says so"
     chat.llm.go["reading"].set()
     await chat.idle()
@@ -465,7 +462,7 @@ async def test_a_burst_of_messages_is_answered_in_its_order(chat: Chat) -> None:
     questions = [f"Question {number}: why do my knees creak?" for number in range(5)]
     for question in questions:
         await chat.send(question)
-    await chat.until(lambda: len(chat.llm.prompts) == 5 and not chat.screen.loading)
+    await until(lambda: len(chat.llm.prompts) == 5 and not chat.screen.loading)
     await chat.idle()
     assert said(chat)[::2] == questions
     assert said(chat)[1::2] == [ANSWERED] * 5
@@ -478,10 +475,10 @@ async def test_an_edit_spares_what_is_sent_after_it(chat: Chat) -> None:
     await hold(chat, "writing")
     await chat.send("This one is in the queue.")
     await chat.edit(first, "And my hips?")
-    await chat.until(lambda: len(chat.conversation._turns._by_id) == 1)
+    await until(lambda: len(chat.conversation._turns._by_id) == 1)
     await chat.send("Thank you")
     chat.llm.go["writing"].set()
-    await chat.until(lambda: said(chat)[-1] == ANSWERED and not chat.screen.loading)
+    await until(lambda: said(chat)[-1] == ANSWERED and not chat.screen.loading)
     await chat.idle()
     assert said(chat) == ["And my hips?", ANSWERED, "Thank you", ANSWERED]
 
@@ -510,9 +507,9 @@ async def test_what_holds_for_a_moment_is_shown_and_never_stored(chat: Chat) -> 
     chat.llm.go["loading"].clear()
     chat.llm.go["reading"].clear()
     await chat.send(COMPLAINT)
-    await chat.until(lambda: any("being loaded" in text for text in chat.screen.seen))
+    await until(lambda: any("being loaded" in text for text in chat.screen.seen))
     chat.llm.go["loading"].set()
-    await chat.until(lambda: any("Another model" in text for text in chat.screen.seen))
+    await until(lambda: any("Another model" in text for text in chat.screen.seen))
     assert "3 answers are before yours." in chat.screen.seen
     thread = await chat.thread()
     assert [s["output"] for s in thread["steps"] if s["type"].endswith("message")] == [COMPLAINT]
@@ -550,7 +547,7 @@ async def test_a_resumed_conversation_is_edited_and_tried_again(chat: Chat) -> N
     assert said(chat) == ["Why do my knees creak?", ANSWERED, COMPLAINT, ANSWERED]
     assert len(chat.llm.prompts[-1]) == len(chat.llm.prompts[1])
     await chat.edit(first, "And my hips?")
-    await chat.until(lambda: len(chat.llm.prompts) == 4 and not chat.screen.loading)
+    await until(lambda: len(chat.llm.prompts) == 4 and not chat.screen.loading)
     await chat.idle()
     assert said(chat) == ["And my hips?", ANSWERED]
 
@@ -676,11 +673,11 @@ async def test_a_turn_goes_on_when_a_lost_connection_is_back(
         await chat.edit(id, COMPLAINT)
     else:
         await chat.send(COMPLAINT)
-    await chat.until(lambda: "Two plus" in chat.screen.messages()[-1][1])
+    await until(lambda: "Two plus" in chat.screen.messages()[-1][1])
     chat.screen.loading = False  # as Chainlit says to every browser that comes back
     WebsocketSession.require(chat.sid).restored = True
     back = asyncio.create_task(handlers["connection_successful"](chat.sid))
-    await chat.until(lambda: chat.screen.loading)
+    await until(lambda: chat.screen.loading)
     assert not back.done()
     chat.llm.go["writing"].set()
     await back

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import itertools
 import json
 import os
 import re
-import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +17,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 import xllamacpp
@@ -36,6 +33,7 @@ from agent.llms.llama_cpp.server import BATCH, Server, fit, threads
 from agent.llms.llama_cpp.slots import Slots
 from agent.settings import Settings
 
+from asking import kill
 from outside import needs
 
 
@@ -472,17 +470,6 @@ async def test_ten_stops_leave_nothing_behind(engine: Engine) -> None:
 
 
 # Death and restart
-
-
-def kill(server: Server) -> None:
-    """Shut the server's port under it, and every connection to it."""
-    port = httpx.URL(server.running.native.listening_address).port
-    for connection in psutil.Process().net_connections("tcp"):
-        # One that is closed meanwhile is no file any more, or not connected.
-        with contextlib.suppress(OSError):
-            if connection.laddr.port == port:
-                with socket.socket(fileno=os.dup(connection.fd)) as its:
-                    its.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from agent.page import columns, compare
 from agent.page.columns import Comparison
 
 from browsing import HEADACHE, PATIENCE, Frames, answered, ask, compared, needs_browser, region
+from serving import until
 from test_conversation import ANSWERED, COMPLAINT, Chat, chat  # noqa: F401
 
 FOUR = ["base", "RAG", "fine-tuned", "RAFT"]
@@ -81,8 +82,8 @@ async def test_a_comparison_leaves_memory_as_it_was(chat: Chat) -> None:
 async def test_stop_keeps_what_was_said_and_it_can_be_tried_again(chat: Chat) -> None:
     chat.llm.go["writing"].clear()
     await chat.send(COMPLAINT, **COMMAND)
-    await chat.until(lambda: len(chat.llm.prompts) == 1)
-    await chat.until(lambda: any(Comparison.of(s.get("metadata")) for s in chat.screen._tree()))
+    await until(lambda: len(chat.llm.prompts) == 1)
+    await until(lambda: any(Comparison.of(s.get("metadata")) for s in chat.screen._tree()))
     await chat.stop()
     await chat.idle()
     assert states(chat) == ["stopped"] * 4
@@ -98,7 +99,7 @@ async def test_stop_keeps_what_was_said_and_it_can_be_tried_again(chat: Chat) ->
 async def test_a_comparison_waits_for_the_models_and_can_be_stopped_before(chat: Chat) -> None:
     chat.llm.go["loading"].clear()
     await chat.send(COMPLAINT, **COMMAND)
-    await chat.until(lambda: any("being loaded" in text for text in chat.screen.seen))
+    await until(lambda: any("being loaded" in text for text in chat.screen.seen))
     await chat.stop()
     await chat.idle()
     chat.llm.go["loading"].set()

@@ -39,6 +39,7 @@ from browsing import (
     refused,
     serve,
     step,
+    stored_steps,
 )
 from storyteller import Storyteller
 
@@ -262,8 +263,7 @@ def test_a_conversation_is_there_again_after_a_restart(
     expect(last).not_to_have_attribute("data-step-type", "user_message")
     questions = 0
     while questions < 5:  # what was sent is stored by another task than what is shown
-        stored = fresh.request.get(fresh.url.replace("/thread/", "/project/thread/")).json()
-        questions = sum(step["type"] == "user_message" for step in stored["steps"])
+        questions = sum(each["type"] == "user_message" for each in stored_steps(fresh))
     restarted.kill()
     teller.slow = False
     restarted.start()

@@ -30,6 +30,7 @@ from browsing import (
     load_again,
     needs_browser,
     open_page,
+    stored_steps,
 )
 
 CHEST = "my chest hurts badly and my left arm is numb"
@@ -245,8 +246,8 @@ def test_self_harm_is_told_the_crisis_line_of_the_chosen_country_first(page: Pag
     explained = page.locator('[id^="step-medraft"]').last
     explained.click()
     expect(page.get_by_text("No model was asked")).to_be_visible()
-    steps = page.request.get(page.url.replace("/thread/", "/project/thread/")).json()["steps"]
-    assert [step["metadata"]["behaviour"] for step in steps if is_answer(step)] == [None]
+    behaviours = [step["metadata"]["behaviour"] for step in stored_steps(page) if is_answer(step)]
+    assert behaviours == [None]
 
 
 @needs_browser

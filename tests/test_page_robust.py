@@ -32,6 +32,7 @@ from browsing import (
     open_page,
     serve,
     stop_at_once,
+    stored_steps,
 )
 from storyteller import Storyteller
 
@@ -109,8 +110,8 @@ def stop_at_the_first_word(page: Page) -> None:
 def thread(page: Page) -> list[tuple[str, list[Mapping[str, Any]]]]:
     """What is stored of the conversation: each message, and its answers."""
     page.wait_for_url("**/thread/*")
-    steps = page.request.get(page.url.replace("/thread/", "/project/thread/")).json()["steps"]
-    return [(question["output"], list(filter(is_answer, told))) for question, told in turns(steps)]
+    stored = turns(stored_steps(page))
+    return [(question["output"], list(filter(is_answer, told))) for question, told in stored]
 
 
 def metadata(answers: list[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -163,16 +163,8 @@ def test_the_base_is_made_of_the_layers_and_pieces_that_are_kept(
 ) -> None:
     monkeypatch.setattr(make_base, "LAYERS", 1)
     pieces = [
-        "<s>",
-        "<pad>",
-        "</s>",
-        "<unk>",
-        "\u2581knee",
-        "\u2581",
-        "\u2581seldom",
-        "\u819d",
-        "k",
-    ]
+        "<s>", "<pad>", "</s>", "<unk>", "\u2581knee", "\u2581", "\u2581seldom", "\u819d", "k",
+    ]  # fmt: skip
     sizes = {"fi": (INNER, SIZE), "fo": (SIZE, INNER)}
     tensors: dict[str, tuple[int, ...]] = {"emb.word": (len(pieces) + 1, SIZE)}
     tensors |= {"emb.pos": (PLACES, SIZE), "emb.type": (2, SIZE), "emb.ln.w": (SIZE,)}
