@@ -1,7 +1,7 @@
 """Where torch computes on this machine: on CUDA, if it sees a card and was built for it.
 
-Owns that question, and which errors mean that the card's memory is full; embedding and LLM ask both
-alike. Knows no model.
+Owns that question, how fine a processor multiplies fast, and which errors mean that the card's
+memory is full; whoever computes asks alike. Knows no model.
 """
 
 from __future__ import annotations
@@ -35,6 +35,14 @@ def usable() -> list[int]:
         )
 
     return [number for number in range(count) if not built or has_code(number)]
+
+
+def multiplies_bf16() -> bool:
+    """Whether this processor multiplies numbers of 16 bits (bfloat16) itself, twice as fast."""
+    import torch
+
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def is_full(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ import select
 import shutil
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -128,15 +129,17 @@ SERVERS = {"playwright", "app_root"}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as `slow` what uses a model, a browser or a server of the page or of Postgres.
 
-    The page's files first: they take longest, and the last one would be run alone.
+    The files with most of these first: a long one that came last would be run alone.
     """
-    items.sort(key=lambda item: not item.path.name.startswith("test_page"))
+    slow: Counter[Path] = Counter()
     for item in items:
         needed = {mark.args[0] for mark in item.iter_markers("needs")}
         if {"chromium", "postgresql"} & needed or (MODELS | SERVERS) & set(
             getattr(item, "fixturenames", ())
         ):
             item.add_marker("slow")
+            slow[item.path] += 1
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -25,6 +25,7 @@ from agent.llms.embedded import transformers_directory
 from agent.templates import render
 from index_store.cleaning import clean
 from index_store.dataset import Dialogue, read_rows
+from index_store.device import multiplies_bf16
 from index_store.split import split
 
 RECORD = json.loads((SHIPPED_ADAPTER / "training.json").read_text("utf-8"))
@@ -84,7 +85,7 @@ def test_it_reads_held_out_replies_better_than_the_base(
             ids = torch.tensor([tokenizer.apply_chat_template(said)["input_ids"]])
             labels = ids.clone()
             labels[:, : len(head)] = -100
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, multiplies_bf16()):
                 loss = model(input_ids=ids, labels=labels, adapter_names=[name]).loss
             losses[name].append(float(loss))
     means = {name: math.exp(sum(values) / len(values)) for name, values in losses.items()}

@@ -60,18 +60,18 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.usefixtures("models_home")  # the embedding model, in its own process
-def test_build_info_search(rows: Path, tmp_path: Path) -> None:
+def test_build_info_search(medraft_here: Medraft, rows: Path, tmp_path: Path) -> None:
     directory = str(tmp_path / "index")
     built = medraft("index", "build", "--source", str(rows), "--dir", directory)
     assert built.returncode == 0, built.stderr
     assert "3 read, 2 kept" in built.stdout and "2 embedded" in built.stdout
-    again = medraft("index", "build", "--source", str(rows), "--dir", directory)
+    again = medraft_here("index", "build", "--source", str(rows), "--dir", directory)
     assert "0 embedded, 2 as they were" in again.stdout
 
-    info = json.loads(medraft("index", "info", "--dir", directory, "--json").stdout)
+    info = json.loads(medraft_here("index", "info", "--dir", directory, "--json").stdout)
     assert info["rows"] == 2 and info["dimension"] == 384
 
-    found = medraft("index", "search", "my knee", "-k", "1", "--dir", directory, "--json")
+    found = medraft_here("index", "search", "my knee", "-k", "1", "--dir", directory, "--json")
     (hit,) = json.loads(found.stdout)
     assert hit["rank"] == 1 and "thighs" in hit["doctor"]
     assert set(hit) >= {"id", "rank", "score", "patient", "doctor"}
@@ -125,7 +125,7 @@ def test_a_build_tells_what_it_skipped_and_changed(
         file.write('{"Patient": "And <b>this</b>?", "Doctor": "Rest."}\n{broken\n')
     arguments = ("index", "build", "--source", str(rows), "--dir", str(tmp_path / "index"))
     refused(medraft_here(*arguments, "--strict"), "line 5")
-    built = medraft(*arguments)
+    built = medraft_here(*arguments)
     assert built.returncode == 0, built.stderr
     assert f"skipped: {rows}, line 5 is not JSON" in built.stderr
     assert "5 read, 3 kept" in built.stdout

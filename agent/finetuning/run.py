@@ -20,6 +20,7 @@ from typing import Any, Literal
 from agent.errors import AgentError
 from agent.finetuning.prepare import SUMMARY, TRAIN, VALIDATION
 from agent.finetuning.recipe import Training
+from index_store.device import multiplies_bf16
 from index_store.disk import sync, write_text
 
 RECORD, CURVE, CHECKPOINTS = "training.json", "loss.png", "checkpoints"
@@ -35,8 +36,7 @@ def precision() -> Precision:
 
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    able = torch.cpu.get_capabilities()
-    return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "fp32"
+    return "bf16" if multiplies_bf16() else "fp32"
 
 
 def record_of(model: str, training: Training, examples: Path) -> dict[str, Any]:

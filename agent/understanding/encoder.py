@@ -22,6 +22,7 @@ from agent.errors import AgentError
 from agent.settings import ROOT
 from agent.understanding.labels import HEADS, Said
 from index_store import lora
+from index_store.device import multiplies_bf16
 from index_store.errors import StoreError
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ class Encoder:
         # Those of like length together: padding is read, too.
         order = sorted(range(len(flat)), key=lambda place: len(flat[place][0]))
         logits: list[dict[str, torch.Tensor]] = [{} for _ in flat]
-        with torch.inference_mode():
+        fast = torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bf16())  # as it has learned
+        with torch.inference_mode(), fast:
             for start in range(0, len(order), AT_ONCE):
                 places = order[start : start + AT_ONCE]
                 told = self._network(*batch([flat[place] for place in places]))
