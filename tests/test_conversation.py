@@ -89,6 +89,7 @@ class Screen:
         self.picker: dict[str, str] = {}
         self.loading = False
         self.seen: list[str] = []  # every text that was ever shown
+        self.put: Callable[[dict[str, Any]], None] = lambda button: None  # a button on the screen
 
     async def emit(self, event: str, data: Any) -> None:
         self._show(event, data)  # the server, too, has put it into a queue before it waits
@@ -109,6 +110,7 @@ class Screen:
                 self.remove(data["id"])
             case "action":
                 self.buttons[data["id"]] = data
+                self.put(data)
             case "remove_action":
                 self.buttons.pop(data["id"], None)
             case "resume_thread":
@@ -361,6 +363,31 @@ async def test_stop_and_another_try_in_every_state(chat: Chat, state: str) -> No
     await chat.idle()
     assert said(chat) == [COMPLAINT, ANSWERED]
     assert [text.split("\n")[-1] for _, text in chat.memory()] == [COMPLAINT, ANSWERED]
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+async def test_a_click_counts_as_soon_as_there_is_something_to_click(
+    chat: Chat, stopped: bool
+) -> None:
+    clicked: list[str] = []
+
+    def click(shown: dict[str, Any]) -> None:
+        if shown["name"] == "retry" and not clicked:
+            clicked.append(shown["id"])
+            chat.llm.go["reading"].set()
+            chat.conversation.retry(shown["payload"]["message"])
+
+    chat.screen.put = click
+    if stopped:
+        await hold(chat, "reading")
+        await chat.stop()
+    else:
+        await chat.send(COMPLAINT)
+    await until(lambda: bool(clicked))
+    await chat.idle()
+    assert said(chat) == [COMPLAINT, ANSWERED]
+    assert len(chat.llm.prompts) == 2
+    assert len(chat.memory()) == 2
 
 
 @pytest.mark.parametrize("turns_of_the_loop", [0, 1, 2, 3, 5, 8, 13, 21, 34])

@@ -81,7 +81,7 @@ async def by_command(conversation: Conversation, message: cl.Message, turn: Turn
 
 async def by_click(conversation: Conversation, button: cl.Action) -> None:
     """A click on "Compare all four", below an answer."""
-    if conversation.idle:
+    if conversation.ended:
         chainlit_hooks.run_behind(_below(conversation, button))
 
 

@@ -56,6 +56,7 @@ class Conversation:
         self._remembered: list[tuple[str, str]] = []  # of a resumed thread, until the engine is
         self._turns = Turns()
         self._running: list[asyncio.Task[Any]] = []
+        self._ending: list[asyncio.Task[Any]] = []  # of these: their buttons may be there by now
         self._stopped_before: asyncio.Task[Any] | None = None  # it was here
 
     async def answer(self, message: cl.Message, answering: Answering = one_turn) -> None:
@@ -68,6 +69,7 @@ class Conversation:
             screen.stop()
             raise
         finally:
+            self._ending = [task for task in self._running if task is asyncio.current_task()]
             await to_the_end(self._end(self._turns.of(message), screen))
 
     @asynccontextmanager
@@ -112,9 +114,9 @@ class Conversation:
                 task.cancel()
 
     def retry(self, message_id: str) -> None:
-        """Try the last message again, unless something is running."""
+        """Try the last message again, unless something is running that is not at its end."""
         last = self._turns.last
-        if last is not None and last.question.id == message_id and self.idle:
+        if last is not None and last.question.id == message_id and self.ended:
             chainlit_hooks.run_behind(chainlit_hooks.answer_again(last.question))
 
     @property
@@ -126,6 +128,12 @@ class Conversation:
     def idle(self) -> bool:
         """Whether nothing is running."""
         return all(task.done() for task in self._running)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is running, but for what a turn still puts on the screen at its end: who
+        is quick clicks on the first of it."""
+        return all(task.done() or task in self._ending for task in self._running)
 
     def known(self, message_id: object) -> Turn | None:
         """The turn of a message, if the screen still shows it."""
