@@ -189,9 +189,15 @@ def open_page(context: BrowserContext, server: Server) -> Page:
 
 
 def choose(page: Page, setting: str, choice: str) -> None:
-    """Set one of the two choices in the settings panel."""
+    """Open the settings panel, and set one choice there."""
     page.locator("#chat-settings-open-modal").click()
-    page.locator(f"#chat-settings #{setting}").click()
+    confirm(page, setting, choice)
+
+
+def confirm(page: Page, setting: str, choice: str) -> None:
+    """Set one choice in the open panel. By the keyboard: a list that a click opens takes no click
+    at that very place before it has seen the button go up, which on a busy machine is the next."""
+    page.locator(f"#chat-settings #{setting}").press("Enter")
     page.get_by_role("option", name=choice, exact=True).click()
     page.locator("#confirm").click()
     page.locator("#chat-settings").wait_for(state="detached")

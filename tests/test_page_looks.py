@@ -27,6 +27,7 @@ from browsing import (
     answered,
     ask,
     choose,
+    confirm,
     load_again,
     needs_browser,
     open_page,
@@ -157,10 +158,7 @@ def test_a_spanish_browser_gets_a_page_without_english(server: Server, browser: 
         page.locator("#chat-settings-open-modal").click()
         page.locator("#chat-settings #country").wait_for()
         assert english_left(page) == []
-        page.locator("#chat-settings #country").click()
-        page.get_by_role("option", name="España", exact=True).click()
-        page.locator("#confirm").click()
-        page.locator("#chat-settings").wait_for(state="detached")
+        confirm(page, "country", "España")
 
         ask(page, CHEST)
         expect(page.locator(PINNED)).to_contain_text("Llame al 112 ahora mismo")
