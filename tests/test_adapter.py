@@ -96,15 +96,20 @@ async def test_nearly_all_its_answers_end_by_themselves_and_do_not_go_round(
     models_home: Path, held_out: list[Dialogue]
 ) -> None:
     tuned = engines.load(settings.load(engine="llama_cpp", home=models_home)).llm("fine-tuned")
-    endless, round_and_round = [], []
-    for dialogue in held_out:
+
+    async def answer(dialogue: Dialogue) -> tuple[int, str]:
         messages = [
             ChatMessage(role="system", content=render("system")),
             ChatMessage(role="user", content=dialogue.patient),
         ]
+        tokens, text = 0, ""
         stream = await tuned.astream_chat(messages, max_tokens=256, temperature=0)
         async for response in stream:
             tokens, text = (response.raw or {})["tokens"], response.message.content or ""
+        return tokens, text
+
+    endless, round_and_round = [], []
+    for tokens, text in await asyncio.gather(*map(answer, held_out)):
         words = text.lower().split()
         runs = [tuple(words[i : i + 8]) for i in range(len(words) - 7)]
         if tokens == 256:

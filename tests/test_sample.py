@@ -9,9 +9,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from agent.finetuning.examples import CONVERSATIONS, MEDICINES
 from index_store import SAMPLE
+from index_store.device import multiplies_bf16
 from index_store.embedding import embed_texts
 from index_store.split import split
 
@@ -88,7 +90,8 @@ def test_no_sentence_frame_stands_in_more_than_a_small_share() -> None:
 def test_no_two_patients_are_near_duplicates_to_the_embedding_model(
     embedding: HuggingFaceEmbedding,
 ) -> None:
-    vectors = embed_texts(embedding, [row["Patient"] for row in ROWS])
+    with torch.autocast("cpu", torch.bfloat16, multiplies_bf16()):
+        vectors = embed_texts(embedding, [row["Patient"] for row in ROWS])
     cosines = np.triu(vectors @ vectors.T, k=1)
     worst = np.unravel_index(cosines.argmax(), cosines.shape)
     assert cosines[worst] < 0.93, [ROWS[i]["Patient"] for i in worst]

@@ -205,7 +205,7 @@ def test_an_encoder_is_trained_written_and_read_again(
     letter = {"length": "letter", "topic": "health"}
     some += [{"text": f"my itchy toe {n}. " * 9, **thanks | letter} for n in range(6)]
     monkeypatch.setattr(training, "examples", lambda: some)
-    how = training.Training(epochs=8, rank=4, tokens=256, learning_rate=2e-3)
+    how = training.Training(epochs=5, rank=4, tokens=256, learning_rate=3e-3)
     told: list[str] = []
     training.train(how, tmp_path / "encoder", told=told.append)
     trained = load(tmp_path / "encoder")
@@ -215,7 +215,7 @@ def test_an_encoder_is_trained_written_and_read_again(
     trained.forget()
     (again,) = trained.read([Said("thank you so much")])
     assert again.degree["now"] == pytest.approx(calm.degree["now"], abs=1e-4)
-    assert len(told) >= 8 and "held-out loss" in told[-1]
+    assert len(told) >= 5 and "held-out loss" in told[-1]
 
     wrong = {"text": "thank you so much", **chest}
     tokenizer, transformer = base.load(SHIPPED)
