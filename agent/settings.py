@@ -142,9 +142,9 @@ class Settings(BaseSettings):
     )
     claims: ClaimsMode = Field(
         "checked",
-        description="A sentence with a dose, a medicine, to stop one or not to be seen, that "
-        "neither a shown reply nor the patient's own words bear: checked (asked for anew, or left "
-        "out), marked ([?]), or raw (to measure an LLM).",
+        description="A sentence with a dose or a medicine that neither a shown reply nor the "
+        "patient's own words bear, or to stop one or not to be seen, that no shown reply says: "
+        "checked (asked for anew, or left out), marked ([?]), or raw (to measure an LLM).",
     )
 
     database_url: SecretStr | None = Field(

@@ -1,4 +1,4 @@
-"""MiniLM, the small transformer below the embedded model and below the encoder of messages.
+"""MiniLM, the small transformer below the embedded model, whose layers the encoder of messages has.
 
 Owns its layers (BERT: Devlin et al., NAACL 2019), named as in its checkpoint, the weights of
 MiniLM-L6, and how that embeds a few questions (the mean of the last states, length 1). Importing
