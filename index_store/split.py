@@ -12,7 +12,9 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+from index_store.cleaning import normalise
 from index_store.dataset import Dialogue
+from index_store.markup import text_of
 
 Split = Literal["train", "validation", "test"]
 
@@ -21,8 +23,9 @@ TOO_ALIKE = 0.6  # Jaccard index of the words above which a reply counts as the 
 
 
 def split(patient: str) -> Split:
-    """The part that a patient belongs to, by what they wrote; case and punctuation do not count."""
-    words = " ".join(re.findall(r"\w+", patient.casefold()))
+    """The part that a patient belongs to, by what they wrote; case and punctuation do not count,
+    nor whether it was cleaned: an index may keep it as it was, and training never does."""
+    words = " ".join(re.findall(r"\w+", normalise(text_of(patient)).casefold()))
     place = int.from_bytes(hashlib.sha256(words.encode()).digest()[:4], "big") % 100
     if place < TEST:
         return "test"

@@ -103,7 +103,13 @@ def test_every_condition_is_trained_on_and_the_parts_share_no_patient() -> None:
         parts[split(row["Patient"])].add(row["condition"])
     assert parts["train"] == {row["condition"] for row in ROWS}
     assert len(parts["test"]) >= 40
+
+
+def test_a_patient_belongs_to_the_same_part_cleaned_or_not() -> None:
     assert split("Hello, I am 30!") == split("  hello i am\n30")
+    for row in ROWS[:60]:
+        as_it_was = f"<p>{row['Patient']}<br/>&nbsp;Thanks&#39;\u200b</p>"
+        assert split(as_it_was) == split(f"{row['Patient']} Thanks'")
 
 
 def test_conversations_alternate_and_repeat_nothing() -> None:
