@@ -96,6 +96,12 @@ async def retry(button: cl.Action) -> None:
     _conversation().retry(button.payload["message"])
 
 
+@chainlit_hooks.on_leaving
+async def leave() -> None:
+    """The patient went to another conversation: what runs in this one is stopped."""
+    await _conversation().end()
+
+
 @chainlit_hooks.on_settings_update
 async def confirm_choices(panel: dict[str, Any]) -> None:
     """The settings panel was confirmed."""

@@ -34,6 +34,7 @@ from agent.llms.interface import Engine
 from agent.page import chainlit_hooks, choices, compare, resume
 from agent.page.conversation import SESSIONS, Conversation, end_elsewhere, one_turn, to_the_end
 from agent.page.history import History
+from agent.page.language import say
 from agent.routing.embedding import TurnEmbedding
 from agent.safety.triage import CALM, Verdict
 from agent.storage import database, threads
@@ -590,6 +591,38 @@ async def test_a_page_loaded_again_in_mid_answer_stops_it_and_can_try_again(chat
     assert said(chat) == [COMPLAINT, ANSWERED]
 
 
+async def test_what_runs_in_a_conversation_that_is_left_is_stopped(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config.code, "on_chat_end", None)
+    chainlit_hooks.on_leaving(lambda: chat.conversation.end())
+    await hold(chat, "writing")
+    left = WebsocketSession.require(chat.sid)
+    init_ws_context(left)
+    await config.code.on_chat_end()  # as of a connection that is lost, and may be back
+    assert not chat.conversation.idle
+    await sio.handlers["/"]["clear_session"](chat.sid)
+    await sio.handlers["/"]["disconnect"](chat.sid)
+    assert chat.conversation.idle
+    thread = await chat.kept.get_thread(left.thread_id)
+    assert thread is not None
+    told = [text.strip().split("\n")[-1] for _, text in threads.remembered(thread["steps"])]
+    assert told == [COMPLAINT, "Two plus"]
+    chat.sid = chat.connect(left.user, left.thread_id)
+
+
+async def test_what_comes_after_an_answer_that_was_taken_over_keeps_its_place(chat: Chat) -> None:
+    first = await chat.send(COMPLAINT, command=say("compare.all_four"))
+    await chat.idle()
+    second = await chat.send("Do I need an inhaler?")
+    await chat.idle()
+    compared, later = chat.conversation.known(first), chat.conversation.known(second)
+    assert compared and later and (compared.before, later.before) == (0, 0)
+    init_ws_context(chat.sid)
+    await chat.conversation.remember(compared, "Rest in a dark room.")
+    assert (compared.before, later.before) == (0, 2)
+
+
 async def test_a_turn_that_ended_with_the_server_can_be_tried_again(chat: Chat) -> None:
     await hold(chat, "loading")
     left = await chat.thread()
@@ -684,6 +717,26 @@ async def test_the_panel_and_the_picker_show_the_same_choices(chat: Chat) -> Non
     assert chat.screen.messages()[-1][0] == "assistant_message"
 
 
+@pytest.mark.parametrize("id", ["/data", "..", "", None, 7, "9F2C5E9B-6C6E-4A0B-8A5E-0E5D1B1F6A11"])
+async def test_a_session_is_not_named_like_a_folder(
+    monkeypatch: pytest.MonkeyPatch, id: object
+) -> None:
+    let_in: list[object] = []
+
+    async def connect(sid: str, environ: Any, auth: dict[str, Any]) -> bool:
+        let_in.append(auth["sessionId"])
+        return True
+
+    monkeypatch.setitem(sio.handlers["/"], "connect", connect)
+    chainlit_hooks.look_at_who_connects()
+    handler = sio.handlers["/"]["connect"]
+    with pytest.raises(ConnectionRefusedError):
+        await handler("sid", {}, {"sessionId": id})
+    browsers = str(uuid.uuid4())
+    assert await handler("sid", {}, {"sessionId": browsers})
+    assert let_in == [browsers]
+
+
 @pytest.mark.parametrize("edited", [False, True])
 async def test_a_turn_goes_on_when_a_lost_connection_is_back(
     chat: Chat, monkeypatch: pytest.MonkeyPatch, edited: bool
@@ -692,6 +745,7 @@ async def test_a_turn_goes_on_when_a_lost_connection_is_back(
     for event in ("connect", "connection_successful"):
         monkeypatch.setitem(handlers, event, handlers[event])
     resume.mend_connections()
+    assert sio.eio.max_http_buffer_size == resume.LONGEST
     if edited:
         id = await chat.send("What helps against fever?")
         await chat.idle()

@@ -15,10 +15,11 @@ from chainlit.context import init_http_context
 from chainlit.types import Feedback, Pagination, ThreadFilter
 from chainlit.user import PersistedUser, User
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 from agent import settings
 from agent.errors import AgentError
-from agent.page import export
+from agent.page import chainlit_hooks, export
 from agent.page.columns import Comparison
 from agent.page.history import History
 from agent.settings import Settings
@@ -120,8 +121,9 @@ async def test_a_thread_is_read_back_as_it_was_stored(history: History, kept: Se
 
 
 async def test_the_newest_state_of_a_step_stays_however_many_come_at_once(
-    history: History,
+    history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(chainlit_hooks, "thread_id", lambda: "t")
     await talk(history, await person(history, "ana"), "t", "Hello.")
     states = [history.update_step(step(2, "t", output=f"As of {n}")) for n in range(30)]
     gone = [history.create_step(step(3, "t")), history.delete_step("t-3")]
@@ -188,6 +190,34 @@ async def test_one_user_never_gets_at_anothers(history: History) -> None:
     assert thread["steps"][0]["output"] == "Mine."
     await history.delete_thread("bens")
     assert await found(history, ana) == ["anas"]
+
+
+async def test_a_session_deletes_steps_of_its_own_thread_alone(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await talk(history, await person(history, "ana"), "anas", "Mine.")
+    for thread_id, there in (("bens", 1), ("anas", 0)):
+        monkeypatch.setattr(chainlit_hooks, "thread_id", lambda here=thread_id: here)
+        await history.delete_step("anas-1")
+        thread = await history.get_thread("anas")
+        assert thread is not None and len(thread["steps"]) == there
+
+
+async def test_a_thread_whose_deletion_failed_goes_on(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await talk(history, await person(history, "ana"), "t", "Hello.")
+
+    def away() -> Any:
+        raise OperationalError("DELETE", {}, Exception("database is locked"))
+
+    with monkeypatch.context() as patched, pytest.raises(OperationalError):
+        patched.setattr(history._writer, "in_turn", away)
+        await history.delete_thread("t")
+    await history.create_step(step(2, "t", output="Still here."))
+    thread = await history.get_thread("t")
+    assert thread is not None
+    assert [said["output"] for said in thread["steps"]] == ["Hello.", "Still here."]
 
 
 async def test_a_deleted_thread_is_nowhere_in_the_file(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from types import FrameType
@@ -108,6 +109,12 @@ def when_told_to_end(call: Callable[[], None]) -> None:
         signal.signal(number, end_and_call)
 
 
+def take_in(size: int) -> None:
+    """Messages of so many bytes: engineio ends the connection at a longer one, and the page shows a
+    letter of a million characters as sent, and never an answer (base_server.py)."""
+    server.sio.eio.max_http_buffer_size = size
+
+
 def pages_that_ask_by_long_requests() -> list[Any]:
     """engineio's sockets that are no web sockets; those the server closes itself (server.py,
     `sio`)."""
@@ -132,15 +139,22 @@ def when_a_browser_is_back(show: Callable[[], Awaitable[None]]) -> None:
     server.sio.on("connection_successful", and_show)
 
 
-def resume_what_is_asked_for() -> None:
-    """A page that is loaded at a thread's address connects twice on a busy machine, before it knows
-    its thread and after, as one session: Chainlit restores the first, and shows an empty page
-    (socket.py, `connect`, `connection_successful`)."""
+def look_at_who_connects() -> None:
+    """Chainlit takes any text of a browser's for the id of its session, whose files lie in the
+    folder of that name and are removed with it: "/data" would be another folder (session.py,
+    `files_dir`, `delete`). Only what `uuid` writes is let in.
+
+    And a page that is loaded at a thread's address connects twice on a busy machine, before it
+    knows its thread and after, as one session: Chainlit restores the first, and shows an empty page
+    (socket.py, `connect`, `connection_successful`). The thread that is asked for is resumed.
+    """
     connect = server.sio.handlers["/"]["connect"]
     if connect.__name__ == "and_resume":  # --watch loads the app again
         return
 
     async def and_resume(sid: str, environ: dict[str, Any], auth: dict[str, Any]) -> bool:
+        if not _is_uuid(auth.get("sessionId")):
+            raise ConnectionRefusedError("the id of a session is a UUID")
         let_in: bool = await connect(sid, environ, auth)
         session, thread = WebsocketSession.get(sid), auth.get("threadId")
         if thread and session and session.restored and not session.has_first_interaction:
@@ -151,6 +165,13 @@ def resume_what_is_asked_for() -> None:
         return let_in
 
     server.sio.on("connect", and_resume)
+
+
+def _is_uuid(told: object) -> bool:
+    try:
+        return str(uuid.UUID(str(told))) == told
+    except ValueError:
+        return False
 
 
 # Who asks
@@ -242,6 +263,19 @@ def on_chat_start(call: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable
 def on_chat_resume(call: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
     """`cl.on_chat_resume`, but for the same end."""
     config.code.on_chat_resume = wrap_user_function(call)
+    return call
+
+
+def on_leaving(call: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """For when the patient opens another conversation, and Chainlit lets go of this session: what
+    runs in it would go on for nobody (socket.py, `clean_session`, `disconnect`)."""
+
+    async def if_for_good() -> None:
+        session = get_context().session
+        if isinstance(session, WebsocketSession) and session.to_clear:
+            await call()
+
+    config.code.on_chat_end = wrap_user_function(if_for_good)
     return call
 
 

@@ -146,7 +146,7 @@ class Conversation:
         engine.take_over(turn.before, question.content, said, new=bool(question.command))
         if question.command:
             for later in self._turns.since(turn)[1:]:
-                later.before = later.before and later.before + 2
+                later.before = None if later.before is None else later.before + 2
             # No command any more, but a message of the conversation.
             shown = next((m for m in cl.chat_context.get() if m.id == question.id), question)
             shown.command = question.command = ""

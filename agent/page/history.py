@@ -188,10 +188,12 @@ class History(BaseDataLayer):
 
     @_queued
     async def delete_step(self, step_id: str) -> None:
-        """A step with its elements and its feedback."""
+        """A step of this session's thread, with its elements and feedback: browsers choose ids."""
+        thread_id = chainlit_hooks.thread_id()
         async with self._telling(), self._writer.in_turn() as connection:
-            await connection.execute(delete(elements).where(elements.c.step_id == step_id))
-            await connection.execute(delete(steps).where(steps.c.id == step_id))
+            for table, id_ in ((elements, elements.c.step_id), (steps, steps.c.id)):
+                here = table.c.thread_id == thread_id
+                await connection.execute(delete(table).where(id_ == step_id, here))
 
     async def get_favorite_steps(self, user_id: str) -> list[StepDict]:
         """None: the page has no favorites."""

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from llama_index.core.base.llms.types import ChatMessage
 
 
+LONGEST = 4 * 2**20  # bytes of a message; one that no LLM can read is refused in a sentence
+
+
 async def resume(thread: ThreadDict) -> None:
     """Make this session the thread's, and have its steps, buttons and elements on the screen.
 
@@ -53,14 +56,15 @@ def messages(memory: Sequence[tuple[str, str]]) -> list[ChatMessage]:
 
 
 def mend_connections() -> None:
-    """What was said while a browser was away is sent to it when it is back, and a page that is
-    loaded at a conversation's address gets that conversation.
+    """What was said while a browser was away is sent to it when it is back, a page that is loaded
+    at a conversation's address gets that conversation, and a letter of any length is heard.
 
     Without this, an answer that ended meanwhile stays cut off on the screen until the page is
     loaded again, and that page, on a busy machine, empty.
     """
+    chainlit_hooks.take_in(LONGEST)
     chainlit_hooks.when_a_browser_is_back(_show_again)
-    chainlit_hooks.resume_what_is_asked_for()
+    chainlit_hooks.look_at_who_connects()
 
 
 async def _show_again() -> None:

@@ -86,8 +86,12 @@ class Writer:
     async def delete_thread(self, thread_id: str) -> None:
         """The thread and all that belongs to it, for good."""
         self._deleted.add(thread_id)
-        async with self.in_turn() as connection:
-            await connection.execute(delete(threads).where(threads.c.id == thread_id))
+        try:
+            async with self.in_turn() as connection:
+                await connection.execute(delete(threads).where(threads.c.id == thread_id))
+        except BaseException:
+            self._deleted.discard(thread_id)  # it is still there, and may go on
+            raise
 
     async def close(self) -> None:
         """Close the connections, once all is written."""
