@@ -9,6 +9,8 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
+from agent.storage.threads import is_answer
+
 from browsing import (
     PATIENCE,
     Frames,
@@ -21,6 +23,7 @@ from browsing import (
     region,
     step,
     stop_at_once,
+    stored_steps,
 )
 from storyteller import Storyteller
 
@@ -83,6 +86,28 @@ def test_what_was_stopped_before_its_first_word_says_so(slow: Storyteller, page:
     expect(stopped).to_have_count(0)
     answered(page)
     expect(page.locator('[data-step-type="assistant_message"]')).to_have_count(1)
+
+
+@needs_browser
+def test_an_answer_that_the_patient_leaves_ends_there_and_can_be_tried_again(
+    slow: Storyteller, page: Page
+) -> None:
+    ask(page, ASKED)
+    page.wait_for_url("**/thread/*")
+    answer = page.locator('[data-step-type="assistant_message"]')
+    expect(answer).to_contain_text("There was", timeout=PATIENCE)
+    address = page.url
+    page.locator("#header #new-chat-button").click()
+    page.locator("#confirm").click()
+    page.locator("#starters button:enabled").first.wait_for()
+    page.goto(address)
+    page.get_by_text("Stopped. The conversation goes on").wait_for(timeout=PATIENCE)
+    slow.slow = False
+    page.get_by_role("button", name="Try again").click()
+    answered(page)
+    stored = [said for said in stored_steps(page) if is_answer(said)]
+    assert len(stored) == 1
+    expect(answer).to_have_count(1)
 
 
 @needs_browser
