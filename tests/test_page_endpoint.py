@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -12,9 +13,15 @@ import pytest
 
 from agent.storage.keys import Keys
 
-from browsing import Server, command, free_port, refused, serve
+from browsing import Server, command, free_port, refused, serve, serve_loaded
+from storyteller import Storyteller
 
 HELLO = "Hello there"
+STORY = {
+    "model": "base",
+    "messages": [{"role": "user", "content": "Write a long story about a doctor."}],
+    "stream": True,
+}
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +62,24 @@ def test_the_endpoint_answers_beside_the_page(both: Server, http: httpx.Client) 
     assert "<html" in http.get("/").text  # and Chainlit's page is there as it was
     assert "Content-Security-Policy" in http.get("/").headers
     assert http.get("/v1/models", headers={"Origin": "https://a.example"}).status_code == 403
+
+
+def test_an_answer_under_way_does_not_hold_up_the_end(
+    app_root: Path, telling: dict[str, str], teller: Storyteller, tmp_path: Path
+) -> None:
+    teller.slow = True
+    told: list[str] = []
+    with (
+        serve_loaded(app_root, telling | {"MEDRAFT_ENDPOINT": "true"}, tmp_path) as server,
+        httpx.Client(base_url=server.url, trust_env=False, timeout=120) as client,
+        client.stream("POST", "/v1/chat/completions", json=STORY) as answer,
+        suppress(httpx.RemoteProtocolError),
+    ):
+        for line in answer.iter_lines():
+            if "There" in line:
+                server.process.terminate()
+            told.append(line)
+    assert told and "data: [DONE]" not in told
 
 
 def test_a_key_is_the_endpoints_and_no_login(

@@ -5,12 +5,17 @@ Owns which addresses are the endpoint's and not Chainlit's. Does not know what t
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent.chat.models import Models
 from agent.page import chainlit_hooks
 from agent.serving.app import app
 from agent.settings import Settings
+
+_under_way: set[asyncio.Task[Any]] = set()  # what the endpoint is answering, a task a request
 
 
 class Beside:
@@ -25,8 +30,22 @@ class Beside:
         """Serve one request, one web socket or the lifespan."""
         path = scope.get("path", "")
         ours = path in ("/ready", "/metrics") or path.startswith(self._beginnings)
-        served = self._endpoint if scope["type"] == "http" and ours else self._page
-        await served(scope, receive, send)
+        if scope["type"] != "http" or not ours:
+            await self._page(scope, receive, send)
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        _under_way.add(task)
+        try:
+            await self._endpoint(scope, receive, send)
+        finally:
+            _under_way.discard(task)
+
+
+def hang_up() -> None:
+    """End what is being answered, as the server does that is the endpoint's alone."""
+    for task in _under_way:
+        task.cancel()
 
 
 def serve(settings: Settings, models: Models) -> None:
