@@ -242,6 +242,26 @@ def test_targets_and_the_oracle() -> None:
     assert not conclude(values, APPROACHES, np.ones(40), "fine-tuned").targets[0].met
 
 
+def test_the_best_mean_of_other_questions_is_no_win() -> None:
+    draw = np.random.default_rng(4)
+    hard = np.arange(40) < 20  # where `auto` does not retrieve
+    rag = np.where(hard, 0.3, 0.8) + draw.normal(0, 0.01, 40)
+    auto = np.where(hard, math.nan, rag - 0.1 + draw.normal(0, 0.01, 40))
+    poor = np.where(hard, math.nan, rag - 0.4 + draw.normal(0, 0.01, 40))
+    values = table(RAG=rag, RAFT=poor, auto=auto)
+    values["supported"] = {"RAG": rag, "RAFT": poor, "auto": auto}
+    values["leaking"] = {name: 1 - of for name, of in values["supported"].items()}
+    found = conclude(values, ["RAG", "RAFT", "auto"], np.ones(40), "base").findings
+    told = {each.metric.name: each for each in found}
+    for name in ("supported", "leaking"):
+        assert (told[name].best, told[name].beats) == ("auto", ["RAFT"])
+        assert told[name].loses == ["RAG"] and not told[name].noise
+    assert str(told["supported"]) == (
+        "supported: auto has the best mean (69.8%), but over questions of its own; on those that "
+        "they share it loses to RAG and beats RAFT."
+    )
+
+
 async def test_the_loss_of_a_reference_is_that_of_peft(
     tiny_checkpoint: Path, tiny_adapter: Path, tmp_path: Path
 ) -> None:

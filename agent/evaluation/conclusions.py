@@ -23,22 +23,30 @@ QUALITY = "similarity"  # what the targets and the oracle are about
 
 @dataclass(frozen=True)
 class Finding:
-    """Who has the best mean of a metric, whom it beats, and whom it only seems to beat."""
+    """Who has the best mean of a metric, and whom it beats, loses to, and only seems to beat on
+    the questions that they share."""
 
     metric: Metric
     best: str
     mean: float
     beats: list[str]
+    loses: list[str]
     noise: list[str]
 
     def __str__(self) -> str:
-        value = format(self.mean, self.metric.form)
-        if not self.beats:
-            return (
-                f"{self.metric.title}: no difference beyond noise (best mean {value}, {self.best})."
+        title, value = self.metric.title, format(self.mean, self.metric.form)
+        beaten, noise = ", ".join(self.beats), ", ".join(self.noise)
+        if self.loses:
+            text = (
+                f"{title}: {self.best} has the best mean ({value}), but over questions of its own; "
+                f"on those that they share it loses to {', '.join(self.loses)}"
             )
-        text = f"{self.metric.title}: {self.best} wins ({value}) over {', '.join(self.beats)}"
-        return f"{text}; against {', '.join(self.noise)} it is noise." if self.noise else f"{text}."
+            text += f" and beats {beaten}" if beaten else ""
+        elif self.beats:
+            text = f"{title}: {self.best} wins ({value}) over {beaten}"
+        else:
+            return f"{title}: no difference beyond noise (best mean {value}, {self.best})."
+        return f"{text}; against {noise} it is noise." if noise else f"{text}."
 
 
 @dataclass(frozen=True)
@@ -107,10 +115,15 @@ def _findings(
         metric, means = BY_NAME[name], totals[name]
         pick = max if metric.better == "higher" else min
         best = pick(means, key=lambda approach: means[approach].mean)
-        others = [d for d in found if best in (d.first, d.second)]
-        beats = [_other(d, best) for d in others if not d.noise]
-        noise = [_other(d, best) for d in others if d.noise]
-        findings.append(Finding(metric, best, means[best].mean, beats, noise))
+        others = [
+            _signed(found, best, _other(d, best)) for d in found if best in (d.first, d.second)
+        ]
+        # A mean is over all questions of one, a difference over those that two of them share.
+        better = [d for d in others if (d.by.mean > 0) == (metric.better == "higher")]
+        beats = [d.second for d in better if not d.noise]
+        loses = [d.second for d in others if not d.noise and d not in better]
+        noise = [d.second for d in others if d.noise]
+        findings.append(Finding(metric, best, means[best].mean, beats, loses, noise))
     return findings
 
 
