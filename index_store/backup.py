@@ -6,9 +6,11 @@ files, only how to know them again.
 
 from __future__ import annotations
 
+import lzma
 import secrets
 import shutil
 import tarfile
+import zlib
 from pathlib import Path
 
 from index_store import manifest as manifests
@@ -18,6 +20,9 @@ from index_store.errors import StoreError, reason
 from index_store.manifest import Manifest
 from index_store.replies import Damage
 from index_store.store import verify
+
+# What reading an archive raises that is damaged, or compressed and not all there.
+BROKEN = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
 def backup(directory: Path, archive: Path) -> Manifest:
@@ -82,7 +87,7 @@ def restore(archive: Path, directory: Path) -> Manifest:
             sync(directory)
             manifest = manifest.model_copy(update={"generation": served})
             manifests.write(directory, manifest)
-        except (tarfile.TarError, OSError, Damage, StoreError) as error:
+        except (*BROKEN, Damage, StoreError) as error:
             raise _not_restored(archive, error) from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -98,7 +103,7 @@ def _check(archive: Path) -> None:
         with tarfile.open(archive) as tar:
             file = tar.extractfile(manifests.NAME)
             manifests.parse(file.read() if file else b"")
-    except (tarfile.TarError, OSError, KeyError, ValueError) as error:
+    except (*BROKEN, KeyError, ValueError) as error:
         raise _not_restored(archive, error) from error
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import os
 import random
 import shutil
@@ -14,6 +17,7 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -294,6 +298,31 @@ def test_a_spoilt_backup_changes_nothing(index: Path, tmp_path: Path, spoil: str
         restore(archive, index)
     assert manifests.read(index) == before
     assert len(texts(index)) == 12
+
+
+@pytest.mark.parametrize("module", [gzip, bz2, lzma])
+@pytest.mark.parametrize("spoil", ["early", "late", "within"])
+def test_a_compressed_backup_that_is_spoilt_is_one_sentence(
+    index: Path, tmp_path: Path, module: Any, spoil: str
+) -> None:
+    archive = tmp_path / "backup.tar"
+    backup(index, archive)
+    packed = module.compress(archive.read_bytes())
+    half = len(packed) // 2
+    archive.write_bytes(
+        {
+            "early": packed[:200],
+            "late": packed[:-half],
+            "within": packed[:half] + bytes([255]) * 64 + packed[half + 64 :],
+        }[spoil]
+    )
+    before = manifests.read(index)
+    with pytest.raises(StoreError, match="cannot be restored"):
+        restore(archive, index)
+    assert manifests.read(index) == before
+    with pytest.raises(StoreError, match="cannot be restored"):
+        restore(archive, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_every_flipped_byte_is_noticed(index: Path, dialogues: list[Dialogue]) -> None:
