@@ -441,6 +441,10 @@ def test_a_damaged_log_is_named(dialogues: list[Dialogue], tmp_path: Path) -> No
     [
         (["--behaviours", "RAG,raft"], "no behaviour 'raft'"),
         (["--source", "none.jsonl"], "none.jsonl"),
+        (
+            ["--columns", "Patient=question,Doctor=answer"],
+            "name the source, or leave --columns out",
+        ),
     ],
 )
 def test_the_command_refuses_in_one_sentence(

@@ -57,8 +57,14 @@ def read_questions(
 
     Of the index and of the sample, only patients that no training has seen
     (`index_store.split`), and besides them the messages of OTHERS; of any other source all.
-    Raises AgentError if none is left, StoreError if the source or the index cannot be read.
+    Raises AgentError if none is left or `columns` are of no source, StoreError if the source or the
+    index cannot be read.
     """
+    if source is None and columns:
+        raise AgentError(
+            "--columns are those of a --source, and the index in use has its own: name the source, "
+            "or leave --columns out."
+        )
     if source is None:
         with IndexStore.open(settings.index_dir, settings.embed_model) as store:
             name = " and ".join(each.name for each in store.manifest.sources)
