@@ -27,11 +27,14 @@ from agent.evaluation.eval_log import EvalLog, claim
 from agent.evaluation.evaluation import evaluate
 from agent.evaluation.judging import Judgement, judge_all
 from agent.evaluation.metrics import repeats, share_copied, word_tokens
+from agent.evaluation.parts import retrieval
+from agent.evaluation.parts.cases import judged, judgements
 from agent.evaluation.questions import OTHERS, own_reply, parse_behaviours, read_questions
 from agent.evaluation.statistics import differences, estimate, holm
 from agent.llms import engines
 from agent.settings import ROOT, Settings
 from index_store.dataset import Dialogue, read_rows
+from index_store.embedding import EMBEDDED
 from index_store.errors import StoreError
 
 APPROACHES = ["base", "RAG", "fine-tuned", "RAFT", "auto"]
@@ -379,6 +382,58 @@ async def test_a_judge_that_is_away_is_named(
     marks = EvalLog(tmp_path / "judgements.jsonl", Judgement)
     with pytest.raises(AgentError, match=r"judge at http://127.0.0.1:9/v1 does not judge"):
         await judge_all("judge", "http://127.0.0.1:9/v1", dialogues[:1], ["base"], answers, marks)
+
+
+# Graded judgements
+
+
+def judgement(question: str, answer: str, grade: object) -> str:
+    return json.dumps({"question": question, "answer": answer, "grade": grade}) + "\n"
+
+
+def test_judgements_are_of_answers_as_they_lie_around(tmp_path: Path) -> None:
+    file = tmp_path / "grades.jsonl"
+    file.write_text(
+        judgement("knee?", "Question: What helps a sore knee?\nURL: x\nAnswer: Ice and rest.", 4)
+        + judgement("knee?", "Rest the knee for two days.", 3)
+        + judgement("knee?", "Question: \nAnswer: Run a mile.", 1)
+        + judgement("knee?", "Hope this helps.", 2)
+        + judgement("knee?", "Question: What is a stye?\nAnswer: ", 4)
+        + judgement("gout?", "Thank you for your query.", 4)
+        + judgement("rash?", "Drink more milk.", 1)
+    )
+    told = judgements(file)
+    of = {f"{each.title} {each.doctor}": each.id for each in told.answers}
+    assert [*of] == [
+        "What helps a sore knee? Ice and rest.",
+        "knee? Rest the knee for two days.",
+        "knee? Run a mile.",
+        "rash? Drink more milk.",
+    ]
+    assert told.grades == {"knee?": dict(zip([*of.values()][:3], (3, 2, 0), strict=True))}
+    with judged(told, EMBEDDED) as (store, cases):
+        assert store.manifest.rows == 4
+        assert [(case.turns, case.relevant) for case in cases] == [
+            (["knee?"], told.grades["knee?"])
+        ]
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        (judgement("knee?", "Rest it.", "good"), "Line 1 .* needs a whole number as its grade"),
+        (judgement("knee?", "Hope this helps.", 4), "no answer with a text and a grade above 1"),
+        (judgement("knee?", "Run a mile.", 1), "no answer with a text and a grade above 1"),
+    ],
+)
+def test_judgements_are_checked_before_anything_is_measured(
+    tmp_path: Path, line: str, named: str
+) -> None:
+    file = tmp_path / "grades.jsonl"
+    file.write_text(line)
+    without_index = settings.load(home=tmp_path, index_dir=tmp_path / "none")
+    with pytest.raises(AgentError, match=named):
+        retrieval.run(without_index, file, many=1)
 
 
 # What is refused

@@ -113,36 +113,58 @@ def changes(cases: Sequence[Case]) -> list[Case]:
     ]
 
 
-@contextmanager
-def judged(path: Path, embed_model: str) -> Iterator[tuple[IndexStore, list[Case]]]:
-    """An index of the answers in a file of graded judgements, and a case for each question.
+@dataclass(frozen=True)
+class Judgements:
+    """The answers in a file of graded judgements, cleaned, and their grades by id for each question
+    that has a good one; 0 counts nothing."""
+
+    path: Path
+    answers: list[Dialogue]
+    grades: dict[str, dict[str, int]]
+
+
+def judgements(path: Path) -> Judgements:
+    """Read a file of graded judgements.
 
     Each line is {"question", "answer", "grade"}, grades from 1, which counts nothing. A line
-    "Question: ..." in the answer is what the answer was given to. Raises AgentError.
+    "Question: ..." that an answer begins with is what the answer was given to; without one that is
+    the question that it is graded for. An answer of which cleaning leaves nothing is passed over.
+    Raises AgentError for a file that cannot be used, or has no good answer.
     """
-    cases: dict[str, dict[str, int]] = {}
     answers: dict[str, Dialogue] = {}
+    grades: dict[str, dict[str, int]] = {}
     for number, judgement in enumerate(read(path, {"question", "answer", "grade"}), start=1):
-        whole, grade = str(judgement["answer"]), judgement["grade"]
+        asked, whole = str(judgement["question"]), str(judgement["answer"])
+        grade = judgement["grade"]
         if not isinstance(grade, int):
             raise AgentError(f"Line {number} of {path} needs a whole number as its grade.")
-        question = re.search(r"^Question: (.*)", whole)
-        title = question[1] if question else ""
-        dialogue = Dialogue(title, title, whole.split("\nAnswer: ", 1)[-1])
-        ((kept,), _) = clean([dialogue]) if dialogue.doctor.strip() else ((dialogue,), None)
-        answers[kept.id] = kept
-        grades = cases.setdefault(str(judgement["question"]), {})
-        grades[kept.id] = max(grade - 1, grades.get(kept.id, 0))
+        own = re.search(r"^Question: (.*)", whole)
+        title = own[1] if own and own[1].strip() else asked
+        cleaned, _ = clean([Dialogue(title, title, whole.split("\nAnswer: ", 1)[-1])])
+        for kept in cleaned:
+            answers[kept.id] = kept
+            of_question = grades.setdefault(asked, {})
+            of_question[kept.id] = max(grade - 1, of_question.get(kept.id, 0))
+    good = {asked: by_id for asked, by_id in grades.items() if any(by_id.values())}
+    if not good:
+        raise AgentError(
+            f"{path} has no answer with a text and a grade above 1: there is nothing to find."
+        )
+    return Judgements(path, [*answers.values()], good)
+
+
+@contextmanager
+def judged(told: Judgements, embed_model: str) -> Iterator[tuple[IndexStore, list[Case]]]:
+    """An index of the answers that were judged, and a case for each question."""
     with tempfile.TemporaryDirectory() as folder:
-        build(answers.values(), Path(folder), embed_model, source=str(path), progress=False)
+        build(told.answers, Path(folder), embed_model, source=str(told.path), progress=False)
         with IndexStore.open(Path(folder), embed_model) as store:
             there = {dialogue.id for _, dialogue in store.rows()}
             yield (
                 store,
                 [
                     Case([question], {id_: g for id_, g in grades.items() if id_ in there})
-                    for question, grades in cases.items()
-                    if any(grades.values())
+                    for question, grades in told.grades.items()
                 ],
             )
 

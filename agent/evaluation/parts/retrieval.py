@@ -25,6 +25,7 @@ from agent.evaluation.parts.cases import (
     changes,
     halves,
     judged,
+    judgements,
     known_items,
     labelled,
     labels,
@@ -157,10 +158,12 @@ def as_json(found: Found) -> dict[str, Any]:
 
 
 def run(
-    settings: Settings, judgements: Path | None, many: int
+    settings: Settings, qrels: Path | None, many: int
 ) -> tuple[dict[str, Found], dict[str, list[Decided]]]:
     """Everything that can be measured of the index in use, and of a file of judgements; of the
-    sample, whose labels are known, also which replies are shown."""
+    sample, whose labels are known, also which replies are shown. Raises AgentError or StoreError,
+    for the file before anything is measured."""
+    graded = None if qrels is None else judgements(qrels)
     model = load_embedding(settings.embed_model)
     embedding = TurnEmbedding(partial(embed_queries, model))
     told: dict[str, Found] = {}
@@ -190,7 +193,7 @@ def run(
             ):
                 told[title] = measure(store, asked, turns, SHIPPED_OF_TURNS, embedding)
         told["Known item: a title finds its own reply"] = compare(store, known_items(store, many))
-    if judgements is not None:
-        with judged(judgements, settings.embed_model) as (store, cases):
-            told[f"Graded judgements of {judgements.name}"] = compare(store, cases)
+    if graded is not None:
+        with judged(graded, settings.embed_model) as (store, cases):
+            told[f"Graded judgements of {graded.path.name}"] = compare(store, cases)
     return told, decided
