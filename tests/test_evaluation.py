@@ -406,9 +406,9 @@ def test_judgements_are_of_answers_as_they_lie_around(tmp_path: Path) -> None:
     of = {f"{each.title} {each.doctor}": each.id for each in told.answers}
     assert [*of] == [
         "What helps a sore knee? Ice and rest.",
-        "knee? Rest the knee for two days.",
-        "knee? Run a mile.",
-        "rash? Drink more milk.",
+        "Rest the knee for two days. Rest the knee for two days.",
+        "Run a mile. Run a mile.",
+        "Drink more milk. Drink more milk.",
     ]
     assert told.grades == {"knee?": dict(zip([*of.values()][:3], (3, 2, 0), strict=True))}
     with judged(told, EMBEDDED) as (store, cases):

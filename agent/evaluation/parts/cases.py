@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 
 from agent.errors import AgentError
 from agent.evaluation.parts.labelled import read
 from index_store.build import build
-from index_store.cleaning import clean
+from index_store.cleaning import TITLE_WIDTH, clean
 from index_store.columns import Columns
 from index_store.dataset import Dialogue, read_rows
 from index_store.split import split
@@ -127,8 +128,8 @@ def judgements(path: Path) -> Judgements:
     """Read a file of graded judgements.
 
     Each line is {"question", "answer", "grade"}, grades from 1, which counts nothing. A line
-    "Question: ..." that an answer begins with is what the answer was given to; without one that is
-    the question that it is graded for. An answer of which cleaning leaves nothing is passed over.
+    "Question: ..." that an answer begins with is what the answer was given to; without one its own
+    beginning stands for that. An answer of which cleaning leaves nothing is passed over.
     Raises AgentError for a file that cannot be used, or has no good answer.
     """
     answers: dict[str, Dialogue] = {}
@@ -138,9 +139,9 @@ def judgements(path: Path) -> Judgements:
         grade = judgement["grade"]
         if not isinstance(grade, int):
             raise AgentError(f"Line {number} of {path} needs a whole number as its grade.")
-        own = re.search(r"^Question: (.*)", whole)
-        title = own[1] if own and own[1].strip() else asked
-        cleaned, _ = clean([Dialogue(title, title, whole.split("\nAnswer: ", 1)[-1])])
+        own, text = re.search(r"^Question: (.*)", whole), whole.split("\nAnswer: ", 1)[-1]
+        title = own[1] if own and own[1].strip() else shorten(text, TITLE_WIDTH)
+        cleaned, _ = clean([Dialogue(title, title, text)])
         for kept in cleaned:
             answers[kept.id] = kept
             of_question = grades.setdefault(asked, {})
