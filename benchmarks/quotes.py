@@ -83,8 +83,8 @@ def main() -> None:
 
     chosen = settings.load(engine="llama_cpp")
     with patch.object(LlamaCppLLM, "_request", quoting):
-        asked = asyncio.run(grounding.ask(chosen, options.llm, options.limit))
-    print(grounding.as_text(grounding.figures(asked)))
+        asked, too_long = asyncio.run(grounding.ask(chosen, options.llm, options.limit))
+    print(grounding.as_text(grounding.figures(asked, too_long)))
     for each in asked if options.answers else ():
         shown = "distractors" if each.distractors else "found"
         print(f"\n{each.message}\n-> {shown}: {each.answer}")

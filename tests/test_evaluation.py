@@ -172,6 +172,31 @@ def test_markup_in_a_question_is_text_in_the_report(
     assert "<script>" not in page and "&lt;script&gt;" in page
 
 
+def test_a_question_longer_than_can_be_read_is_left_out(chosen: Settings, tmp_path: Path) -> None:
+    long = Dialogue("Knee", "My knee hurts. " * 1300, "Rest the knee.")
+    short = Dialogue("Stye", "My eyelid has a red lump.", "Warm compresses help.")
+    folder = tmp_path / "out"
+    for asked, left in (([long, short], 1), ([short], 0)):
+        source = rows(asked, tmp_path / "rows.jsonl")
+        questions = read_questions(chosen, str(source), None, None)
+        told = asyncio.run(
+            evaluate(chosen, questions, folder, approaches=["base"], perplexity=False, judge=None)
+        )
+        assert ("left out, longer than the model can read: 1" in told) == bool(left)
+        for report in ("report.md", "report.html"):
+            page = (folder / report).read_text()
+            assert "1 questions of" in page
+            assert ("left out, longer than the model can read: 1" in page) == bool(left)
+    assert [each["question"] for each in answers_of(folder)] == [questions.dialogues[0].id]
+
+    source = rows([long], tmp_path / "rows.jsonl")
+    questions = read_questions(chosen, str(source), None, None)
+    with pytest.raises(AgentError, match=r"rows.jsonl is short enough for the model"):
+        asyncio.run(
+            evaluate(chosen, questions, folder, approaches=["base"], perplexity=False, judge=None)
+        )
+
+
 def test_perplexity_is_of_the_weights_that_answer(chosen: Settings, tmp_path: Path) -> None:
     questions = read_questions(chosen, "sample", None, None)
     for other in ({"engine": "openai_like"}, {"engine": "llama_cpp", "model": "some.gguf"}):

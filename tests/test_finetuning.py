@@ -267,6 +267,18 @@ async def test_an_answer_longer_than_can_be_said_is_not_learned(
     assert made.dialogues["too long"] == 20
 
 
+async def test_a_letter_longer_than_can_be_read_is_not_learned(
+    tiny: Settings, tmp_path: Path
+) -> None:
+    rows = [
+        Dialogue(f"Q. Number {n}?", f"My knee number {n} hurts. " * length, f"Rest {n} days.")
+        for n, length in ((n, 1 if n else 900) for n in range(20))
+    ]
+    with few(tmp_path, 4):
+        made = await prepare(tiny, *clean(rows), Recipe(), tmp_path, source="rows", limit=None)
+    assert made.dialogues["too long"] == 1 and made.examples["train"] > 10
+
+
 async def test_a_data_set_smaller_than_k_plus_one_is_one_sentence(
     tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

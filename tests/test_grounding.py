@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from agent import settings
+from agent.chat import loading
+from agent.chat.loading import Agent
 from agent.evaluation.grounding import Grounding, grounding, is_claim, named, refuses
+from agent.evaluation.parts import grounding as parts
 from agent.evaluation.parts.grounding import Asked, as_text, figures
+from agent.llms.interface import Engine
+from agent.routing.embedding import TurnEmbedding
+from index_store.build import Built
+from index_store.dataset import Dialogue
+from index_store.embedding import EMBEDDED, Embed
+from index_store.live import LiveIndex
+from index_store.retriever import DoctorReplyRetriever
+
+from scripted import ScriptedLLM
 
 MESSAGE = "I get acid in my throat at night."
 LETTERS = ["I am 34 and drive a lorry; my chest burns at night.", "My skin itches."]
@@ -127,10 +141,33 @@ def test_figures_are_shares_over_all_answers() -> None:
             (True, f"{KEEP} [1]."),
         ]
     ]
-    told = figures(asked)
+    told = figures(asked, too_long=1)
     assert (told.answers, told.claims, told.supported) == (5, 2, 0.5)
     assert (told.citation_precision, told.citation_recall) == (1.0, 0.5)
     assert told.false_refusals == 0.5
     assert told.refusal_f1 == pytest.approx(2 * 2 / (2 + 1 + 3))
     assert told.borne is None and "nothing to count" in as_text(told)
     assert told.leaking == 0 and told.ended == 1
+    assert told.too_long == 1 and "patients left out" in as_text(told)
+    assert "left out" not in as_text(figures(asked, too_long=0))
+
+
+async def test_a_letter_longer_than_can_be_read_is_left_out(
+    dialogues: list[Dialogue],
+    build_index: Callable[[list[Dialogue], Path], Built],
+    embed_questions: Embed,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    long = Dialogue("Q. What helps a knee?", "My knee hurts. " * 2000, "Rest the knee for a week.")
+    build_index([*dialogues[:3], long], tmp_path)
+    llm = ScriptedLLM(name="larger")
+    chosen = settings.load(index_dir=tmp_path, min_relevance=0)
+    retriever = DoctorReplyRetriever(LiveIndex(tmp_path, EMBEDDED), embed_questions, 2, 0)
+    engine = Engine("scripted", "larger", base=llm, fine_tuned=None)
+    agent = Agent(chosen, engine, TurnEmbedding(embed_questions), retriever)
+    monkeypatch.setattr(loading, "load", lambda _: agent)
+    monkeypatch.setattr(parts, "split", lambda _: "test")
+    asked, too_long = await parts.ask(chosen, "base", None)
+    assert too_long == 1
+    assert {each.message for each in asked} == {each.patient for each in dialogues[:3]}

@@ -7,7 +7,8 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from agent.behaviour import LLMChoice
 from agent.chat.length import StopStrings
-from agent.chat.prompting import BLOCK, CHARACTERS, as_read, prompt, readable
+from agent.chat.prompting import BLOCK, CHARACTERS, as_read, fits, prompt, readable
+from agent.errors import AgentError
 from agent.llms.embedded import EMBEDDED
 from agent.templates import render
 
@@ -96,3 +97,14 @@ def test_what_no_window_has_room_for_is_cut_in_blocks_and_begins_with_the_patien
         assert readable(said, 10 * room) == said[BLOCK + 1 :]
     assert readable(said, 320) == said[2 * BLOCK + 1 :]
     assert readable(said, 1) == []
+
+
+async def test_a_message_fits_where_its_prompt_is_made() -> None:
+    llm = ScriptedLLM(window=700)
+    room = 500 - await llm.count_tokens([ChatMessage(content=render("system"))])
+    assert await fits(llm, "word " * room, 200)
+    await prompt(llm, "base", [ChatMessage(content=MESSAGE)], "word " * room, SOURCES, 200)
+    assert not await fits(llm, "word " * (room + 1), 200)
+    with pytest.raises(AgentError, match="longer than the model can read"):
+        await prompt(llm, "base", [], "word " * (room + 1), [], 200)
+    assert not await fits(llm, "x" * 501 * CHARACTERS, 200)  # as a turn refuses it

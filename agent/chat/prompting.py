@@ -85,6 +85,15 @@ def check_length(message: str, budget: int) -> None:
         raise _too_long(budget)
 
 
+async def fits(llm: Reader, message: str, max_tokens: int) -> bool:
+    """Whether an LLM can be asked a message and answer in so many tokens: where not, neither a
+    turn nor `prompt` takes it, whatever gives way."""
+    budget = llm.metadata.context_window - max_tokens
+    ours = ChatMessage(role=MessageRole.SYSTEM, content=render("system"))
+    asked = ChatMessage(role=MessageRole.USER, content=harmless(message))
+    return len(message) <= CHARACTERS * budget and await _fits(llm, [ours, asked], budget)
+
+
 async def prompt(
     llm: Reader,
     choice: LLMChoice,

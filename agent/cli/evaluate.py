@@ -119,8 +119,8 @@ def grounding_command(
 
     if output is not None and not output.exists():
         write_text(output, "[]\n")  # what cannot be written is told before minutes are spent
-    asked = asyncio.run(grounding.ask(settings_module.load(), llm, limit))
-    told = grounding.figures(asked)
+    asked, too_long = asyncio.run(grounding.ask(settings_module.load(), llm, limit))
+    told = grounding.figures(asked, too_long)
     if output is not None:
         write_text(output, json.dumps([asdict(each) for each in asked], indent=2) + "\n")
     if as_json:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from llama_index.core.base.llms.types import MessageRole
 
 from agent.behaviour import CHOICES, Behaviour, LLMChoice, Retrieval
-from agent.chat.prompting import Prompt, as_read, prompt
+from agent.chat.prompting import Prompt, as_read, fits, prompt
 from agent.chat.record import collect
 from agent.errors import AgentError
 from agent.evaluation.eval_log import EvalLog, Row
@@ -96,6 +96,21 @@ def choices(engine: Engine, approach: Approach) -> tuple[LLMChoice, Retrieval]:
     if approach == "auto":
         return ("fine-tuned" if engine.fine_tuned else "base"), "auto"
     return CHOICES[approach]
+
+
+async def readable(agent: Agent, questions: Questions, approaches: Sequence[Approach]) -> Questions:
+    """The questions that every LLM of the behaviours can read. Raises AgentError if it can read
+    none, or if there is no such LLM."""
+    wanted = {choices(agent.engine, approach)[0] for approach in approaches}
+    short = questions.dialogues
+    for llm in [agent.engine.llm(choice) for choice in sorted(wanted)]:
+        short = [each for each in short if await fits(llm, each.patient, agent.settings.max_tokens)]
+    if not short:
+        raise AgentError(
+            f"No question of {questions.source} is short enough for the model: raise "
+            "MEDRAFT_CONTEXT_WINDOW, or ask shorter ones."
+        )
+    return replace(questions, dialogues=short, too_long=len(questions.dialogues) - len(short))
 
 
 async def ask_all(

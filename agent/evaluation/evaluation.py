@@ -23,6 +23,7 @@ from agent.evaluation.asking import (
     available,
     choices,
     read_references,
+    readable,
 )
 from agent.evaluation.conclusions import Table, as_dict, conclude
 from agent.evaluation.eval_log import EvalLog, claim
@@ -58,8 +59,7 @@ async def evaluate(
     losses = EvalLog(folder / "references.jsonl", ReferenceLoss)
     agent = loading.load(settings)
     approaches = approaches or available(agent.engine)
-    for approach in approaches:
-        agent.engine.llm(choices(agent.engine, approach)[0])
+    questions = await readable(agent, questions, approaches)
     asked = questions.dialogues
     await ask_all(agent, asked, approaches, answers)
 

@@ -32,11 +32,13 @@ APPROACHES: tuple[Approach, ...] = (*CHOICES, "auto")
 
 @dataclass(frozen=True)
 class Questions:
-    """Dialogues in an order of their own ids, so that a larger `--limit` asks the same and more."""
+    """Dialogues in an order of their own ids, so that a larger `--limit` asks the same and more;
+    `too_long` counts those that were left out because an LLM cannot read them."""
 
     source: str
     held_out: bool
     dialogues: list[Dialogue]
+    too_long: int = 0
 
 
 def parse_behaviours(text: str) -> list[Approach]:

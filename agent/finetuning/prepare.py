@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agent.chat.prompting import fits
 from agent.errors import AgentError
 from agent.finetuning.examples import CONVERSATIONS, MEDICINES, ExampleMaker, Tokenizer
 from agent.finetuning.grounded import grounded
@@ -65,8 +66,9 @@ async def prepare(
 
     parts: dict[str, list[Dialogue]] = {"train": [], "validation": [], "test": [], "too long": []}
     for dialogue in dialogues:
-        fits = tokenizer.answer_tokens(dialogue.doctor) <= settings.max_tokens
-        parts[split(dialogue.patient) if fits else "too long"].append(dialogue)
+        short = tokenizer.answer_tokens(dialogue.doctor) <= settings.max_tokens
+        short = short and await fits(tokenizer, dialogue.patient, settings.max_tokens)
+        parts[split(dialogue.patient) if short else "too long"].append(dialogue)
     if len(parts["train"]) <= recipe.distractors:
         raise _too_few(len(parts["train"]), recipe)
 

@@ -22,7 +22,7 @@ from llama_index.core.schema import QueryBundle
 from agent.behaviour import LLMChoice
 from agent.chat import loading
 from agent.chat.length import is_enough
-from agent.chat.prompting import as_read, prompt
+from agent.chat.prompting import as_read, fits, prompt
 from agent.evaluation.grounding import Grounding, grounding
 from agent.evaluation.metrics import repeats, word_tokens
 from agent.evaluation.questions import own_reply
@@ -53,9 +53,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Figures:
-    """Shares over all answers, None where nothing was there to count."""
+    """Shares over all answers, None where nothing was there to count; `too_long` are the patients
+    who were not asked, since the LLM cannot read so long a letter."""
 
     answers: int
+    too_long: int
     claims: int
     supported: float | None
     citation_precision: float | None
@@ -71,29 +73,33 @@ class Figures:
 
 async def ask(
     settings: Settings, choice: LLMChoice, limit: int | None, seed: int = 0
-) -> list[Asked]:
-    """Ask the held-out patients of the index in use, at most `limit`.
+) -> tuple[list[Asked], int]:
+    """Ask the held-out patients of the index in use, at most `limit`; and how many of them wrote
+    more than the LLM can read, and were left out.
 
     Raises AgentError or StoreError.
     """
     from tqdm import tqdm
 
     agent = loading.load(settings)
-    agent.engine.llm(choice)
+    llm = agent.engine.llm(choice)
     draw = random.Random(seed)
-    asked = []
+    asked, too_long = [], 0
     with IndexStore.open(settings.index_dir, settings.embed_model) as store:
         held_out = [dialogue for _, dialogue in store.rows() if split(dialogue.patient) == "test"]
         questions = sorted(held_out, key=lambda each: each.id)[:limit]
         for question in tqdm(questions, desc="Questions", unit="question", disable=None):
+            if not await fits(llm, question.patient, settings.max_tokens):
+                too_long += 1
+                continue
             found, far = await _documents(agent, store, question, draw)
             for documents, distractors in ((found, False), (far, True)):
                 if told := await _ask(agent, choice, question, documents, distractors):
                     asked.append(told)
-    return asked
+    return asked, too_long
 
 
-def figures(asked: Sequence[Asked]) -> Figures:
+def figures(asked: Sequence[Asked], too_long: int) -> Figures:
     """What came of them: claims, citations and leaks where found replies were shown."""
     found = [each.counted for each in asked if not each.distractors]
     far = [each.counted for each in asked if each.distractors]
@@ -105,6 +111,7 @@ def figures(asked: Sequence[Asked]) -> Figures:
     false = sum(counted.refuses for counted in found)
     return Figures(
         answers=len(asked),
+        too_long=too_long,
         claims=total("claims"),
         supported=_share(total("supported"), total("claims")),
         citation_precision=_share(total("right"), total("citations")),
@@ -122,8 +129,10 @@ def figures(asked: Sequence[Asked]) -> Figures:
 def as_text(told: Figures) -> str:
     """One line a figure."""
     lines = [f"{told.answers} answers, {told.claims} claims, {told.named} doses and medicines"]
+    if told.too_long:
+        lines.append(f"patients left out, whose letter the LLM cannot read whole: {told.too_long}")
     for name, value in asdict(told).items():
-        if name not in ("answers", "claims", "named"):
+        if name not in ("answers", "too_long", "claims", "named"):
             shown = "nothing to count" if value is None else f"{value:.1%}"
             lines.append(f"{name.replace('_', ' '):<20}{shown}")
     return "\n".join(lines)
