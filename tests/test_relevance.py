@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from agent.evaluation.parts import relevance as measured
 from agent.evaluation.parts.cases import IN_SPANISH, Case, by_another, labels, left_alone
 from agent.finetuning.retriever import pairs
 from agent.finetuning.retriever import relevance as fitting
+from agent.finetuning.retriever.pairs import Question, Row
 from agent.finetuning.retriever.relevance import Found
 from agent.routing.embedding import TurnEmbedding
 from index_store.columns import Columns
+from index_store.dataset import Dialogue
 from index_store.embedding import EMBEDDED, Embed, load_embedding
 from index_store.errors import StoreError
 from index_store.relevance import FILE, UNFITTED, Background, Relevance
@@ -87,6 +90,17 @@ def test_a_question_is_asked_with_the_replies_of_its_label_and_without() -> None
     assert (there.cosines[0] < 0.99).all()  # its own row is not among what it finds
     assert (without.cosines[1] <= there.cosines[1]).all()
     assert (without.cosines[2] == there.cosines[2]).all()
+
+
+def test_at_most_500_questions_are_asked_and_none_whose_label_is_nearly_every_rows() -> None:
+    rows = [Row(Dialogue(f"Q {n}", f"I hurt {n}", "Rest."), "pain", named=True) for n in range(30)]
+    others = [replace(row, label=f"{n}") for n, row in enumerate(rows[: fitting.DEPTH])]
+    of_pain, of_gout = Question("It hurts.", "pain", ""), Question("My toe.", "gout", "")
+    assert fitting.asked([of_pain, of_gout], [*rows, *others[1:]]) == [of_gout]
+    assert fitting.asked([of_pain, of_gout], [*rows, *others]) == [of_pain, of_gout]
+    many = [Question(f"My toe {n}.", "gout", "") for n in range(600)]
+    some = fitting.asked(many, rows)
+    assert len(set(some)) == 500 and some == fitting.asked(many, rows)
 
 
 def test_what_is_hidden_counts_as_outside_the_index(

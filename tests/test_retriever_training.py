@@ -39,6 +39,7 @@ from terminal import Medraft, refused
 
 MEDRAFT = str(Path(sys.executable).with_name("medraft"))
 SMALL = ("--rounds", "1", "--batch-size", "4", "--tokens", "16", "--rank", "2")
+SMALL_RECIPE = RetrieverRecipe(rounds=1, batch_size=4, tokens=16, rank=2)
 
 
 def row(label: str, number: int) -> Row:
@@ -211,7 +212,10 @@ def test_bad_data_is_one_sentence(
 
 
 def test_a_run_that_was_killed_goes_on_and_ends_with_a_model(
-    medraft_here: Medraft, tmp_path: Path
+    medraft_here: Medraft,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = [
         {"Description": each.title, "Patient": each.patient[:160], "Doctor": each.doctor[:160]}
@@ -231,9 +235,29 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_a_model(
     with pytest.raises(AgentError, match="other settings"):
         training.train(MINILM, parts, RetrieverRecipe(seed=7), output, told=told)
 
+    class Killed(BaseException):
+        """While the relevance is fitted, or the result is measured."""
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("agent.finetuning.retriever.relevance.write", killed)
+        training.train(MINILM, parts, SMALL_RECIPE, output, told=told)
+    assert not (output / "training.json").exists() and last_checkpoint(output)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(compared, "compare", killed)
+        medraft_here("finetune", "retriever", *given)
+    assert "step 0: held-out nDCG@10" not in capsys.readouterr().err
+    assert (output / "training.json").exists() and not (output / "README.md").exists()
+    with pytest.raises(AgentError, match="holds an adapter already"):
+        training.train(MINILM, parts, RetrieverRecipe(seed=7), output, told=told)
+    made = (output / "adapter_model.safetensors").stat().st_mtime_ns
+
     second = medraft_here("finetune", "retriever", *given)
     assert second.returncode == 0, second.stderr
-    assert "step 0: held-out nDCG@10" not in second.stderr
+    assert "held-out nDCG@10" not in second.stderr
+    assert (output / "adapter_model.safetensors").stat().st_mtime_ns == made
     assert "A question finds its own reply: " in second.stdout
     assert f"medraft index build --source {source}" in second.stdout
     record = json.loads((output / "training.json").read_text("utf-8"))

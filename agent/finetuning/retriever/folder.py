@@ -34,13 +34,25 @@ def points(history: list[dict[str, Any]]) -> list[dict[str, float]]:
     ]
 
 
-def finish(output: Path, model: Any, base: str, record: dict[str, Any]) -> None:
-    """Write the model, its curve and its record, the checkpoints being of no use any more."""
+def unmeasured(output: Path, record: dict[str, Any]) -> dict[str, Any] | None:
+    """What the record of the run that began with `record` holds, if it is there and no card yet."""
+    if (output / CARD).exists() or not (output / RECORD).exists():
+        return None
+    whole: dict[str, Any] = json.loads((output / RECORD).read_text("utf-8"))
+    return whole if whole | record == whole else None
+
+
+def save(output: Path, model: Any, base: str, record: dict[str, Any]) -> None:
+    """Write the model and its curve."""
     run.draw(record["history"], output / run.CURVE, "loss (nats), nDCG@10")
     if record["recipe"]["rank"]:
         _save_adapter(output, model, base)
     else:
         model.save_pretrained(str(output), create_model_card=False)
+
+
+def finish(output: Path, record: dict[str, Any]) -> None:
+    """Write the record, with which the run is finished: the checkpoints are of no use any more."""
     write_text(output / RECORD, json.dumps(record, indent=2) + "\n")
     shutil.rmtree(output / run.CHECKPOINTS, ignore_errors=True)
 

@@ -10,6 +10,8 @@ asks whose problem the index does not have; there, nothing that is found is righ
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from index_store.split import Split
 
 DEPTH = 10  # replies that a question finds
 LEAST = 20  # labelled questions, without which nothing is fitted
+MOST = 500  # questions that are asked
 
 Values = np.ndarray[Any, Any]
 
@@ -43,10 +46,10 @@ def write(output: Path, parts: dict[Split, list[Row]], letters: Sequence[Letter]
     """Fit it for the finished model in `output` and lay it there, if enough questions that it did
     not learn from have a label: of the patients by whom training was stopped, and of the letters
     that are held out."""
-    asking = questions(parts["validation"], letters)
+    rows = [*parts["train"], *parts["validation"]]
+    asking = asked(questions(parts["validation"], letters), rows)
     if len(asking) < LEAST:
         return
-    rows = [*parts["train"], *parts["validation"]]
     found = search(load_embedding(str(output)), asking, rows)
     if not found[0].right.any():  # no label comes twice
         return
@@ -54,27 +57,37 @@ def write(output: Path, parts: dict[Split, list[Row]], letters: Sequence[Letter]
     write_text(output / FILE, json.dumps(asdict(fitted), indent=2) + "\n")
 
 
+def asked(asking: Sequence[Question], rows: Sequence[Row]) -> list[Question]:
+    """Some of the questions, always the same; of those whose label leaves DEPTH rows without it."""
+    of = Counter(row.label for row in rows)
+    able = [question for question in asking if len(rows) - of[question.label] >= DEPTH]
+    return able if len(able) <= MOST else random.Random(0).sample(able, MOST)
+
+
 def search(embedding: Any, asking: Sequence[Question], rows: Sequence[Row]) -> tuple[Found, Found]:
-    """What the nearest of `rows` are for each question: with its label and without."""
+    """What the nearest of `rows` are for each question: with its label and without. Each has DEPTH
+    rows at least."""
     texts = embed_texts(embedding, [row.text for row in rows])
     queries = embed_queries(embedding, [question.text for question in asking])
     labels = np.array([row.label for row in rows])
     ids = np.array([row.dialogue.id for row in rows])
-    with_label, without = [], []
+    with_label: list[tuple[Values, ...]] = []
+    without: list[tuple[Values, ...]] = []
     for question, query in zip(asking, queries, strict=True):
+        cosines, right = texts @ query, labels == question.label
         others = np.flatnonzero(ids != question.row)
-        with_label.append(_nearest(texts[others], labels[others], question.label, query))
-        outside = others[labels[others] != question.label]
-        without.append(_nearest(texts[outside], labels[outside], question.label, query))
+        for found, among in ((with_label, others), (without, others[~right[others]])):
+            best = among[np.argsort(-cosines[among])[:DEPTH]]
+            background = Background(texts[_evenly(among)])
+            found.append((cosines[best], background.standing(query, cosines[best]), right[best]))
     return _stacked(with_label), _stacked(without)
 
 
-def _nearest(texts: Values, labels: Values, label: str, query: Values) -> tuple[Values, ...]:
-    cosines = texts @ query
-    best = np.argsort(-cosines)[:DEPTH]
-    some = np.unique(np.linspace(0, len(texts) - 1, min(SAMPLE, len(texts))).astype(int))
-    standing = Background(texts[some]).standing(query, cosines[best])
-    return cosines[best], standing, labels[best] == label
+def _evenly(places: Values) -> Values:
+    """As many of them as stand for an index."""
+    some = np.linspace(0, len(places) - 1, min(SAMPLE, len(places))).astype(int)
+    chosen: Values = places[np.unique(some)]
+    return chosen
 
 
 def _stacked(found: Sequence[tuple[Values, ...]]) -> Found:

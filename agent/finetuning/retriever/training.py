@@ -60,6 +60,7 @@ def train(
     told: dict[str, Any],
 ) -> dict[str, Any]:
     """Train, or go on with a run that was killed; what `output` then holds is an embedding model.
+    One that is trained and has no card yet is left as it is.
 
     `told` is recorded: where the rows came from. Returns what `training.json` holds. Raises
     AgentError if a setting is out of range, there are too few labels, `output` holds another
@@ -68,6 +69,8 @@ def train(
     recipe.check()
     _check_labels(parts["train"], recipe)
     record = _record(base, parts, letters, recipe, told)
+    if (trained := folder.unmeasured(output, record)) is not None:
+        return trained
     run.claim(output, record)
     from index_store.averaging import Averaging
 
@@ -93,8 +96,9 @@ def train(
     }
     model.max_seq_length = tokens
     averaging.apply()
-    folder.finish(output, model, base, record)
+    folder.save(output, model, base, record)
     relevance.write(output, parts, letters)
+    folder.finish(output, record)
     return record
 
 
