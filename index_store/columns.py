@@ -30,7 +30,8 @@ class NotText(Exception):
 @dataclass(frozen=True)
 class Columns:
     """What a source calls the three columns. Without a `description` there is no title, or, if
-    `described`, that of a column Description if there is one.
+    `described`, that of a column Description if there is one. A title that is no text, as a number,
+    cannot be used, or if `any_title`, is what `str` makes of it.
 
     A name with dots leads into the columns that it names: `answer.text`, `turns.0`, and
     `messages.user`, which is the first message of that role. A reply comes after a question: an
@@ -41,6 +42,7 @@ class Columns:
     patient: str = "Patient"
     doctor: str = "Doctor"
     described: bool = True
+    any_title: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Columns:
@@ -55,7 +57,7 @@ class Columns:
             if column.capitalize() not in NAMES or not name or column.lower() in names:
                 raise StoreError(f"--columns does not take {pair.strip()!r}: write {HELP}.")
             names[column.lower()] = name
-        return cls(**names, described=False)
+        return cls(**names, described=False, any_title=False)
 
     def missing(self, names: Collection[str]) -> list[str]:
         """Of the columns that must be there, those that are not among `names`."""
@@ -79,7 +81,8 @@ class Columns:
 
     def texts(self, row: Mapping[str, object]) -> tuple[str, str, str]:
         """Title, question and reply of a row, "" where there is none. Raises NotText."""
-        title = self._title()
+        name = self._title()
+        title = _text(_found(row, name) if name else [], NAMES[0], self.any_title)
         if messages := self._by_messages(row):
             (value,) = _found(row, messages)
             listed = _listed(value)
@@ -88,11 +91,7 @@ class Columns:
             patient = doctor = [listed or value]
         else:
             patient, doctor = _found(row, self.patient), _found(row, self.doctor)
-        return (
-            _text(_found(row, title) if title else [], NAMES[0]),
-            _text(patient, NAMES[1]),
-            _text(doctor, NAMES[2]),
-        )
+        return title, _text(patient, NAMES[1]), _text(doctor, NAMES[2])
 
     def _title(self) -> str | None:
         return self.description or (NAMES[0] if self.described else None)
@@ -185,7 +184,7 @@ def _content(message: object) -> object:
     return "\n".join(text for text in texts if isinstance(text, str))
 
 
-def _text(found: list[object], column: str) -> str:
+def _text(found: list[object], column: str, any_kind: bool = False) -> str:
     value = found[0] if found else None
     if column in ROLES and (roles := {*map(_role, listed := _listed(value))} - {None}):
         if not roles & {role for known in ROLES.values() for role in known}:
@@ -195,4 +194,6 @@ def _text(found: list[object], column: str) -> str:
         return value
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
+    if any_kind:
+        return str(value)
     raise NotText(f"{column} is not text but {type(value).__name__}")

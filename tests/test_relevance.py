@@ -72,7 +72,7 @@ def test_a_fit_finds_what_makes_pairs_right() -> None:
 
 
 def test_a_question_is_asked_with_the_replies_of_its_label_and_without() -> None:
-    parts = pairs.read("sample", Columns(), None, "condition")
+    parts, _ = pairs.read("sample", Columns(), None, "condition")
     own, *_ = parts["validation"]
     about = ("acid reflux", own.label)
     rows = [row for n, row in enumerate(parts["train"]) if n < 60 or row.label in about]

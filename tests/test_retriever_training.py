@@ -172,12 +172,32 @@ def test_a_model_is_judged_as_it_will_be_kept_and_then_learns_on() -> None:
 
 
 def test_labels_come_from_a_column_and_the_split_is_the_projects() -> None:
-    parts = pairs.read("sample", Columns(), None, "condition")
+    parts, _ = pairs.read("sample", Columns(), None, "condition")
     assert sum(len(rows) for rows in parts.values()) == len(list(read_rows("sample")))
     for part, rows in parts.items():
         assert {split(each.dialogue.patient) for each in rows} == {part}
         assert all(each.named and each.label for each in rows)
     assert len({each.label for rows in parts.values() for each in rows}) == 133
+
+
+def test_a_row_that_cannot_be_used_is_skipped_and_a_number_is_a_label(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {
+            "Description": f"Q {n}",
+            "Patient": f"I hurt {n}",
+            "Doctor": f"Rest {n} days",
+            "kind": n % 7,
+        }
+        for n in range(200)
+    ]
+    source = write(tmp_path / "rows.jsonl", [*rows, {**rows[0], "Patient": ["I hurt"]}])
+    parts, cleaning = pairs.read(str(source), Columns(), None, "kind")
+    assert str(cleaning) == "201 read, 200 kept, dropped: 1 not text"
+    read = [each for part in parts.values() for each in part]
+    assert all(each.named for each in read)
+    assert {each.dialogue.title: each.label for each in read} == {
+        f"Q {n}": str(n % 7) for n in range(200)
+    }
 
 
 @pytest.mark.parametrize(
@@ -221,7 +241,8 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_a_model(
         {"Description": each.title, "Patient": each.patient[:160], "Doctor": each.doctor[:160]}
         for each in list(read_rows("sample"))[:100]
     ]
-    source, output = write(tmp_path / "rows.jsonl", rows), tmp_path / "mine"
+    broken = {**rows[0], "Doctor": 3}
+    source, output = write(tmp_path / "rows.jsonl", [*rows, broken]), tmp_path / "mine"
     given = ("--source", str(source), "--output", str(output), *SMALL)
     with subprocess.Popen([MEDRAFT, "finetune", "retriever", *given]) as first:
         while last_checkpoint(output) is None:
@@ -230,7 +251,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_a_model(
         first.send_signal(signal.SIGKILL)
     assert not (output / "adapter_config.json").exists()
 
-    parts = pairs.read(str(source), Columns(), None, None)
+    parts, _ = pairs.read(str(source), Columns(), None, None)
     told = {"source": str(source), "limit": None, "label": None}
     with pytest.raises(AgentError, match="other settings"):
         training.train(MINILM, parts, RetrieverRecipe(seed=7), output, told=told)
@@ -258,6 +279,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_a_model(
     assert second.returncode == 0, second.stderr
     assert "held-out nDCG@10" not in second.stderr
     assert (output / "adapter_model.safetensors").stat().st_mtime_ns == made
+    assert "Rows: 101 read, 100 kept, dropped: 1 not text" in second.stdout
     assert "A question finds its own reply: " in second.stdout
     assert f"medraft index build --source {source}" in second.stdout
     record = json.loads((output / "training.json").read_text("utf-8"))

@@ -203,13 +203,14 @@ def train_retriever(
     )
     base = training.base_of(settings.embed_model)
     names = Columns.parse(columns) if columns else Columns()
-    parts = pairs.read(source, names, limit, label)
+    parts, cleaning = pairs.read(source, names, limit, label)
     more = [each for path in letters or () for each in pairs.read_letters(path, label or "")]
     told = {"source": source, "limit": limit, "label": label}
     record = training.train(base, parts, recipe, output, letters=more, told=told)
 
     from agent.evaluation.parts import embedding, relevance, retrieval
 
+    print(f"Rows: {cleaning}.")
     print(f"Held-out nDCG@10 {record['best_ndcg']:.3f} at step {record['best_step']}; measuring.")
     found, decided = embedding.compare(parts, base, str(output))
     tables = [retrieval.as_markdown(title, each) for title, each in found.items()]

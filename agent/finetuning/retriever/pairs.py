@@ -19,9 +19,10 @@ from pathlib import Path
 
 from agent.errors import AgentError
 from agent.finetuning.recipe import RetrieverRecipe
-from index_store.cleaning import clean
+from index_store.cleaning import Cleaning, clean
 from index_store.columns import Columns
 from index_store.dataset import Dialogue, MissingColumns, read_rows
+from index_store.faults import Faults
 from index_store.node import searched_text
 from index_store.split import Split, split
 
@@ -82,13 +83,15 @@ class Pair:
 
 def read(
     source: str, columns: Columns, limit: int | None, label: str | None
-) -> dict[Split, list[Row]]:
-    """The cleaned rows of a source by their part, labelled by the column `label` if one is named.
+) -> tuple[dict[Split, list[Row]], Cleaning]:
+    """The cleaned rows of a source by their part, labelled by the column `label` if one is named,
+    and what was left out.
 
     Raises StoreError as `read_rows` does, and AgentError if there is no such column, or too few
     rows or labels.
     """
-    dialogues, cleaning = clean(read_rows(source, columns, limit))
+    faults = Faults()
+    dialogues, cleaning = clean(read_rows(source, columns, limit, faults=faults), faults)
     labels = {} if label is None else _labels(source, columns, limit, label)
     parts: dict[Split, list[Row]] = {"train": [], "validation": [], "test": []}
     for dialogue in dialogues:
@@ -101,15 +104,16 @@ def read(
             f"{source} has too few dialogues to teach a retriever ({cleaning}; "
             f"{', '.join(few)}): some 100 are the least, give a larger --source or --limit."
         )
-    return parts
+    return parts, cleaning
 
 
 def _labels(
     source: str, columns: Columns, limit: int | None, label: str
 ) -> dict[tuple[str, str], str]:
-    """What a column says of each cleaned row, by question and reply."""
+    """What a column says of each cleaned row, by question and reply; a number by its text."""
+    labelled = replace(columns, description=label, any_title=True)
     try:
-        rows = list(read_rows(source, replace(columns, description=label), limit))
+        rows = list(read_rows(source, labelled, limit, faults=Faults()))
     except MissingColumns as error:
         raise AgentError(
             f"{source} has no column {label} to be the --label; it has {', '.join(error.there)}: "
