@@ -104,6 +104,40 @@ def test_a_letter_goes_to_what_is_of_its_label_and_never_to_itself(tmp_path: Pat
         pairs.read_letters(tmp_path / "letters.jsonl", "illness")
 
 
+def test_letters_may_have_numbers_as_labels_empty_lines_and_any_character(tmp_path: Path) -> None:
+    path = tmp_path / "letters.jsonl"
+    path.write_text(
+        '{"patient": "My\u2028toe.", "gist": 7, "doctor": null}\n\n'
+        '{"patient": "Toe.", "gist": "gout"}\r\n',
+        encoding="utf-8",
+    )
+    assert pairs.read_letters(path, "gist") == [
+        pairs.Letter("My\u2028toe.", "", "7"),
+        pairs.Letter("Toe.", "", "gout"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"patient": null, "gist": "gout"}', r"line 3\): .*texts as `patient` and `gist`"),
+        ('{"patient": "Toe.", "gist": ["gout"]}', r"line 3\)"),
+        ('{"patient": "Toe.", "gist": "gout", "doctor": 5}', r"line 3\).*`doctor`"),
+        ('{"patient": "Toe.", "gist": "gout", "held_out": "no"}', r"line 3\).*true or false"),
+        ('["Toe."]', r"line 3\)"),
+        ("Toe.", r"Line 3 of .* is not JSON"),
+    ],
+)
+def test_a_line_that_is_no_letter_is_one_sentence(tmp_path: Path, line: str, says: str) -> None:
+    path = tmp_path / "letters.jsonl"
+    path.write_text(f'{{"patient": "Toe.", "gist": "gout"}}\n\n{line}\n', encoding="utf-8")
+    with pytest.raises(AgentError, match=says) as caught:
+        pairs.read_letters(path, "gist")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(AgentError, match="cannot be read: No such file"):
+        pairs.read_letters(tmp_path / "none.jsonl", "gist")
+
+
 def test_no_label_comes_twice_in_a_batch_be_it_of_a_negative() -> None:
     from agent.finetuning.retriever.loss import one_of_a_label
 

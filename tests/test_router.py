@@ -9,6 +9,7 @@ import pytest
 
 from agent.errors import AgentError
 from agent.evaluation.parts import router as evaluation
+from agent.evaluation.parts import triage
 from agent.routing.query import queries
 from agent.routing.router import route
 
@@ -47,14 +48,41 @@ def test_calibration_counts_every_message(tmp_path: Path) -> None:
     [
         ('{"retrieve": true}', "needs the fields messages, retrieve"),
         ('{"messages": [], "retrieve": true}', "end with the user's"),
+        (
+            '{"messages": [{"content": "Hm"}, {"role": "user", "content": "H"}], "retrieve": true}',
+            "line 3 of .* must be role and content",
+        ),
+        (
+            '{"messages": [{"role": "user", "content": "Hi"}], "retrieve": 1}',
+            "Line 3.*true or false",
+        ),
+        (
+            '{"messages": [{"role": "user", "content": "Hi"}], "retrieve": true, "kind": ["a"]}',
+            "Line 3 of .* needs a text as kind, not list",
+        ),
         ("{", "is not JSON"),
     ],
 )
 def test_cases_that_are_none_are_one_sentence(line: str, told: str, tmp_path: Path) -> None:
     path = tmp_path / "cases.jsonl"
-    path.write_text(line)
+    whole = {"messages": said("Hi"), "retrieve": False}
+    path.write_text(f"{json.dumps(whole)}\n\n{line}")
     with pytest.raises(AgentError, match=told):
         evaluation.cases(path)
+
+
+@pytest.mark.parametrize("value", [None, ["flip"]])
+def test_others_questions_and_intents_that_are_no_text_are_one_sentence(
+    value: object, tmp_path: Path
+) -> None:
+    path = tmp_path / "others.jsonl"
+    path.write_text(json.dumps({"question": value, "text": "flip", "intent": value}))
+    with pytest.raises(AgentError, match=r"Line 1 of .* needs a text as question"):
+        evaluation.questions(path)
+    with pytest.raises(AgentError, match=r"Line 1 of .* needs a text as question"):
+        triage.questions(path, "question")
+    with pytest.raises(AgentError, match=r"Line 1 of .* needs a text as intent"):
+        evaluation.clinc(path)
 
 
 def test_clinc_without_health(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -195,6 +196,23 @@ def test_a_first_set_of_an_earlier_hand() -> None:
         "first", evaluation.cases(ROOT / "tests" / "data" / "triage_first.jsonl")
     ).total
     assert first.recall.share >= 0.95 and first.call_now.share <= 0.06, first
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"text": 5}', "Line 2 of .* needs a text as text, not int"),
+        ('{"text": "Hi", "kind": 5}', "Line 2 of .* needs a text as kind, or a list of texts"),
+        ('{"text": "Hi", "kind": [5]}', "Line 2 of .* needs a text as kind, or a list of texts"),
+        ('{"text": "Hi", "language": null}', "Line 2 of .* needs a text as language"),
+        ('{"text": "Hi", "degree": "high"}', "Line 2 of .*'high' is no degree"),
+    ],
+)
+def test_a_case_of_another_kind_is_one_sentence(line: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "cases.jsonl"
+    path.write_text(f"\n{line}\n")
+    with pytest.raises(AgentError, match=told):
+        evaluation.cases(path)
 
 
 @pytest.mark.usefixtures("encoder")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,12 +33,20 @@ class Times:
         return cls(float(np.median(taken)), float(np.percentile(taken, 99)))
 
 
-def read(path: Path, needed: set[str]) -> list[dict[str, Any]]:
-    """The rows of a file, each with the fields `needed`.
+def read(path: Path, needed: set[str], texts: Collection[str] = ()) -> list[dict[str, Any]]:
+    """The rows of a file, each with the fields `needed`; where there are fields `texts`, they are
+    text.
 
     Raises AgentError for a file that cannot be read or is empty, or a line that is not what it
     should be.
     """
+    return [row for _, row in numbered(path, needed, texts)]
+
+
+def numbered(
+    path: Path, needed: set[str], texts: Collection[str] = ()
+) -> list[tuple[int, dict[str, Any]]]:
+    """The same, each with the number of its line. Raises as above."""
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
@@ -54,7 +62,11 @@ def read(path: Path, needed: set[str]) -> list[dict[str, Any]]:
         if not isinstance(row, dict) or not needed <= row.keys():
             fields = ", ".join(sorted(needed))
             raise AgentError(f"Line {number} of {path} needs the fields {fields}.")
-        rows.append(row)
+        for field in texts:
+            if field in row and not isinstance(row[field], str):
+                kind = type(row[field]).__name__
+                raise AgentError(f"Line {number} of {path} needs a text as {field}, not {kind}.")
+        rows.append((number, row))
     if not rows:
         raise AgentError(f"{path} is empty: there is nothing to measure.")
     return rows

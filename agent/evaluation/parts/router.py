@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from agent.errors import AgentError
-from agent.evaluation.parts.labelled import LONG, Times, read
+from agent.evaluation.parts.labelled import LONG, Times, numbered, read
 from agent.routing.router import route
 from agent.understanding.encoder import shipped
 from index_store.disk import make_whole
@@ -89,11 +89,12 @@ class Result:
 
 def cases(path: Path = CASES) -> list[dict[str, Any]]:
     """The labelled conversations. Raises AgentError for a file that is not what it should be."""
-    rows = read(path, {"messages", "retrieve"})
-    for number, row in enumerate(rows, start=1):
+    rows = numbered(path, {"messages", "retrieve"}, ("kind", "language"))
+    for number, row in rows:
         try:
             ends_well = row["messages"][-1]["role"] == "user" and all(
-                isinstance(message["content"], str) for message in row["messages"]
+                isinstance(message["role"], str) and isinstance(message["content"], str)
+                for message in row["messages"]
             )
         except (TypeError, KeyError, IndexError):
             ends_well = False
@@ -102,7 +103,9 @@ def cases(path: Path = CASES) -> list[dict[str, Any]]:
                 f"The messages in line {number} of {path} must be role and content, and end with "
                 "the user's."
             )
-    return rows
+        if not isinstance(row["retrieve"], bool):
+            raise AgentError(f"Line {number} of {path} needs true or false as retrieve.")
+    return [row for _, row in rows]
 
 
 def letters() -> list[dict[str, Any]]:
@@ -120,7 +123,7 @@ def letters() -> list[dict[str, Any]]:
 
 def questions(path: Path) -> list[dict[str, Any]]:
     """Other people's questions about health, all to be retrieved. Raises AgentError."""
-    texts = dict.fromkeys(row["question"] for row in read(path, {"question"}))
+    texts = dict.fromkeys(row["question"] for row in read(path, {"question"}, {"question"}))
     return [
         {"messages": [{"role": "user", "content": text}], "retrieve": True, "kind": "health"}
         for text in texts
@@ -138,7 +141,7 @@ def clinc(path: Path) -> list[dict[str, Any]]:
             "retrieve": False,
             "kind": _clinc_group(row["intent"]),
         }
-        for row in read(path, {"text", "intent"})
+        for row in read(path, {"text", "intent"}, ("text", "intent"))
         if row["intent"] not in _CLINC_HEALTH
     ]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError
-from agent.evaluation.parts.labelled import LONG, Times, read
+from agent.evaluation.parts.labelled import LONG, Times, numbered, read
 from agent.safety.triage import Verdict, verdicts
 from agent.understanding.encoder import shipped
 from agent.understanding.labels import HEADS, Said
@@ -72,16 +72,21 @@ class Result:
 def cases(path: Path) -> list[Case]:
     """Labelled messages. Raises AgentError for a file that is not what it should be."""
     found: list[Case] = []
-    for row in read(path, {"text"}):
+    for number, row in numbered(path, {"text"}, ("text", "language")):
         degree = row.get("degree") or ("now" if row.get("emergency") else "none")
         kinds = row.get("kind") or []
+        kinds = [kinds] if isinstance(kinds, str) else kinds
         if degree not in HEADS["degree"]:
-            raise AgentError(f"{path}: {degree!r} is no degree: it is none, soon or now.")
+            raise AgentError(
+                f"Line {number} of {path}: {degree!r} is no degree: it is none, soon or now."
+            )
+        if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+            raise AgentError(f"Line {number} of {path} needs a text as kind, or a list of texts.")
         found.append(
             {
                 "text": row["text"],
                 "degree": degree,
-                "kinds": [kinds] if isinstance(kinds, str) else kinds,
+                "kinds": kinds,
                 "language": row.get("language", "en"),
             }
         )
@@ -101,7 +106,7 @@ def ordinary(path: Path = ORDINARY) -> list[Case]:
 
 def questions(path: Path, field: str) -> list[Case]:
     """Other people's messages, none of them labelled: counted as ordinary. Raises AgentError."""
-    texts = dict.fromkeys(row[field] for row in read(path, {field}))
+    texts = dict.fromkeys(row[field] for row in read(path, {field}, {field}))
     return [{"text": t, "degree": "none", "kinds": [], "language": "en"} for t in texts]
 
 

@@ -9,7 +9,6 @@ alone with its label, and its question has its own reply only.
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections import defaultdict
@@ -23,6 +22,7 @@ from index_store.cleaning import Cleaning, clean
 from index_store.columns import Columns
 from index_store.dataset import Dialogue, MissingColumns, read_rows
 from index_store.faults import Faults
+from index_store.lines import json_line
 from index_store.node import searched_text
 from index_store.split import Split, split
 
@@ -126,22 +126,43 @@ def _labels(
 
 def read_letters(path: Path, label: str) -> list[Letter]:
     """Letters from JSON lines with `patient`, the column `label` and, if it likes, `doctor` and
-    `held_out`.
+    `held_out`. A number as the label is taken by its text; empty lines are passed over.
 
     Raises AgentError for a file that is not so.
     """
-    letters = []
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            kept = row.get("held_out", False)
-            letters.append(Letter(row["patient"], row.get("doctor", ""), row[label], kept))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise AgentError(
-            f"{path} holds no --letters (line {len(letters) + 1}): they are JSON lines with "
-            f"`patient` and `{label}`."
-        ) from None
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise AgentError(f"{path} cannot be read: {error.strerror}.") from None
+    letters = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json_line(line)
+        except ValueError as error:
+            raise AgentError(f"Line {number} of {path} {error}.") from None
+        if (letter := _letter(row, label)) is None:
+            raise AgentError(
+                f"{path} holds no --letters (line {number}): they are JSON lines with texts as "
+                f"`patient` and `{label}`, and if you like as `doctor`; `held_out` is true or "
+                "false."
+            )
+        letters.append(letter)
     return letters
+
+
+def _letter(row: object, label: str) -> Letter | None:
+    """What a line holds; None if it is no letter."""
+    if not isinstance(row, dict):
+        return None
+    patient, doctor, told = row.get("patient"), row.get("doctor"), row.get(label)
+    held_out = row.get("held_out", False)
+    if not (isinstance(patient, str) and isinstance(doctor, str | None)):
+        return None
+    if not (isinstance(told, str | int | float) and isinstance(held_out, bool)):
+        return None
+    return Letter(patient, doctor or "", str(told), held_out)
 
 
 def draw(
