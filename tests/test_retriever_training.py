@@ -351,6 +351,35 @@ def test_a_retriever_that_memory_does_not_hold_is_one_sentence(
         training.train(MINILM, parts, recipe, tmp_path / "mine", told={})
 
 
+def test_more_tokens_than_the_model_has_places_for_are_refused_before_the_folder_is_made(
+    tmp_path: Path,
+) -> None:
+    parts: dict[Split, list[Row]] = {"train": ROWS, "validation": ROWS[:1], "test": []}
+    recipe, output = RetrieverRecipe(batch_size=3, tokens=513), tmp_path / "mine"
+    with pytest.raises(AgentError, match=r"--tokens 513 is out of range: all-MiniLM.* reads 512\."):
+        training.train(MINILM, parts, recipe, output, told={})
+    assert not output.exists()
+
+
+def test_a_place_for_padding_is_no_place_of_a_token() -> None:
+    from transformers import (
+        BertConfig,
+        BertModel,
+        ModernBertConfig,
+        ModernBertModel,
+        RobertaConfig,
+        RobertaModel,
+    )
+
+    tiny: dict[str, Any] = {
+        **{"vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1},
+        **{"intermediate_size": 4, "max_position_embeddings": 34, "pad_token_id": 1},
+    }
+    assert training._positions(BertModel(BertConfig(**tiny))) == 34
+    assert training._positions(RobertaModel(RobertaConfig(**tiny))) == 32
+    assert training._positions(ModernBertModel(ModernBertConfig(**tiny))) == float("inf")
+
+
 def test_a_merged_adapter_says_what_peft_says_of_it(tmp_path: Path) -> None:
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model

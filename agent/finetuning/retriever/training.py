@@ -12,6 +12,7 @@ nor of how the result does in an index.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -71,7 +72,6 @@ def train(
     record = _record(base, parts, letters, recipe, told)
     if (trained := folder.unmeasured(output, record)) is not None:
         return trained
-    run.claim(output, record)
     from index_store.averaging import Averaging
 
     def trainer() -> Any:
@@ -79,6 +79,9 @@ def train(
 
     try:
         model = _to_learn(base, recipe)
+        if recipe.tokens > (most := _positions(model)):
+            raise AgentError(f"--tokens {recipe.tokens} is out of range: {base} reads {most}.")
+        run.claim(output, record)
         tokens = model.max_seq_length
         averaging = Averaging(_learning(model), recipe.scale)
         made, went = run.through(trainer, output)
@@ -111,6 +114,18 @@ def _check_labels(rows: Sequence[Row], recipe: RetrieverRecipe) -> None:
             f"needs {needed}, because no label comes twice in one: give a finer one, a smaller "
             "--batch-size, or none."
         )
+
+
+def _positions(model: Any) -> float:
+    """How many tokens a model has learned a place for; infinity if it learns no places."""
+    from torch.nn import Embedding
+
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, Embedding):
+            # Where there is a row for padding, as in RoBERTa, the first place is behind it.
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - first
+    return math.inf
 
 
 def _record(
