@@ -19,13 +19,18 @@ from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # what it
 
 from agent import settings
 from agent.errors import AgentError
-from agent.finetuning.recipe import Training
+from agent.finetuning import run
+from agent.finetuning.recipe import RetrieverRecipe, Training
+from agent.finetuning.retriever import training as retriever
+from agent.finetuning.retriever.pairs import Row
 from agent.finetuning.training import check
 from agent.llms import auto, choice, engines, gpu
 from agent.llms.embedded import EMBEDDED
 from agent.llms.huggingface import checkpoint
 from agent.llms.sizes import LLAMA_3_8B, shape_of
 from index_store import embedding
+from index_store.averaging import Averaging
+from index_store.dataset import Dialogue
 from index_store.device import device, usable
 
 Sees = Callable[..., None]
@@ -191,6 +196,34 @@ def test_code_for_a_card(sees: Sees, built: str, card: tuple[int, int], there: b
     sees("13.0", built, card)
     assert usable() == ([0] if there else [])
     assert device() == ("cuda" if there else "cpu")
+
+
+def test_a_retriever_is_trained_on_the_processor_beside_a_card_without_code(
+    sees: Sees, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sees("12.8", "sm_75 sm_80", (6, 1))
+    monkeypatch.setattr(run, "multiplies_bf16", lambda: False)
+    # sentence-transformers asks for default settings, too, which are for the card.
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    assert run.precision() == "fp32"
+    rows = [
+        Row(Dialogue(f"Q {n}", f"I hurt {n}", f"Rest {n} days"), f"{n}", named=True)
+        for n in range(4)
+    ]
+    recipe = RetrieverRecipe(rank=2, batch_size=2)
+    model = retriever._to_learn(embedding.MINILM, recipe)
+    averaging = Averaging(retriever._learning(model), recipe.scale)
+    trainer = retriever._trainer(
+        model,
+        averaging,
+        embedding.MINILM,
+        {"train": rows, "validation": rows[:1], "test": []},
+        [],
+        recipe,
+        tmp_path,
+    )
+    assert trainer.args.use_cpu and not trainer.args.fp16 and not trainer.args.bf16
+    assert trainer.args.device.type == trainer.model.device.type == "cpu"
 
 
 def test_texts_are_embedded_on_the_cpu_where_torch_has_no_code_for_the_card(

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from agent.errors import AgentError
 from agent.finetuning.prepare import SUMMARY, TRAIN, VALIDATION
 from agent.finetuning.recipe import Training
-from index_store.device import multiplies_bf16
+from index_store.device import device, multiplies_bf16
 from index_store.disk import sync, write_text
 
 RECORD, CURVE, CHECKPOINTS = "training.json", "loss.png", "checkpoints"
@@ -34,7 +34,7 @@ def precision() -> Precision:
     """The fastest that this machine multiplies natively and that training bears."""
     import torch
 
-    if torch.cuda.is_available():
+    if device() == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if multiplies_bf16() else "fp32"
 
@@ -104,7 +104,7 @@ def through(trainer: Callable[[], Any], output: Path) -> tuple[Any, dict[str, An
     made.train(resume_from_checkpoint=str(last) if last else None)
     return made, {
         "precision": precision(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name() if device() == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "steps": made.state.global_step,
         "minutes": round((time.monotonic() - begun) / 60, 1),

@@ -25,7 +25,7 @@ from agent.finetuning.recipe import RetrieverRecipe
 from agent.finetuning.retriever import folder, relevance
 from agent.finetuning.retriever.pairs import Letter, Pair, Row, draw, questions
 from index_store import lora
-from index_store.device import is_full
+from index_store.device import device, is_full
 from index_store.embedding import EMBEDDED, MINILM, load_embedding
 from index_store.split import Split
 
@@ -199,7 +199,6 @@ def _trainer(
     recipe: RetrieverRecipe,
     checkpoints: Path,
 ) -> Any:
-    import torch
     from sentence_transformers import SentenceTransformerTrainer as Trainer
     from sentence_transformers import SentenceTransformerTrainingArguments as Arguments
     from transformers import EarlyStoppingCallback, PrinterCallback
@@ -216,7 +215,7 @@ def _trainer(
     asking = questions(parts["validation"], letters)
     evaluator = HeldOut(learned, parts["validation"], asking, tokens, averaging, recipe.seed)
     model.max_seq_length = old.max_seq_length = recipe.tokens
-    numbers, on_cuda = run.precision(), torch.cuda.is_available()
+    numbers, on_cuda = run.precision(), device() == "cuda"
     steps = max(1, len(pairs) // recipe.batch_size)
     every = max(1, steps // recipe.evaluations)
     arguments = Arguments(
