@@ -220,8 +220,10 @@ def train_retriever(
     folder.write_card(output, record, "\n\n".join(tables))
     print("\n\n".join([*tables, embedding.in_words(found)]))
     use = f"MEDRAFT_EMBED_MODEL={shlex.quote(str(output))}"
-    build = shlex.join(["medraft", "index", "build", "--source", source])
-    print(f"{record['minutes']} minutes. To use it:\n    export {use}\n    {build}")
+    build = ["medraft", "index", "build", "--source", source]
+    build += ["--limit", str(limit)] if limit else []
+    build += ["--columns", columns] if columns else []
+    print(f"{record['minutes']} minutes. To use it:\n    export {use}\n    {shlex.join(build)}")
 
 
 def _counts(counts: dict[str, int]) -> str:
