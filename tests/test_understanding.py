@@ -195,6 +195,21 @@ def test_no_text_has_what_a_message_is_padded_with_and_ends_with() -> None:
         assert {0, begin, end}.isdisjoint(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_an_encoder_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unwanted(*_: object) -> None:
+        raise AssertionError("it was trained")
+
+    monkeypatch.setattr(training, "fit", unwanted)
+    there = tmp_path / "there"
+    there.write_text("mine")
+    for output, why in ((there, "File exists"), (there / "encoder", "Not a directory")):
+        with pytest.raises(AgentError, match=rf"{output} cannot be written \({why}\)"):
+            training.train(training.Training(), output)
+    assert there.read_text() == "mine"
+
+
 def test_an_encoder_is_trained_written_and_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from shutil import copyfile
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 import torch
@@ -227,6 +227,9 @@ def train(
     if earlier is not None:
         with _readable(earlier):
             record["after"] = json.loads((earlier / RECORD).read_text(encoding="utf-8"))
+    with _written(output):  # what cannot be is told before the training
+        output.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=output).close()
     begun = time.time()
 
     def after(network: Network, tokenizer: Any, number: int) -> None:
@@ -245,13 +248,20 @@ def write(network: Network, record: dict[str, Any], output: Path) -> None:
     heads = {k: v for k, v in network.state_dict().items() if not k.startswith("encoder.")}
     model: Any = network.encoder
     model.peft_config["default"].base_model_name_or_path = BASE
-    try:
+    with _written(output):
         with TemporaryDirectory() as temporary:
             model.save_pretrained(temporary, save_embedding_layers=False)
             for name in (lora.CONFIG, lora.WEIGHTS):
                 make_whole(output / name, partial(copyfile, Path(temporary) / name))
         make_whole(output / HEAD_WEIGHTS, lambda target: save_file(heads, target))
         write_text(output / RECORD, json.dumps(record, indent=1) + "\n")
+
+
+@contextmanager
+def _written(output: Path) -> Iterator[None]:
+    """Raise AgentError for a folder that cannot be written to."""
+    try:
+        yield
     except OSError as error:
         raise AgentError(f"{output} cannot be written ({error.strerror}).") from None
 
