@@ -106,7 +106,13 @@ TABLE = [
     ("Take paracetamol 1 g every two hours.", "frequency"),
     ("Apply the cream three times a week.", "frequency"),
     ("Take omeprazole bid.", "frequency"),
+    ("Take paracetamol 1 g 6-hourly.", ""),
+    ("Take paracetamol four to six hourly.", ""),
+    ("Take paracetamol 1 g hourly.", "frequency"),
+    ("Take paracetamol two-hourly.", "frequency"),
     ("Tome ibuprofeno cada 8 horas.", ""),
+    ("Tome ibuprofeno 400 mg c/8h.", ""),
+    ("Tome ibuprofeno cada 3 h.", "frequency"),
     ("Tome ibuprofeno cada dos horas.", "frequency"),
     ("Tome una pastilla cinco veces al día.", "frequency"),
     # Lengths.
@@ -247,6 +253,12 @@ def test_a_dose_belongs_to_its_medicine_and_its_passage() -> None:
     assert not changed.unborne("Ibuprofen 200 mg.")
 
 
+def test_six_hourly_does_not_bear_hourly() -> None:
+    borne = Borne(["Take paracetamol 1 g 6-hourly."], [])
+    assert borne.unborne("Take paracetamol 1 g hourly.") == {"frequency"}
+    assert not borne.unborne("Take paracetamol 1 g every six hours.")
+
+
 def test_a_row_of_numbers_is_read_once() -> None:
     row = "1," * 100_000
     assert not rates(row) and not lengths(row) and not list(doses(row))
@@ -258,6 +270,9 @@ def test_amounts_compare_however_they_are_said() -> None:
     assert [next(doses(text)).amount for text in said] == [1000] * len(said)
     assert rates("every eight hours") == rates("three times a day") == rates("tid") == {3}
     assert rates("cada 12 h") == rates("dos veces al día") == rates("twice-daily") == {2}
+    six = ["six-hourly", "6 hourly", "6\u2011hourly", "q6h", "cada 6 h", "c/6 horas"]
+    assert [rates(text) for text in six] == [rates("every six hours")] * len(six) == [{4}] * 6
+    assert rates("4-6-hourly") == {6, 4} and rates("1 g hourly") == {24}
     assert rates("every other day") == {Fraction(1, 2)}
     assert lengths("for a fortnight") == lengths("durante 14 días") == lengths("for two weeks")
     assert not rates("in your daily life") and not lengths("for two hours")

@@ -87,10 +87,11 @@ _TIMES = re.compile(
     re.IGNORECASE,
 )
 _EVERY = re.compile(
-    rf"\b(?:every|each|cada)\s+(?:(?P<other>other|second|alternate)\s+"
+    rf"\b(?:(?:every|each|cada)\s+|c/\s*)(?:(?P<other>other|second|alternate)\s+"
     rf"|{_FIRST}{_LAST}[\s-]*)?(?:{_PERIOD})\b|\bq(?P<q>\d{{1,2}})h\b",
     re.IGNORECASE,
 )
+_HOURLY = re.compile(rf"(?<![\w.,/]){_FIRST}{_LAST}[\s\u2010\u2011-]*hourly\b", re.IGNORECASE)
 _SET = re.compile(
     r"\b(?:(?P<day1>daily(?!\s+(?:li[fv]|activit|routine|basis|exercise|habit|work|walk))|nightly"
     r"|diariamente|diari[ao]s?|o\.?d\b|q\.?d\b|qhs|q\.?h\.?s|(?:a|per)\s+(?:day|night)"
@@ -178,7 +179,9 @@ def rates(text: str) -> set[Fraction]:
             numbers = [Fraction(2)] if match["other"] else _ends(match) or [Fraction(1)]
             between = [number * _period(match) for number in numbers]
         found |= {1 / days for days in between if days}
-    told = (_TIMES, _EVERY, _LENGTH)
+    for match in _HOURLY.finditer(text):
+        found |= {24 / hours for hours in _ends(match) if hours}
+    told = (_TIMES, _EVERY, _HOURLY, _LENGTH)
     covered = [match.span() for pattern in told for match in pattern.finditer(text)]
     for match in _SET.finditer(text):
         if not any(start <= match.start() < end for start, end in covered):
