@@ -91,7 +91,20 @@ TABLE = [
     ("Use a 5% cream.", "dose"),
     ("Ten units will do.", "dose"),
     ("Give her 2.5 ml.", "dose"),
+    ("Take 1 000 mg of paracetamol.", ""),
+    ("Take half of a gram of paracetamol.", ""),
+    ("Take 4 000 mg of paracetamol.", "dose"),
+    ("Take paracetamol 500 mg/kg.", "dose"),
+    ("Take 1/2 tablet.", "dose"),
+    ("Take 1\u00bd tablets.", "dose"),
+    ("Take \u00bd a tablet.", "dose"),
+    ("Take \u00be tablet.", "dose"),
+    ("Take 1 1/2 tablets.", "dose"),
+    ("Take two and a half tablets.", "dose"),
+    ("Give 1/2 teaspoon.", "dose"),
     ("Tome 1 g de paracetamol.", ""),
+    ("Tome una pastilla y media.", "dose"),
+    ("Tome un cuarto de pastilla.", "dose"),
     ("Tome ibuprofeno de 600 mg.", "dose"),
     ("Tome dos comprimidos.", "dose"),
     ("Tome media pastilla.", "dose"),
@@ -253,6 +266,46 @@ def test_a_dose_belongs_to_its_medicine_and_its_passage() -> None:
     assert not changed.unborne("Ibuprofen 200 mg.")
 
 
+@pytest.mark.parametrize(
+    ("said", "amounts", "unit"),
+    [
+        ("1/2 tablet, \u00bd a tablet, half of a tablet, media pastilla", "1/2", "piece"),
+        ("\u00be tablet, 3/4 of a tablet, tres cuartos de pastilla", "3/4", "piece"),
+        ("1\u00bd tablets, 1 1/2 tablets, 1-1/2 tablets, 1 and 1/2 tablets", "3/2", "piece"),
+        ("one and a half tablets, one-and-a-half tablets, one tablet and a half", "3/2", "piece"),
+        ("una pastilla y media, un comprimido y medio, 1 y 1/2 pastillas", "3/2", "piece"),
+        ("two and a half tablets, dos pastillas y media", "5/2", "piece"),
+        ("1 000 mg, 1\u00a0000 mg, 1\u202f000 mg, 1 000 mg tablets, 1 000,0 mg", "1000", "mg"),
+        ("4 000 mg", "4000", "mg"),
+        ("a couple of tablets", "2", "piece"),
+        ("seventy-five mg", "75", "mg"),
+        ("2 500 mg tablets", "500", "mg"),
+        ("100 000 units", "100000", "iu"),
+        ("1 mg/kg, 1 mg per kg, 1 mg of prednisolone per kg, 1 mg por kilo", "1", "mg/kg"),
+        ("one tablet, and half an hour later one tablet", "1", "piece"),
+        ("one tablet and a half hour of rest", "1", "piece"),
+    ],
+)
+def test_doses_are_the_same_in_whatever_writing(said: str, amounts: str, unit: str) -> None:
+    found = [(dose.amount, dose.unit) for dose in doses(said)]
+    assert set(found) == {(Fraction(amounts), unit)}
+    assert len(found) >= said.count(", ") + 1 - said.count("half an hour")
+
+
+def test_no_dose_bears_one_by_weight_nor_half_of_it() -> None:
+    borne = Borne(["Take prednisolone 1 mg/kg.", "Take half a tablet of ramipril."], [])
+    assert borne.unborne("Take prednisolone 1 mg.") == {"dose"}
+    assert not borne.unborne("Take 1 mg of prednisolone per kg.")
+    assert borne.unborne("Take two and a half tablets of ramipril.") == {"dose"}
+    plain = Borne(["Take prednisolone 1 mg."], [])
+    assert plain.unborne("Take prednisolone 1 mg/kg.") == {"dose"}
+
+
+def test_a_number_of_thousands_of_digits_is_read() -> None:
+    assert [dose.unit for dose in doses("1" * 5_000 + " mg")] == ["mg"]
+    assert rates("1" * 5_000 + " times a day")
+
+
 def test_six_hourly_does_not_bear_hourly() -> None:
     borne = Borne(["Take paracetamol 1 g 6-hourly."], [])
     assert borne.unborne("Take paracetamol 1 g hourly.") == {"frequency"}
@@ -295,7 +348,9 @@ def test_a_medicine_is_known_by_all_its_names() -> None:
     assert not medicines("I regain control at the concert; my body makes insulin levels.")
 
 
-@pytest.mark.parametrize("text", ["do not take it " * 2_000, "2 " * 8_000, "1" + " " * 50_000])
+@pytest.mark.parametrize(
+    "text", ["do not take it " * 2_000, "2 " * 8_000, "1" + " " * 50_000, "200 " * 8_000]
+)
 def test_a_long_text_is_read(text: str) -> None:
     """No pattern takes the square of the length, which would not end here."""
     borne = Borne([text], [text])

@@ -3,34 +3,39 @@
 Owns how English and Spanish say them, in digits and in words. Does not know whose they are, nor
 which sentence is about a medicine: `treats` tells whether one may be.
 
-Doses are in milligrams, millilitres, units, per cent or pieces of a form (tablets, drops), rates in
-times a day, lengths in days. Of a range both ends are given.
+Doses are in milligrams, millilitres, units, per cent or pieces of a form (tablets, drops), or of
+these for each kilogram of body weight; rates in times a day, lengths in days. Of a range both ends
+are given.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
-_WORDS: dict[str, int | Fraction] = {
+_WORDS = {
     "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
     "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "fourteen": 14, "fifteen": 15, "sixteen": 16,
-    "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy-five": 75,
+    "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy five": 75,
     "eighty": 80, "ninety": 90, "a hundred": 100, "one hundred": 100, "two hundred": 200,
     "three hundred": 300, "four hundred": 400, "five hundred": 500, "six hundred": 600,
-    "eight hundred": 800, "a thousand": 1000, "one thousand": 1000, "half a": Fraction(1, 2),
-    "half": Fraction(1, 2), "one and a half": Fraction(3, 2), "a couple of": 2,
+    "eight hundred": 800, "a thousand": 1000, "one thousand": 1000, "a couple of": 2,
     "uno": 1, "una": 1, "un": 1, "dos": 2, "tres": 3, "cuatro": 4, "cinco": 5, "seis": 6,
     "siete": 7, "ocho": 8, "nueve": 9, "diez": 10, "doce": 12, "catorce": 14, "quince": 15,
     "veinte": 20, "treinta": 30, "cuarenta": 40, "cincuenta": 50, "cien": 100, "doscientos": 200,
     "trescientos": 300, "cuatrocientos": 400, "quinientos": 500, "seiscientos": 600, "mil": 1000,
-    "media": Fraction(1, 2), "medio": Fraction(1, 2),
 }  # fmt: skip
-_SPELLED = "|".join(sorted((w.replace(" ", r"\s+") for w in _WORDS), key=len, reverse=True))
-_N = rf"(?:\d+(?:[.,]\d+)*|[½¼]|(?:{_SPELLED})\b)"
-_TO = r"\s*(?:-|\u2013|\u2014|\bto\b|\bor\b|\band\b|\ba\b|\bo\b|\by\b)\s*"
+_PARTS = {
+    "half": Fraction(1, 2), "a half": Fraction(1, 2), "one half": Fraction(1, 2),
+    "quarter": Fraction(1, 4), "a quarter": Fraction(1, 4), "one quarter": Fraction(1, 4),
+    "three quarters": Fraction(3, 4), "media": Fraction(1, 2), "medio": Fraction(1, 2),
+    "un cuarto": Fraction(1, 4), "tres cuartos": Fraction(3, 4),
+}  # fmt: skip
+PART_SIGNS = "½¼¾⅓⅔⅛"
+_LONGEST = 100  # digits of a number that are read: of some thousands Python makes none
 _FORMS = {
     "piece": r"tablets?|tabs?|pills?|capsules?|caplets?|caps|comprimidos?|pastillas?|tabletas?"
     r"|c[aá]psulas?|grageas?|p[ií]ldoras?",
@@ -55,6 +60,28 @@ _UNITS: dict[str, tuple[str, int | Fraction]] = {
     "%": (r"%|per\s?cent|por\s+ciento", 1),
 }
 _MASS = frozenset({"mg", "mcg", "g"})
+_FORM = "|".join(_FORMS.values())
+
+
+def _spelled(words: Iterable[str]) -> str:
+    """A pattern for any of these, the longest first."""
+    return "|".join(w.replace(" ", r"[\s-]+") for w in sorted(words, key=len, reverse=True))
+
+
+_SLASHED = r"(?:1[/\u2044][2348]|2[/\u2044]3|3[/\u2044]4)(?![\d/\u2044])"
+_PART = rf"(?:[{PART_SIGNS}]|{_SLASHED}|(?:{_spelled(_PARTS)})\b)"
+_SPACE = r"[ \u00a0\u2009\u202f]"
+# "1 500 mg" is one number, but "2 500 mg tablets" are two tablets.
+_STRENGTH = "|".join(_UNITS[unit][0] for unit in sorted(_MASS))
+_COUNTED = rf"{_SPACE}[1-9]\d\d\s*-?\s*(?:{_STRENGTH})\s+(?:{_FORM})\b"
+_WHOLE = (
+    rf"(?:[1-9]\d{{0,2}}(?!{_COUNTED})(?:{_SPACE}\d{{3}}){{1,3}}(?!\d)(?:[.,]\d+)?"
+    rf"|\d+(?:[.,]\d+)*|(?:{_spelled(_WORDS)})\b)"
+)
+_N = (
+    rf"(?:{_PART}(?:\s+(?:of|de)\b)?(?:\s+an?\b)?|{_WHOLE}(?:[\s-]+(?:and|y|&)[\s-]+{_PART}"
+    rf"|[\s-]?[{PART_SIGNS}]|(?:\s+|-){_SLASHED})?)"
+)
 _DAYS = {"hour": Fraction(1, 24), "day": Fraction(1), "week": Fraction(7), "month": Fraction(30)}
 _DAYS |= {"year": Fraction(365)}
 _PERIODS = {
@@ -66,6 +93,17 @@ _PERIODS = {
 }
 _PERIOD = "|".join(f"(?P<{name}>{words})" for name, words in _PERIODS.items())
 _NOT_LABORATORY = r"(?!\s*(?:/|per\s+)\s*(?:d?l|ml|100|lit(?:re|er))\b)"
+_KG = (
+    r"\s*(?:/|\b(?:per|por|each|every|cada|por\s+cada|an?)\b)\s*"
+    r"(?:kgs?|kilos?|kilogram(?:me)?s?|kilogramos?)\b"
+)
+_PER_KG = rf"(?:(?P<per_kg>{_KG})|(?=\s+(?:of|de)\s+[\w-]+(?P<of_it_per_kg>{_KG})))?"
+# "One tablet and a half", but not "one tablet, and half an hour later".
+_MORE = (
+    r"(?P<more>[\s-]+(?:and[\s-]+a[\s-]+half|y\s+medi[oa])\b"
+    rf"(?![\s-]+(?:an?|hours?|horas?|{_FORM})\b))?"
+)
+_TO = r"\s*(?:-|\u2013|\u2014|\bto\b|\bor\b|\band\b|\ba\b|\bo\b|\by\b)\s*"
 # Within a row of numbers, 1,1,1,..., none is a first one: the row is read once.
 _FIRST, _LAST = rf"(?<!\d[.,])(?P<first>{_N})", rf"(?:{_TO}(?P<last>{_N}))?"
 _UNIT = "|".join(
@@ -76,7 +114,7 @@ _UNIT = "|".join(
 # "500 mg to 1 g" is two doses, each with its unit; "500 to 1000 mg" is one range.
 _DOSE = re.compile(
     rf"(?<![\w.,/]){_FIRST}(?:\s*-?\s*)(?:{_TO}(?P<last>{_N})\s*-?\s*)?(?:{_UNIT})"
-    rf"(?![\w]){_NOT_LABORATORY}",
+    rf"(?![\w]){_MORE}{_PER_KG}{_NOT_LABORATORY}",
     re.IGNORECASE,
 )
 _TIMES = re.compile(
@@ -120,7 +158,6 @@ _LENGTH = re.compile(
 )
 
 # What tells that a sentence with a rate or a length is about a treatment.
-_FORM = "|".join(_FORMS.values())
 _TREATS = re.compile(
     rf"\b(?:{_FORM}|creams?|ointments?|gels?|lotions?|inhalers?|medicines?|medications?|drugs?"
     r"|treatments?|courses?|antibiotics?|steroids?|painkillers?|antihistamines?|vitamins?"
@@ -143,7 +180,8 @@ _HARMLESS = re.compile(
 
 
 class Dose(NamedTuple):
-    """So much of a `unit` ("mg", "ml", "iu", "%" or a form), at `start` to `end` of the text."""
+    """So much of a `unit` ("mg", "ml", "iu", "%" or a form, or "mg/kg" and so on), at `start` to
+    `end` of the text."""
 
     start: int
     end: int
@@ -156,14 +194,17 @@ def doses(text: str) -> Iterator[Dose]:
     for found in _DOSE.finditer(text):
         unit = next(n for n, v in found.groupdict().items() if v and n not in ("first", "last"))
         unit = "%" if unit == "percent" else unit
+        one = found["first"].lower() in ("un", "una") and not found["more"]
         # "A tablet" says no number, and neither does "one" in Spanish, which is the same word.
-        if found["first"].lower() in ("un", "una") and unit not in _UNITS:
+        if one and unit not in _UNITS:
             continue
         factor = _UNITS[unit][1] if unit in _UNITS else 1
-        for end in ("first", "last"):
-            if found[end] is not None:
-                amount = _number(found[end]) * factor
-                yield Dose(found.start(), found.end(), amount, "mg" if unit in _MASS else unit)
+        unit = "mg" if unit in _MASS else unit
+        unit += "/kg" if found["per_kg"] or found["of_it_per_kg"] else ""
+        amounts = _ends(found)
+        amounts[-1] += Fraction(1, 2) if found["more"] else 0
+        for amount in amounts:
+            yield Dose(found.start(), found.end(), amount * factor, unit)
 
 
 def rates(text: str) -> set[Fraction]:
@@ -223,11 +264,20 @@ def _period(match: re.Match[str]) -> Fraction:
 
 
 def _number(said: str) -> Fraction:
-    said = " ".join(said.lower().split())
-    if said in _WORDS:
-        return Fraction(_WORDS[said])
-    if said in "½¼":
-        return Fraction(1, 2) if said == "½" else Fraction(1, 4)
+    """What `_N` found."""
+    said = re.sub(r"[\s-]+", " ", said.lower())
+    if said not in _WORDS:
+        said = re.sub(r"( of| de)?( an?)?$", "", said)  # "half of a"
+    said = re.sub(rf"(?<=\d) ?(?=[{PART_SIGNS}]|\d[/\u2044])", " and ", said)
+    return sum(map(_plain, re.split(r" (?:and|y|&) ", said)), Fraction())
+
+
+def _plain(said: str) -> Fraction:
+    if said in _WORDS or said in _PARTS:
+        return Fraction(_WORDS.get(said) or _PARTS[said])
+    if part := re.fullmatch(r"(\d)[/\u2044](\d)", unicodedata.normalize("NFKC", said)):
+        return Fraction(int(part[1]), int(part[2]))
+    said = said.replace(" ", "")[:_LONGEST]
     if re.fullmatch(r"\d{1,3}(?:[.,]\d{3})+", said) and not said.startswith("0"):
         return Fraction(re.sub(r"[.,]", "", said))
     whole, _, rest = said.replace(",", ".").partition(".")

@@ -26,7 +26,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Literal
 
-from agent.chat.amounts import Dose, doses, lengths, rates, treats
+from agent.chat.amounts import PART_SIGNS, Dose, doses, lengths, rates, treats
 from agent.chat.medicines import Named, medicines
 from agent.chat.orders import NOT, UP_TO, Order, orders
 from agent.chat.support import sentences, states
@@ -44,7 +44,7 @@ _KNOWS_NOT = re.compile(
 _OF = re.compile(r"\s*(?:of|de)?\s*", re.IGNORECASE)
 # With these words a sentence may begin to claim something; until then its words may go on.
 _MAY_CLAIM = re.compile(
-    rf"\d|[½¼%]|\b(?:stop\w*|discontinu\w+|quit\w*|ceas\w+|com(?:e|ing)\s+off|wean\w*|skip\w*"
+    rf"\d|[{PART_SIGNS}%]|\b(?:stop\w*|discontinu\w+|quit\w*|ceas\w+|com(?:e|ing)\s+off|wean\w*|skip\w*"
     rf"|omit|withhold|leave\s+(?:out|off)|give\s+up|avoid\w*|refrain|doubl\w+|tripl\w+|halv\w+"
     rf"|increas\w+|rais\w+|reduc\w+|lower\w*|cut\w*|decreas\w+|taper\w*|dej\w+|suspend\w+"
     rf"|interrump\w+|abandon\w+|evit\w+|retir\w+|duplique|aument\w+|baje|suba|unnecessary|nothing"
