@@ -82,6 +82,9 @@ def test_phrases_are_found_as_people_type_them() -> None:
     assert phrases.unmistakable("me QUIERO matar") == ["suicide"]
     assert phrases.unmistakable("Se le ha torcido la c\u00e1ra") == ["stroke"]
     assert phrases.unmistakable("i want to\nkill\n  myself") == ["suicide"]
+    for apostrophe in "'`\u2019\u00b4\u02bc\u2032\uff07":
+        assert phrases.unmistakable(f"I can{apostrophe}t breathe") == ["breathing"]
+    assert phrases.unmistakable("I can't brea\u00adthe") == ["breathing"]
     assert phrases.unmistakable("I cannot breathalyse him") == []
     assert phrases.unmistakable("") == []
 

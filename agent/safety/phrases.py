@@ -16,7 +16,7 @@ from typing import Any
 from agent.understanding.labels import Kind
 
 PHRASES = Path(__file__).parent / "data" / "phrases.toml"
-_APOSTROPHES = re.compile(r"['\u2018\u2019`\u00b4]")
+_APOSTROPHES = re.compile(r"['\u2018\u2019\u201b`\u00b4\u02bc\u2032\uff07]")
 _BETWEEN = re.compile(r"[^a-z0-9]+")
 
 _NUMBER = re.compile(
@@ -42,9 +42,11 @@ def unmistakable(text: str) -> list[Kind]:
 
 def _plain(text: str) -> str:
     """Small letters without accents, one space between words, and no apostrophes."""
-    letters = unicodedata.normalize("NFKD", text).casefold()
-    bare = "".join(c for c in letters if not unicodedata.combining(c))
-    return _BETWEEN.sub(" ", _APOSTROPHES.sub("", bare))
+    # Before NFKD, of which an acute accent that stands alone comes out as a space.
+    letters = unicodedata.normalize("NFKD", _APOSTROPHES.sub("", text)).casefold()
+    # Cf: a soft hyphen, which nobody sees within a word.
+    bare = (c for c in letters if not unicodedata.combining(c) and unicodedata.category(c) != "Cf")
+    return _BETWEEN.sub(" ", "".join(bare))
 
 
 @cache
