@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Literal
 
@@ -13,8 +14,9 @@ Language = Literal["en", "es"]
 
 
 def spoken(tag: str | None) -> Language:
-    """The language for a browser's or a client's tag, such as es-MX: Spanish, or else English."""
-    return "es" if (tag or "").lower().split("-")[0] == "es" else "en"
+    """The language for a browser's or a client's tag, such as es-MX, or for the first of a list of
+    them, such as es,en;q=0.9: Spanish, or else English."""
+    return "es" if re.match(r"\s*es\b", tag or "", re.IGNORECASE) else "en"
 
 
 @cache
