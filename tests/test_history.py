@@ -452,6 +452,7 @@ def test_an_exported_conversation_is_text_and_no_markup() -> None:
     hostile = "<script>x</script> & ![p](https://third.example/p)"
     source = {"title": "Q. <b>*bold*</b>", "doctor": "One\n\n# Two", "score": 0.712}
     sources = [source | {"use": "used"}, source | {"use": "unused"}]
+    typed = "- Rest, 1.5 l a day.\n    2. *Sleep*\n\n---`x`"
     compared = Comparison("t-1", "Why?")
     compared.columns[0].answer = "Rest in the dark."
     thread: Any = {
@@ -459,7 +460,7 @@ def test_an_exported_conversation_is_text_and_no_markup() -> None:
         "name": "# My *head*",
         "createdAt": WHEN.format(0),
         "steps": [
-            message(1, "user_message", f"{hostile}\n# not a title"),
+            message(1, "user_message", f"{hostile}\n# not a title\n{typed}"),
             message(2, "assistant_message", hostile, behaviour="RAFT", sources=sources),
             message(3, "system_message", "", **compared.metadata()),
         ],
@@ -470,7 +471,11 @@ def test_an_exported_conversation_is_text_and_no_markup() -> None:
     assert "1. Q. \\<b\\>\\*bold\\*\\</b\\>, similarity 0.71\n   > One" in text
     assert ", similarity 0.71 (not used)" in text
     assert "Judged not helpful: No." in text
-    assert "> # not a title" in text
+    assert "\n> \\# not a title" in text
+    assert "\\<script>x\\</script> \\& !\\[p\\](https://third.example/p)" in text
+    assert "![" not in text and "](" not in text.replace("\\](", "")
+    lines = "> \\- Rest, 1.5 l a day.  \n> 2\\. \\*Sleep\\*  \n>\n> \\---\\`x\\`"
+    assert lines in text
     assert "(base)\n\n> Rest in the dark." in text
     assert "<script>" not in text.replace("\\<", "")
     assert "Juzgado" not in text

@@ -90,5 +90,13 @@ def _line(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    escaped = re.sub(r"[&<]", lambda found: {"&": "&amp;", "<": "&lt;"}[found[0]], text)
-    return "\n".join(f"> {line}".rstrip() for line in escaped.splitlines())
+    """Its lines, each a line of a quotation in which nothing is markup."""
+    return "\n".join(_quoted_line(line) for line in text.splitlines())
+
+
+def _quoted_line(line: str) -> str:
+    said = re.sub(r"([\\`*_\[\]<&|~])", r"\\\1", line.strip())
+    # What only begins a line: headings, lists, quotations and rules.
+    said = re.sub(r"^(\d*)([#>+\-=.)])", r"\1\\\2", said)
+    # Two spaces keep the lines apart in a viewer.
+    return f"> {said}  " if said else ">"
