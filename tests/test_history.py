@@ -147,6 +147,9 @@ async def test_search_finds_every_word_in_name_and_messages(history: History) ->
     await history.update_thread("acne", name="Renamed by hand")
     assert await found(history, ana, "renamed") == ["acne"]
     assert await found(history, ana, "'; DROP TABLE steps; --") == []
+    assert await found(history, ana, "itches wash " * 1_000) == ["acne"]
+    assert await found(history, ana, " ".join(map(str, range(1_000)))) == []
+    assert await found(history, ana, "x" * 60_000) == []
 
 
 async def test_threads_come_page_by_page_and_by_feedback(history: History) -> None:

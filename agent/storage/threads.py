@@ -15,6 +15,9 @@ from sqlalchemy import RowMapping, Select, and_, exists, func, or_, select, tupl
 from agent.storage.database import feedbacks, steps, threads, users
 
 Saved = Mapping[str, Any]  # a step, as Chainlit has it
+# Of a search: SQLite takes no expression of a thousand parts, and no pattern of 50,000 bytes.
+WORDS = 50
+LETTERS = 5_000
 NAME = 60  # characters of a thread's name
 MESSAGES = ("user_message", "assistant_message")  # the types of what can be searched
 COMPARISON = "comparison"  # the key of the metadata of a message that compares
@@ -25,10 +28,12 @@ def threads_of(
     user_id: str | None, search: str, feedback: int | None, after: str | None
 ) -> Select[Any]:
     """The query for a user's threads, the one last spoken in first: those in whose name or messages
-    each word of `search` stands, with a feedback of that value, after the thread `after`."""
+    each of the first `WORDS` words of the first `LETTERS` characters of `search` stands, with a
+    feedback of that value, after the thread `after`."""
     query = select(threads, users.c.identifier).join(users).where(threads.c.user_id == user_id)
     own = steps.c.thread_id == threads.c.id
-    for word in search.lower().split():
+    words = list(dict.fromkeys(search[:LETTERS].lower().split()))[:WORDS]
+    for word in words:
         named = func.lower(threads.c.name).contains(word, autoescape=True)
         said = func.lower(steps.c.output).contains(word, autoescape=True)
         query = query.where(or_(named, exists().where(own, steps.c.type.in_(MESSAGES), said)))
