@@ -348,10 +348,12 @@ def test_a_medicine_is_known_by_all_its_names() -> None:
     assert not medicines("I regain control at the concert; my body makes insulin levels.")
 
 
-@pytest.mark.parametrize(
-    "text", ["do not take it " * 2_000, "2 " * 8_000, "1" + " " * 50_000, "200 " * 8_000]
-)
+LONG = [("", "do not take it "), ("", "2 "), ("1", " "), ("", "200 "), ("half", " ")]
+
+
+@pytest.mark.parametrize("text", [begun + part * 8_000 for begun, part in LONG])
 def test_a_long_text_is_read(text: str) -> None:
     """No pattern takes the square of the length, which would not end here."""
     borne = Borne([text], [text])
     assert isinstance(borne.unborne(text), frozenset)
+    assert isinstance(may_claim(text), bool)

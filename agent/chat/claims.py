@@ -182,6 +182,7 @@ class Borne:
 
 def may_claim(begun: str) -> bool:
     """Whether a sentence that has begun so may turn out to claim something."""
+    begun = _one_line(begun)
     return bool(_MAY_CLAIM.search(begun) or treats(begun) or medicines(begun) or any(doses(begun)))
 
 
