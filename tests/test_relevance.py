@@ -71,6 +71,7 @@ def test_a_fit_finds_what_makes_pairs_right() -> None:
     assert likely.mean() == pytest.approx(right.mean(), abs=0.01)  # calibrated as a whole
 
 
+@pytest.mark.slow  # loads a model itself
 def test_a_question_is_asked_with_the_replies_of_its_label_and_without() -> None:
     parts, _ = pairs.read("sample", Columns(), None, "condition")
     own, *_ = parts["validation"]

@@ -266,6 +266,7 @@ def test_bad_data_is_one_sentence(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow  # loads a model itself
 def test_a_run_that_was_killed_goes_on_and_ends_with_a_model(
     medraft_here: Medraft,
     tmp_path: Path,

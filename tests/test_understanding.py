@@ -210,6 +210,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_an_encoder_is_trained(
     assert there.read_text() == "mine"
 
 
+@pytest.mark.slow  # loads a model itself
 def test_an_encoder_is_trained_written_and_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
