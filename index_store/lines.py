@@ -74,6 +74,22 @@ def json_line(line: bytes) -> Any:
     return value
 
 
+def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """The JSON value of each line of a small file, with the line's number; empty lines are passed
+    over. Raises StoreError for a file that cannot be read, or a line that is not JSON."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}.") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, json_line(line)
+        except ValueError as error:
+            raise StoreError(f"Line {number} of {path} {error}.") from None
+
+
 def _whole(digits: str) -> int:
     try:
         return int(digits)

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from agent.errors import AgentError
-from index_store.lines import json_line
+from index_store.errors import StoreError
+from index_store.lines import json_lines
 
 LONG = 40  # words from which on a message is a letter
 _ROUNDS, _TIMED = 3, 100
@@ -48,17 +49,11 @@ def numbered(
 ) -> list[tuple[int, dict[str, Any]]]:
     """The same, each with the number of its line. Raises as above."""
     try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise AgentError(f"{path} cannot be read: {error.strerror}.") from None
+        lines = [*json_lines(path)]
+    except StoreError as error:
+        raise AgentError(str(error)) from None
     rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json_line(line)
-        except ValueError as error:
-            raise AgentError(f"Line {number} of {path} {error}.") from None
+    for number, row in lines:
         if not isinstance(row, dict) or not needed <= row.keys():
             fields = ", ".join(sorted(needed))
             raise AgentError(f"Line {number} of {path} needs the fields {fields}.")

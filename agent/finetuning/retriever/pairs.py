@@ -21,8 +21,9 @@ from agent.finetuning.recipe import RetrieverRecipe
 from index_store.cleaning import Cleaning, clean
 from index_store.columns import Columns
 from index_store.dataset import Dialogue, MissingColumns, read_rows
+from index_store.errors import StoreError
 from index_store.faults import Faults
-from index_store.lines import json_line
+from index_store.lines import json_lines
 from index_store.node import searched_text
 from index_store.split import Split, split
 
@@ -131,17 +132,11 @@ def read_letters(path: Path, label: str) -> list[Letter]:
     Raises AgentError for a file that is not so.
     """
     try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise AgentError(f"{path} cannot be read: {error.strerror}.") from None
+        lines = [*json_lines(path)]
+    except StoreError as error:
+        raise AgentError(str(error)) from None
     letters = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json_line(line)
-        except ValueError as error:
-            raise AgentError(f"Line {number} of {path} {error}.") from None
+    for number, row in lines:
         if (letter := _letter(row, label)) is None:
             raise AgentError(
                 f"{path} holds no --letters (line {number}): they are JSON lines with texts as "
