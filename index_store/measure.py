@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from index_store.store import IndexStore
+from index_store.store import IndexStore, evenly
 
 DEPTH = 10  # of the recall
 QUERIES = 200
@@ -32,8 +32,7 @@ def measure(store: IndexStore, embed_model: str) -> Measured:
 
     from index_store.embedding import embed_queries, load_embedding
 
-    rows = store.manifest.rows
-    some = np.unique(np.linspace(0, rows - 1, min(rows, QUERIES)).astype(int)).tolist()
+    some = evenly(store.manifest.rows, QUERIES).tolist()
     questions = [store.read(position).patient for position in some]
     vectors = embed_queries(load_embedding(embed_model), questions)
     took: dict[str, list[float]] = {"nearest": [], "exact": [], "search": []}

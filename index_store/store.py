@@ -126,12 +126,7 @@ class IndexStore:
 
     @cached_property
     def _background(self) -> Background:
-        import numpy as np
-
-        rows = self.manifest.rows
-        return Background(
-            self.vectors(np.unique(np.linspace(0, rows - 1, min(SAMPLE, rows)).astype(int)))
-        )
+        return Background(self.vectors(evenly(self.manifest.rows, SAMPLE)))
 
     def nearest(
         self, query_vector: np.ndarray[Any, Any], depth: int, *, exact: bool = False
@@ -203,6 +198,13 @@ class IndexStore:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def evenly(count: int, most: int) -> np.ndarray[Any, Any]:
+    """At most so many of `count` places, at even distances, the first and the last among them."""
+    import numpy as np
+
+    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))
 
 
 def _largest(scores: np.ndarray[Any, Any], depth: int) -> list[int]:

@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
 
-import numpy as np
-
 from agent.errors import AgentError
 from agent.evaluation.parts.labelled import read
 from index_store.build import build
@@ -23,7 +21,7 @@ from index_store.cleaning import TITLE_WIDTH, clean
 from index_store.columns import Columns
 from index_store.dataset import Dialogue, read_rows
 from index_store.split import split
-from index_store.store import IndexStore
+from index_store.store import IndexStore, evenly
 
 # By an author who saw none of the sample; every third is about what the sample has no reply to.
 BY_ANOTHER = Path(__file__).parents[1] / "data" / "questions_by_condition.jsonl"
@@ -89,8 +87,7 @@ def labels(source: str, column: str, limit: int | None = None) -> dict[str, str]
 def known_items(store: IndexStore, limit: int) -> list[Case]:
     """Titles as questions, at even distances; relevant is the reply to that very question."""
     rows = [dialogue for _, dialogue in store.rows()]
-    some = np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int))
-    return [Case([rows[row].title], {rows[row].id: 1}) for row in some]
+    return [Case([rows[row].title], {rows[row].id: 1}) for row in evenly(len(rows), limit)]
 
 
 def halves(cases: Sequence[Case]) -> list[Case]:

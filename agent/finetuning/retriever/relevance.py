@@ -24,6 +24,7 @@ from index_store.disk import write_text
 from index_store.embedding import embed_queries, embed_texts, load_embedding
 from index_store.relevance import FILE, SAMPLE, Background, Relevance
 from index_store.split import Split
+from index_store.store import evenly
 
 DEPTH = 10  # replies that a question finds
 LEAST = 20  # labelled questions, without which nothing is fitted
@@ -78,16 +79,9 @@ def search(embedding: Any, asking: Sequence[Question], rows: Sequence[Row]) -> t
         others = np.flatnonzero(ids != question.row)
         for found, among in ((with_label, others), (without, others[~right[others]])):
             best = among[np.argsort(-cosines[among])[:DEPTH]]
-            background = Background(texts[_evenly(among)])
+            background = Background(texts[among[evenly(len(among), SAMPLE)]])
             found.append((cosines[best], background.standing(query, cosines[best]), right[best]))
     return _stacked(with_label), _stacked(without)
-
-
-def _evenly(places: Values) -> Values:
-    """As many of them as stand for an index."""
-    some = np.linspace(0, len(places) - 1, min(SAMPLE, len(places))).astype(int)
-    chosen: Values = places[np.unique(some)]
-    return chosen
 
 
 def _stacked(found: Sequence[tuple[Values, ...]]) -> Found:
