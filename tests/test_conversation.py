@@ -31,7 +31,7 @@ from agent import settings
 from agent.chat.loading import Agent
 from agent.errors import AgentError
 from agent.llms.interface import Engine
-from agent.page import chainlit_hooks, choices, compare, resume
+from agent.page import chainlit_hooks, choices, compare, resume, server_hooks
 from agent.page.conversation import SESSIONS, Conversation, end_elsewhere, one_turn, to_the_end
 from agent.page.history import History
 from agent.page.language import say
@@ -728,7 +728,7 @@ async def test_a_session_is_not_named_like_a_folder(
         return True
 
     monkeypatch.setitem(sio.handlers["/"], "connect", connect)
-    chainlit_hooks.look_at_who_connects()
+    server_hooks.look_at_who_connects()
     handler = sio.handlers["/"]["connect"]
     with pytest.raises(ConnectionRefusedError):
         await handler("sid", {}, {"sessionId": id})

@@ -19,7 +19,7 @@ from babel.numbers import format_decimal
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent.errors import AgentError
-from agent.page import chainlit_hooks
+from agent.page import chainlit_hooks, server_hooks
 from agent.templates import Language, spoken
 from index_store.errors import StoreError
 
@@ -50,7 +50,7 @@ class Spoken:
 
 def speak() -> None:
     """Have Chainlit speak our languages."""
-    chainlit_hooks.add_middleware(Spoken)
+    server_hooks.add_middleware(Spoken)
 
 
 def language() -> Language:

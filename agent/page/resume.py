@@ -14,7 +14,7 @@ import chainlit as cl
 from chainlit.data import get_data_layer
 from chainlit.types import ThreadDict
 
-from agent.page import chainlit_hooks, columns, sources
+from agent.page import chainlit_hooks, columns, server_hooks, sources
 
 if TYPE_CHECKING:
     from llama_index.core.base.llms.types import ChatMessage
@@ -62,9 +62,9 @@ def mend_connections() -> None:
     Without this, an answer that ended meanwhile stays cut off on the screen until the page is
     loaded again, and that page, on a busy machine, empty.
     """
-    chainlit_hooks.take_in(LONGEST)
-    chainlit_hooks.when_a_browser_is_back(_show_again)
-    chainlit_hooks.look_at_who_connects()
+    server_hooks.take_in(LONGEST)
+    server_hooks.when_a_browser_is_back(_show_again)
+    server_hooks.look_at_who_connects()
 
 
 async def _show_again() -> None:

@@ -21,7 +21,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent.errors import AgentError
-from agent.page import chainlit_hooks
+from agent.page import server_hooks
 from agent.serving.address import is_loopback, is_this_machine
 from agent.settings import Settings
 from agent.storage.passwords import Passwords
@@ -49,18 +49,18 @@ def open_ways_in(settings: Settings) -> None:
         _take_passwords(Passwords(settings.home))
     if settings.user_header:
         _take_header(settings.user_header)
-    if chainlit_hooks.oauth_providers():
+    if server_hooks.oauth_providers():
         cl.oauth_callback(_of_provider)
     if not ways:
         ways["local"] = lambda _, headers: is_this_machine(headers)
         cl.header_auth_callback(_local_user)
-    chainlit_hooks.add_middleware(Logins, ways=ways)
+    server_hooks.add_middleware(Logins, ways=ways)
 
 
 def _ways_in(settings: Settings) -> dict[str, StillHolds]:
     """The ways in that are configured, each with whether a login by it holds for a request."""
     ways: dict[str, StillHolds] = dict.fromkeys(
-        chainlit_hooks.oauth_providers(), lambda user, headers: True
+        server_hooks.oauth_providers(), lambda user, headers: True
     )
     passwords = Passwords(settings.home)
     if passwords.names():
@@ -97,7 +97,7 @@ class Logins:
 
     def _holds(self, request: HTTPConnection) -> bool:
         try:
-            user = chainlit_hooks.user_of(request)
+            user = server_hooks.user_of(request)
             if user is None:
                 return True
             holds = self._ways.get(str(user.metadata.get("provider")))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from agent.page import chainlit_hooks
+from agent.page import server_hooks
 from agent.page.server import endpoint
 from agent.serving.server import GRACE
 
@@ -25,8 +25,8 @@ def hang_up_at_the_end() -> None:
     closing: set[asyncio.Future[None]] = set()
 
     def hang_up() -> None:
-        for page in chainlit_hooks.pages_that_ask_by_long_requests():
+        for page in server_hooks.pages_that_ask_by_long_requests():
             closing.add(asyncio.ensure_future(page.close(wait=False)))
         asyncio.get_running_loop().call_later(GRACE, endpoint.hang_up)
 
-    chainlit_hooks.when_told_to_end(hang_up)
+    server_hooks.when_told_to_end(hang_up)

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent.chat.models import Models
-from agent.page import chainlit_hooks
+from agent.page import server_hooks
 from agent.serving.app import app
 from agent.settings import Settings
 
@@ -50,6 +50,6 @@ def hang_up() -> None:
 
 def serve(settings: Settings, models: Models) -> None:
     """Call it when all else is around the page: what comes last is asked first."""
-    host, _ = chainlit_hooks.serves_at()
+    host, _ = server_hooks.serves_at()
     endpoint = app(settings, models, host, history=True)
-    chainlit_hooks.add_middleware(Beside, endpoint=endpoint, protocol=settings.endpoint)
+    server_hooks.add_middleware(Beside, endpoint=endpoint, protocol=settings.endpoint)

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent.page import chainlit_hooks
+from agent.page import server_hooks
 from agent.serving.address import is_foreign
 
 HEADERS = {
@@ -71,8 +71,8 @@ class Privacy:
 
 def protect() -> None:
     """Make all that Chainlit serves private."""
-    chainlit_hooks.add_middleware(Privacy, origins=chainlit_hooks.allowed_origins())
-    chainlit_hooks.change_the_html(lambda html: THIRD_PARTY_TAG.sub("", html))
+    server_hooks.add_middleware(Privacy, origins=server_hooks.allowed_origins())
+    server_hooks.change_the_html(lambda html: THIRD_PARTY_TAG.sub("", html))
 
 
 def _with_headers(send: Send, scope: Scope) -> Send:

@@ -14,11 +14,11 @@ from chainlit.types import DeleteFeedbackRequest, UpdateFeedbackRequest
 from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import Response
 
-from agent.page import chainlit_hooks
-from agent.page.chainlit_hooks import CurrentUser
+from agent.page import server_hooks
 from agent.page.export import file_name, markdown
 from agent.page.history import History
 from agent.page.language import say
+from agent.page.server_hooks import CurrentUser
 from agent.templates import spoken
 
 router = APIRouter()
@@ -26,14 +26,14 @@ router = APIRouter()
 
 def add() -> None:
     """Have them served."""
-    chainlit_hooks.add_routes(router)
+    server_hooks.add_routes(router)
 
 
 @router.get("/")
 @router.get("/thread/{thread_id}")
 async def page(request: Request) -> Response:
     """The page, for whoever needs no password with the login."""
-    return await chainlit_hooks.page_with_login(request)
+    return await server_hooks.page_with_login(request)
 
 
 @router.put("/feedback")
@@ -42,7 +42,7 @@ async def put_feedback(
 ) -> Any:
     """The feedback of an answer in one of the user's own threads; 404 for any other."""
     await _only_of(current_user, step_id=update.feedback.forId)
-    return await chainlit_hooks.give_feedback(request, update, current_user)
+    return await server_hooks.give_feedback(request, update, current_user)
 
 
 @router.delete("/feedback")
@@ -51,7 +51,7 @@ async def delete_feedback(
 ) -> Any:
     """Take one's own feedback back; 404 for any other."""
     await _only_of(current_user, feedback_id=payload.feedbackId)
-    return await chainlit_hooks.take_feedback_back(request, payload, current_user)
+    return await server_hooks.take_feedback_back(request, payload, current_user)
 
 
 @router.post("/project/file")

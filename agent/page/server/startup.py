@@ -13,7 +13,7 @@ from agent import settings as setting
 from agent.chat import otel
 from agent.errors import AgentError
 from agent.llms import choice
-from agent.page import chainlit_hooks
+from agent.page import server_hooks
 from agent.page.server import accounts, secret
 from agent.serving import access
 from agent.serving.address import check_port
@@ -32,14 +32,14 @@ def settings_or_exit() -> tuple[Settings, Manifest]:
         settings = choice.with_first_llm(setting.load())
         choice.check(settings)
         found = manifest.read(settings.index_dir, identity(settings.embed_model))
-        host, port = chainlit_hooks.serves_at()
+        host, port = server_hooks.serves_at()
         accounts.check(settings, host)
         if settings.endpoint:
             access.check(settings, host)
         secret.provide(settings)
         database.prepare(settings)
         # --watch loads the app again while the server is on its port.
-        if not chainlit_hooks.loads_again():
+        if not server_hooks.loads_again():
             check_port(host, port)
         otel.begin()
     except (AgentError, StoreError) as error:
@@ -53,12 +53,12 @@ def quieten() -> None:
     for name in ("faiss.loader", "gguf", "httpx", "sentence_transformers"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # chainlit.md is the English welcome; Chainlit looks for one of a longer name first, and warns.
-    chainlit_hooks.leave_out_of_the_log("Translated markdown file for en-US")
+    server_hooks.leave_out_of_the_log("Translated markdown file for en-US")
 
 
 def _check_page() -> None:
-    if "*" in chainlit_hooks.allowed_origins():
+    if "*" in server_hooks.allowed_origins():
         raise AgentError(
-            f"{chainlit_hooks.CONFIG_FILE} opens this server to every website: run chainlit in "
+            f"{server_hooks.CONFIG_FILE} opens this server to every website: run chainlit in "
             f"{ROOT}, where medraft's own file is, or name the websites in its allow_origins."
         )
