@@ -195,10 +195,12 @@ def choose(page: Page, setting: str, choice: str) -> None:
 
 
 def confirm(page: Page, setting: str, choice: str) -> None:
-    """Set one choice in the open panel. By the keyboard: a list that a click opens takes no click
-    at that very place before it has seen the button go up, which on a busy machine is the next."""
+    """Set one choice in the open panel. By the keyboard: on a busy machine a list that has just
+    opened can lose a click, as it has not seen the last one's end or still moves to its place. It
+    is there when one of its options has the focus."""
     page.locator(f"#chat-settings #{setting}").press("Enter")
-    page.get_by_role("option", name=choice, exact=True).click()
+    page.locator('[role="option"]:focus').wait_for()
+    page.get_by_role("option", name=choice, exact=True).press("Enter")
     page.locator("#confirm").click()
     page.locator("#chat-settings").wait_for(state="detached")
 
