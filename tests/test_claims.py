@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 
 from agent.chat.amounts import doses, lengths, rates
-from agent.chat.claims import Borne, may_claim
+from agent.chat.claims import Borne, Facts, may_claim
 from agent.chat.medicines import medicines
 
 REPLIES = [
@@ -264,6 +264,13 @@ def test_a_dose_belongs_to_its_medicine_and_its_passage() -> None:
     changed = Borne([reply.replace("400", "200")], [])
     assert changed.unborne("Ibuprofen 400 mg.") == {"dose"}
     assert not changed.unborne("Ibuprofen 200 mg.")
+
+
+@pytest.mark.parametrize("first", ["naproxen", "ibuprofen", "aspirin"])
+def test_a_dose_before_all_medicines_is_the_first_ones(first: str) -> None:
+    others = sorted({"naproxen", "ibuprofen", "aspirin"} - {first})
+    facts = Facts(f"Take 500 mg in the evening: {first}, {others[0]} or {others[1]}.")
+    assert facts.given_for(facts.doses[0]) == first
 
 
 @pytest.mark.parametrize(

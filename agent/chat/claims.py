@@ -91,7 +91,7 @@ class Facts:
             if _OF.fullmatch(self.text, dose.end, each.start):
                 return each.medicine
         before = [each.medicine for each in self.medicines if each.start <= dose.start]
-        return before[-1] if before else next(iter(self.named), None)
+        return before[-1] if before else next((each.medicine for each in self.medicines), None)
 
     @cached_property
     def treats(self) -> bool:
