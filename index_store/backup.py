@@ -52,7 +52,7 @@ def backup(directory: Path, archive: Path) -> Manifest:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise StoreError(
-                f"The backup cannot be written to {archive} ({reason(error)}): check the free "
+                f"The backup cannot be written to {archive} ({error.strerror}): check the free "
                 "space and the permissions, or name another file."
             ) from error
     return manifest
@@ -70,7 +70,8 @@ def restore(archive: Path, directory: Path) -> Manifest:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(
-            f"The index cannot be restored to {directory} ({reason(error)})."
+            f"The index cannot be restored to {directory} ({error.strerror}): name a folder that "
+            "can be written to with --dir."
         ) from None
     with changing(directory):
         try:

@@ -236,6 +236,11 @@ def test_a_wrong_setting_is_named(medraft_here: Medraft, name: str, value: str, 
     refused(medraft_here("index", "info", env={name: value}), named)
 
 
+@pytest.mark.parametrize("command", [("ask",), ("compare",), ("index", "search")])
+def test_an_empty_question_is_refused(medraft_here: Medraft, command: tuple[str, ...]) -> None:
+    refused(medraft_here(*command, " \n"), "question is empty")
+
+
 def test_a_missing_model_is_named(medraft_here: Medraft, sample_index: Path) -> None:
     done = medraft_here(
         "ask", "x", env={"MEDRAFT_MODEL": "/no/m.gguf", "MEDRAFT_INDEX_DIR": str(sample_index)}

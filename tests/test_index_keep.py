@@ -283,6 +283,13 @@ def test_a_backup_is_restored_over_a_damaged_index(index: Path, tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir() if "tar" in path.name] == ["backup.tar"]
 
 
+def test_a_backup_that_cannot_be_written_is_told_by_its_own_name(
+    index: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(StoreError, match=r"b\.tar \(No such file or directory\): check"):
+        backup(index, tmp_path / "nowhere" / "b.tar")
+
+
 @pytest.mark.parametrize("spoil", ["flipped", "cut", "not a backup"])
 def test_a_spoilt_backup_changes_nothing(index: Path, tmp_path: Path, spoil: str) -> None:
     archive = tmp_path / "backup.tar"

@@ -21,6 +21,7 @@ from agent.cli.options import (
     Source,
     Split,
     Strict,
+    check_question,
     print_json,
     text_lines,
 )
@@ -228,6 +229,7 @@ def search(
     from index_store.embedding import question_embedder
     from index_store.store import IndexStore
 
+    check_question(question)
     settings = settings_module.load()
     questions = text_lines() if question == "-" else iter([question])
     target = directory or settings.index_dir

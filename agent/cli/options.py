@@ -91,5 +91,11 @@ def _lines() -> Iterator[tuple[int, bytes]]:
         raise AgentError("Standard input is empty: there must be a line for each message.")
 
 
+def check_question(question: str) -> None:
+    """Raise AgentError for a question without a word, as of a variable that is not set."""
+    if not question.strip():
+        raise AgentError("The question is empty: write it in quotation marks.")
+
+
 def print_json(value: object) -> None:
     print(json.dumps(value, ensure_ascii=False), flush=True)

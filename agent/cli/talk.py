@@ -11,7 +11,7 @@ import typer
 
 from agent import settings as settings_module
 from agent.behaviour import Behaviour, LLMChoice, Retrieval
-from agent.cli.options import Json, Spoken, print_json
+from agent.cli.options import Json, Spoken, check_question, print_json
 from agent.errors import AgentError
 from agent.llms.choice import with_first_llm
 
@@ -42,6 +42,7 @@ def ask(
     from agent.chat.record import collect
     from agent.cli.terminal import show
 
+    check_question(question)
     engine = _conversation(_settings(llm, retrieval))
     engine.language = language
     if as_json:
@@ -65,6 +66,7 @@ def compare(question: str, as_json: Json = False) -> None:
     """Answer one question by all four behaviours, one after the other."""
     import asyncio
 
+    check_question(question)
     # Whatever LLM is the default: one that cannot be had is told in its own place.
     begin = _conversation(_settings("base", None)).another
     answers = asyncio.run(all_four(partial(begin, ()), question, as_json))
