@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from babel import Locale
 
 from agent import settings
+from agent.chat import own_words
 from agent.chat.engine import PatientChatEngine
 from agent.chat.events import Delta, Event, Finished, Retrieved, Routed
 from agent.chat.loading import Agent
@@ -185,6 +188,21 @@ async def test_an_llm_that_writes_it_is_told_to(talk: Talk, llm: ScriptedLLM) ->
     assert "Answer in Spanish" in (llm.prompts[0][0].content or "")
     await events_of(talk(), "What helps against my migraine?")
     assert "Answer in" not in (llm.prompts[1][0].content or "")
+
+
+@pytest.mark.parametrize("written", ["en", "en,es"])
+async def test_the_names_of_languages_are_read_off_the_event_loop(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    readers: list[threading.Thread] = []
+
+    def read(to: str) -> Locale:
+        readers.append(threading.current_thread())
+        return Locale(to)
+
+    monkeypatch.setattr(own_words, "Locale", read)
+    await events_of(talk(llm_languages=written, retrieval="never"), THROAT)
+    assert readers and threading.current_thread() not in readers
 
 
 async def test_a_note_is_in_the_patients_language(talk: Talk, llm: ScriptedLLM) -> None:

@@ -48,7 +48,10 @@ def of_itself(
 
 
 def unwritten(language: str, written: Collection[str], shown: int) -> str:
-    """In `language`, that the LLM does not write it, with the first `shown` replies by number."""
+    """In `language`, that the LLM does not write it, with the first `shown` replies by number.
+
+    It reads files: call it off the event loop.
+    """
     told = _unwritten().get(language)
     if told is None:
         language, told = "en", _unwritten()["en"]
@@ -58,7 +61,7 @@ def unwritten(language: str, written: Collection[str], shown: int) -> str:
 
 
 def named(languages: Collection[str], to: str) -> str:
-    """The names of languages in one of them."""
+    """The names of languages in one of them, from Babel's files: call it off the event loop."""
     names = Locale(to).languages
     return ", ".join(names.get(each, each) for each in sorted(languages))
 

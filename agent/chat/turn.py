@@ -176,7 +176,8 @@ class Turn:
             found = await self._retrieve(parts, turns)
             sources = await asyncio.to_thread(_trusted, found)
             yield Retrieved(sources, [node for node in found if node not in sources], None)
-        yield (words := self._say(unwritten(self._spoken, written, len(sources))))
+        told = await asyncio.to_thread(unwritten, self._spoken, written, len(sources))
+        yield (words := self._say(told))
         yield self._finish(words.text, len(sources))
 
     def _say(self, words: str) -> Delta:
@@ -226,7 +227,8 @@ class Turn:
         chosen = self.choices
         longest, instructions = chosen.sampling.max_tokens, chosen.instructions
         if self._spoken != "en":
-            order = render("answer_in", language=named([self._spoken], "en"))
+            language = await asyncio.to_thread(named, [self._spoken], "en")
+            order = render("answer_in", language=language)
             instructions = f"{instructions}\n\n{order}".strip()
         return await prompt(llm, chosen.llm, told, self.message, texts, longest, instructions)
 
