@@ -33,7 +33,7 @@ from agent.chat.gate import Ended, Gate, Words
 from agent.chat.length import StopStrings, is_enough, said
 from agent.chat.marks import UNCHECKED, citation, left_out, without_marks
 from agent.chat.prompting import Prompt
-from agent.chat.support import ITEM, Sources, Supported
+from agent.chat.support import Sources, Supported, words_begin
 from agent.llms.interface import ChatLLM, Sampling
 from agent.settings import ClaimsMode
 from agent.templates import Language
@@ -164,7 +164,7 @@ class Answering:
     def _shown(self) -> list[str]:
         """What is not shown again; behind the mark of a list's item, which stands there, all is."""
         item = self._told.rpartition("\n")[2].strip()
-        if item and ITEM.fullmatch(f"{item} "):
+        if item and words_begin(f"{item} ") > len(item):
             return []
         return said(without_marks(self._told))
 
@@ -202,8 +202,7 @@ class Answering:
     async def _end(self, ended: Ended) -> str:
         """What is shown when a sentence has ended. Raises _Anew."""
         begun = ended.sentence.removesuffix(ended.rest) if ended.rest else ended.sentence
-        item = len(ITEM.match(f"{ended.sentence} ")[0])  # type: ignore[index]  # matches ""
-        says = ended.sentence[item:]
+        says = ended.sentence[words_begin(f"{ended.sentence} ") :]
         if says and not begun.strip() and says.lower() in self._shown():
             self._heard_of(ended)
             return ""

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from agent.chat.support import ITEM, sentence_end
+from agent.chat.support import sentence_end, words_begin
 
 # [1], [2, 3], and the space before; also one that is not whole yet, at the end of what there is.
 _CITATION = re.compile(r"[ \t]?\[(\d{1,2}(?:\s?[,;]\s?\d{1,2})*)\]")
@@ -103,8 +103,7 @@ class Gate:
         whole = self.sentence[: self.sentence.rfind(" ") + 1].rstrip()
         if len(whole) <= self._shown:
             return ""
-        mark = ITEM.match(f"{whole} ")
-        begin = max(mark.end() if mark else 0, self._shown - BEHIND)
+        begin = max(words_begin(f"{whole} "), self._shown - BEHIND)
         if self.holds(whole[begin:]):
             return ""
         words = whole[self._shown :]

@@ -55,7 +55,7 @@ _END = re.compile(
     r"(?: \[\d{1,2}\])*\s+"
     r"(?=[\"'\u201c\u2018(\[*_¿¡]*[^\W\d_a-zß-ÿ])"
 )
-ITEM = re.compile(r"\s*(?:(?:\d{1,2}[.)]|[-*•\u2013])\s+)*")  # the mark of a list's item
+_ITEM = re.compile(r"\s*(?:(?:\d{1,2}[.)]|[-*•\u2013])\s+)*")  # the mark of a list's item
 _WORD = re.compile(r"\w+|[,;:]")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _EMPTY = frozenset((*STOPWORDS_EN_PLUS, *STOPWORDS_SPANISH))
@@ -149,6 +149,12 @@ def sentence_end(text: str) -> int | None:
     return found.end() if found else None
 
 
+def words_begin(text: str) -> int:
+    """Where the words of a text begin: behind its space and the mark of a list's item, if any."""
+    mark = _ITEM.match(text)
+    return mark.end() if mark else 0
+
+
 def states(sentence: str) -> bool:
     """Whether a sentence states something of medicine, and is no question, no courtesy and no
     advice to have oneself looked at, which need no source."""
@@ -162,7 +168,7 @@ def sentences(text: str) -> Iterator[Span]:
     for match in (*_END.finditer(text), None):
         # What closes the sentence, such as a quotation mark, stands before the space.
         end = match.end() if match else len(text)
-        begin = start + len(ITEM.match(text[start:end])[0])  # type: ignore[index]  # matches ""
+        begin = start + words_begin(text[start:end])
         if re.search(r"\w", text[begin:end]):
             yield begin, begin + len(text[begin:end].rstrip())
         start = end
