@@ -31,7 +31,7 @@ from agent.chat.medicines import Named, medicines
 from agent.chat.orders import NOT, UP_TO, Order, orders
 from agent.chat.support import sentences, states
 
-Kind = Literal["medicine", "dose", "frequency", "length", "stop", "change", "safe", "unseen"]
+ClaimKind = Literal["medicine", "dose", "frequency", "length", "stop", "change", "safe", "unseen"]
 
 ALIKE = 0.5  # share of the words that an order must have in common with the reply that gives it
 
@@ -134,10 +134,10 @@ class Borne:
         said = [_one_line(text[slice(*span)]) for text in replies for span in sentences(text)]
         self._orders = [order for sentence in said for order in Facts(sentence).orders]
 
-    def unborne(self, sentence: str) -> frozenset[Kind]:
+    def unborne(self, sentence: str) -> frozenset[ClaimKind]:
         """The kinds of claim in a sentence that nothing bears."""
         facts = Facts(_one_line(sentence))
-        found: set[Kind] = {order.kind for order in facts.orders if not self._gives(order)}
+        found: set[ClaimKind] = {order.kind for order in facts.orders if not self._gives(order)}
         unsourced = not facts.named <= self._sourced and states(sentence)
         if not facts.named <= self._named or (unsourced and not _KNOWS_NOT.search(sentence)):
             found.add("medicine")

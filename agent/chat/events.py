@@ -11,7 +11,7 @@ from agent.behaviour import Behaviour
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
 
-    from agent.chat.claims import Kind
+    from agent.chat.claims import ClaimKind
     from agent.chat.support import Supported
     from agent.routing.router import Route
 
@@ -108,7 +108,7 @@ class Unborne:
 
     start: int
     end: int
-    kinds: list[Kind]
+    kinds: list[ClaimKind]
 
 
 @dataclass

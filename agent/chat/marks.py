@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from functools import cache
 from typing import get_args
 
-from agent.chat.claims import Kind
+from agent.chat.claims import ClaimKind
 from agent.templates import Language, render
 
 CITATION = re.compile(r" \[(\d{1,2})\]")
@@ -23,7 +23,7 @@ def citation(numbers: Sequence[int]) -> str:
     return "".join(f" [{number}]" for number in numbers)
 
 
-def left_out(kinds: Collection[Kind], language: Language, again: bool) -> str:
+def left_out(kinds: Collection[ClaimKind], language: Language, again: bool) -> str:
     """The note in place of a sentence with claims of these kinds; `again`: not the first one of
     its answer."""
     return render(f"left_out.{language}", kinds=sorted(kinds), again=again)
@@ -39,7 +39,7 @@ def _marks() -> re.Pattern[str]:
     notes = {
         left_out(kinds, language, again)
         for language in get_args(Language)
-        for kinds in [(kind,) for kind in get_args(Kind)]
+        for kinds in [(kind,) for kind in get_args(ClaimKind)]
         for again in (False, True)
     }
     marks = [
