@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 
 from index_store import manifest as manifests
-from index_store.build import BUILDING, GENERATION, LOCK, changing, sweep
+from index_store.changing import BUILDING, GENERATION, LOCK, changing, sweep
 from index_store.disk import sync
 from index_store.errors import StoreError, reason
 from index_store.manifest import Manifest

@@ -14,14 +14,14 @@ import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
-from index_store import journal
 from index_store import manifest as manifests
+from index_store.changing import BUILDING, GENERATION, changing, sweep, sweep_unfinished
 from index_store.cleaning import Cleaner, Cleaning
 from index_store.dataset import Dialogue
 from index_store.disk import sync
@@ -39,8 +39,6 @@ log = logging.getLogger("medraft")
 # Of the sources that hold a row, those that go on holding it; a row that none holds is gone.
 Stays = Callable[[tuple[str, ...], Dialogue], tuple[str, ...]]
 New = tuple[str, int | None, Iterable[Dialogue]]  # a source, its limit, its cleaned rows
-
-GENERATION, BUILDING, LOCK = "generation-", "building-", "build.lock"
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,7 @@ class _Change:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             with changing(directory):
-                _sweep(directory, (BUILDING,))
+                sweep_unfinished(directory)
                 old = self._old(required=factory is None)
                 with nullcontext() if old is None else closing(old):
                     built = self._written(old, stays, new, factory)
@@ -262,30 +260,6 @@ class _Change:
             )
 
 
-@contextmanager
-def changing(directory: Path) -> Iterator[None]:
-    """One change at a time. Raises StoreError if another one is running, or OSError."""
-    from filelock import FileLock, Timeout
-
-    try:
-        lock = FileLock(directory / LOCK, timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise StoreError(
-            f"Another build or backup is at {directory}: wait until it has finished."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def sweep(directory: Path, manifest: Manifest) -> None:
-    """Delete everything but the generation that serves."""
-    _sweep(directory, (BUILDING, GENERATION), keep=manifest.generation)
-    journal.sweep(directory)
-
-
 def _nearest_of(building: Generation, factory: str | None, old: IndexStore | None) -> str:
     """Write the nearest vectors by a factory, or else the old one's; it is returned. Where too few
     rows are left for the old one, by none: what is to go must go."""
@@ -303,13 +277,3 @@ def _nearest_of(building: Generation, factory: str | None, old: IndexStore | Non
 
 def _nothing(source: str, cleaning: Cleaning) -> StoreError:
     return StoreError(f"There are no usable rows in {source} ({cleaning}).")
-
-
-def _sweep(directory: Path, prefixes: tuple[str, ...], keep: str | None = None) -> None:
-    """Delete what earlier changes left; what cannot be deleted now is deleted by the next."""
-    for path in directory.iterdir():
-        if path.name.startswith(prefixes) and path.name != keep:
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)

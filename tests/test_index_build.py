@@ -12,9 +12,9 @@ import pytest
 from filelock import FileLock
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
-from index_store import build as building
 from index_store import manifest as manifests
 from index_store.build import Built, build
+from index_store.changing import LOCK
 from index_store.dataset import Dialogue
 from index_store.embedding import EMBEDDED, embed_queries, identity
 from index_store.errors import StoreError
@@ -98,7 +98,7 @@ def test_one_builder_at_a_time(
     tmp_path: Path, dialogues: list[Dialogue], build_index: BuildIndex
 ) -> None:
     with (
-        FileLock(tmp_path / building.LOCK),
+        FileLock(tmp_path / LOCK),
         pytest.raises(StoreError, match="Another build or backup is at"),
     ):
         build_index(dialogues, tmp_path)
