@@ -2,7 +2,7 @@
 
 Owns the catalogs `data/en.toml` and `data/es.toml` (one table a module, the same keys in both; a
 sentence that depends on `count` has one for each plural of CLDR's), the errors in other words than
-the code's (`data/errors_es.toml`), numbers, and which language a browser gets. Does not know when
+the code's (`data/errors_TAG.toml`), numbers, and which language a browser gets. Does not know when
 anything is said.
 """
 
@@ -80,9 +80,9 @@ def error_sentence(error: AgentError | StoreError) -> str:
     English is the error's own; another language has the sentences that a patient can do something
     about, and a general one for the rest.
     """
-    if language() == "en":
+    if (to := language()) == "en":
         return str(error)
-    sentences = _catalog("errors_es")["errors"]
+    sentences = _catalog(f"errors_{to}")["errors"]
     if isinstance(error, AgentError) and error.key:
         return sentences[error.key].format(**error.values)
     return sentences["index" if isinstance(error, StoreError) else "general"]
