@@ -38,6 +38,7 @@ def make_whole(target: Path, make: Callable[[Path], None]) -> None:
         (folder / target.name).rename(target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    sync(target.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -63,6 +64,7 @@ def _write(path: Path, text: str, mode: int) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    sync(path.parent)  # else a key that was taken back could be there again after a power cut
 
 
 def sync(path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from agent.errors import AgentError
 from index_store.device import is_full
-from index_store.errors import first_sentence, reason
+from index_store.errors import reason
 
 # After these CUDA refuses all that this process asks of it.
 LOST = ("device-side assert", "illegal memory access", "unspecified launch failure")
@@ -41,7 +41,8 @@ def answer_error(error: Exception) -> AgentError:
             f"The GPU is lost to this process ({reason(error)}): start medraft again."
         )
     return AgentError(
-        f"transformers failed while answering: {type(error).__name__}: {first_sentence(error)}"
+        f"transformers failed while answering ({type(error).__name__}: {reason(error)}): ask "
+        "again, and if it fails again start medraft again."
     )
 
 

@@ -29,6 +29,7 @@ from agent.llms.interface import PENALTY_WINDOW, Engine, Loss, Sampling, as_dict
 from agent.llms.llama_cpp import gguf_file, lora
 from agent.llms.llama_cpp.server import Running, Server
 from agent.settings import Settings
+from index_store.errors import reason
 
 
 class _Lost(Exception):
@@ -117,7 +118,10 @@ class LlamaCppLLM(OpenAILike):
         except (openai.APIConnectionError, httpx.TransportError):
             raise _Lost from None
         except openai.APIError as error:
-            raise AgentError(f"llama.cpp failed while answering: {error}.") from None
+            raise AgentError(
+                f"llama.cpp failed while answering ({reason(error)}): ask again, and if it fails "
+                "again start medraft again."
+            ) from None
         if finish is None:
             raise _Lost
         if finish == "length":

@@ -83,7 +83,10 @@ class Server:
                 "The llama.cpp server inside this process does not answer: start medraft again."
             ) from None
         if response.is_error:
-            raise AgentError(f"llama.cpp refused a prompt: {response.text}")
+            raise AgentError(
+                f"llama.cpp refused a prompt ({response.text}): begin a new chat, and if that is "
+                "refused as well name another MEDRAFT_MODEL."
+            )
         return response.json()
 
     async def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
