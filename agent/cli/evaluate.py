@@ -29,7 +29,10 @@ def answers(
     ] = None,
     columns: ColumnNames = None,
     behaviours: Annotated[
-        str | None, typer.Option(help="base,RAG,fine-tuned,RAFT,auto; default: all there are.")
+        str | None,
+        typer.Option(
+            help="Of base, RAG, fine-tuned, RAFT and auto, as RAG,auto; default: all there are."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Questions asked; default: all.")] = None,
     output: Annotated[

@@ -40,8 +40,9 @@ ColumnNames = Annotated[
     str | None,
     typer.Option(
         "--columns",
-        help="Description=title,Patient=question,Doctor=answer; without Description there is no "
-        "title. Dots lead into a column: answer.text, messages.user.",
+        # In short words: a longer one is cut in a terminal of 80 columns.
+        help="What the source calls them: Patient=input,Doctor=output; with Description=name there "
+        "is a title, too. Dots lead into a column: answer.text, messages.user.",
     ),
 ]
 Config = Annotated[str | None, typer.Option(help="Of a Hub data set: which configuration.")]

@@ -22,7 +22,8 @@ app = typer.Typer()
 
 @app.command("route")
 def route_command() -> None:
-    """Read {"messages": [{"role", "content"}, ...]} lines; print the router's decision on each."""
+    """Read {"messages": [{"role", "content"}, ...]} lines of standard input; print the router's
+    decision on each."""
     from agent.routing.router import route
 
     settings_module.load()
@@ -38,7 +39,8 @@ def triage_command(
         spoken_option("Print what the patient is told, too: `notice`, in this language."),
     ] = None,
 ) -> None:
-    """Read {"text": ...} lines; print how urgent each is, and of which kind of emergency."""
+    """Read {"text": ...} lines of standard input; print how urgent each is, and of which kind of
+    emergency."""
     from agent.safety.triage import triage
 
     country = settings_module.load().country
