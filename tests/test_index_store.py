@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import shutil
-import time
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -294,26 +294,24 @@ def test_retrieval_leaves_the_event_loop_free_and_the_global_settings_alone(
 ) -> None:
     from llama_index.core import Settings
 
-    search = IndexStore.search
+    search, searching, goes_on = IndexStore.search, threading.Event(), threading.Event()
 
-    def slow(self: IndexStore, *args: Any) -> list[Hit]:
-        time.sleep(0.5)
+    def held(self: IndexStore, *args: Any) -> list[Hit]:
+        searching.set()
+        assert goes_on.wait(60), "the event loop, which lets it go on, waits for it"
         return search(self, *args)
 
-    monkeypatch.setattr(IndexStore, "search", slow)
+    monkeypatch.setattr(IndexStore, "search", held)
 
-    async def tick_while_retrieving(retriever: DoctorReplyRetriever) -> int:
+    async def retrieved(retriever: DoctorReplyRetriever) -> str:
         retrieving = asyncio.create_task(retriever.aretrieve("heartburn"))
-        ticks = 0
-        while not retrieving.done():
-            await asyncio.sleep(0.01)
-            ticks += 1
-        assert "Reflux" in retrieving.result()[0].node.get_content()
-        return ticks
+        assert await asyncio.to_thread(searching.wait, 60)
+        goes_on.set()
+        return (await retrieving)[0].node.get_content()
 
     with IndexStore.open(sample_index, EMBEDDED) as store:
         retriever = DoctorReplyRetriever(store, partial(embed_queries, embedding), k=1, cut=0)
-        assert asyncio.run(tick_while_retrieving(retriever)) > 10
+        assert "Reflux" in asyncio.run(retrieved(retriever))
     assert Settings._llm is None and Settings._embed_model is None
 
 
