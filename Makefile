@@ -5,6 +5,10 @@
 # make setup      what both share: the environment, the models, the sample's index
 # make check      format, lint, types, imports, and whether what is generated is stale
 # make reference  .env.example, docs/cli.md and docs/emergency-numbers.md, from the code
+# make encoder    go on training the encoder of triage and router, beside the one that ships
+# make contract   the same cases on each engine, and the README's table of them
+# make screenshots  docs/page.png and docs/pictures, from the page
+# make clean      without the environment and what the page left; models, index and history stay
 
 PYTHON ?= python3
 PORT ?= 8000

@@ -130,7 +130,8 @@ def embed_queries(embedding: HuggingFaceEmbedding, texts: Sequence[str]) -> np.n
 
 
 def embed_texts(embedding: HuggingFaceEmbedding, texts: Sequence[str]) -> np.ndarray[Any, Any]:
-    """Embed what is searched in; (n, d) float32, rows of length 1; n >= 1. Raises as above."""
+    """Embed what is searched in; (n, d) float32, rows of length 1; n >= 1. Raises as
+    `embed_queries`."""
     return _embed(embedding, texts, "text")
 
 

@@ -69,7 +69,7 @@ class Background:
     """A part of the index, against which a cosine is held."""
 
     def __init__(self, vectors: np.ndarray[Any, Any]) -> None:
-        """Unit vectors (n, d), n >= 1, of which no two need be alike."""
+        """Unit vectors (n, d), n >= 1."""
         self._vectors = vectors
 
     def standing(

@@ -47,7 +47,7 @@ class Access:
             self._count(await self.check(request))
 
     async def signing(self) -> Callable[[str], str] | None:
-        """As that of the keys. Raises Refused."""
+        """What signs links, None while there is no key (`Keys.signing`). Raises Refused."""
         return await self._of_keys(self._keys.signing)
 
     async def check(self, request: Request) -> str:

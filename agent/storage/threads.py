@@ -95,9 +95,7 @@ def remembered(steps: Sequence[Saved]) -> list[tuple[str, str]]:
     return memory
 
 
-def turns(
-    steps: Sequence[Saved],
-) -> list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
+def turns(steps: Sequence[Saved]) -> list[tuple[Saved, list[Saved]]]:
     """Each message of the patient with what was said below it, in its order: answers, notices and
     comparisons."""
     found: list[tuple[Saved, list[Saved]]] = []

@@ -125,7 +125,7 @@ class FullCheckpointLLM:
     async def astream_chat(
         self, messages: Sequence[ChatMessage], **sampling: Any
     ) -> ChatResponseAsyncGen:
-        """As `HuggingFaceChatLLM`'s. Raises AgentError if the checkpoint does not load."""
+        """As `ChatLLM`'s. Raises AgentError if the checkpoint does not load."""
         wanted = Sampling(**sampling)
         return self._queue.stream(
             lambda say, stop: self._residents.model(self._checkpoint, say).answer(
@@ -138,7 +138,7 @@ class FullCheckpointLLM:
         return len(await asyncio.to_thread(self._prompt_ids, messages))
 
     async def loss(self, messages: Sequence[ChatMessage], answer: str) -> Loss | None:
-        """As `HuggingFaceChatLLM`'s. Raises AgentError if the checkpoint does not load."""
+        """As `ChatLLM`'s. Raises AgentError if the checkpoint does not load."""
         return await self._queue.run(
             lambda: self._residents.model(self._checkpoint, lambda delta, **raw: None).loss(
                 messages, answer, False
