@@ -76,6 +76,7 @@ def test_a_passage_is_bold_and_all_else_is_text() -> None:
         "**Rest \\*now\\*\\.**\n\n\\# Drink\\."
     )
     assert _marked("a\ue000b", []) == "a b"
+    assert _marked("Rest\nand drink.", [(0, 15)]) == "**Rest**\n\n**and drink\\.**"
 
 
 def buttons(page: Page) -> Locator:

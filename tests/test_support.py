@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from agent.chat.support import Sources, sentences, states, support
+from agent.chat.support import Sources, sentence_end, sentences, states, support
 from agent.routing.embedding import TurnEmbedding
 from agent.settings import ROOT
 from index_store.embedding import Embed
@@ -49,6 +49,18 @@ def test_sentences() -> None:
     ]
     assert split("¿Le duele? Él descansa.") == ["¿Le duele?", "Él descansa."]
     assert split("") == split(" \n ") == []
+
+
+def test_a_line_that_breaks_off_goes_on_in_the_next() -> None:
+    assert split("Take\ntwo tablets\nevery\n12 hours, \nplease.\nRest.") == [
+        "Take\ntwo tablets\nevery\n12 hours, \nplease.",
+        "Rest.",
+    ]
+    assert split("Rest\n\ndrink\n1. eat\n- sleep:\nwell\nThen go") == [
+        *("Rest", "drink", "eat", "sleep:", "well", "Then go"),
+    ]
+    assert sentence_end("Take\n") is sentence_end("Take\n2") is None
+    assert sentence_end("Take\n\n") == sentence_end("Take\n\n2") == 6
 
 
 def test_a_citation_belongs_to_its_sentence() -> None:

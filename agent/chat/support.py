@@ -48,10 +48,13 @@ STEM = 5  # letters: as good as a stemmer here, and for any language
 
 Span = tuple[int, int]
 
-# A line ends a sentence, and so does a full stop before a capital letter: neither "e.g. rest" nor
-# "5 p.m. today" has one. Citations, [1], stand behind it.
+# A line ends a sentence, unless its last word is followed by a small letter or a number in the next
+# one. So does a full stop before a capital letter: neither "e.g. rest" nor "5 p.m. today" has one.
+# Citations, [1], stand behind it.
 _END = re.compile(
-    r"\n\s*|(?<=[.!?…])[\"'\u201d\u2019)\]*_]*(?<!\bDr\.)(?<!\bMr\.)(?<!\bMrs\.)"
+    r"(?:^|(?<=[^\w,*)\s]))[^\S\n]*\n\s*"
+    r"|(?<=[\w,*)])[^\S\n]*\n(?:[^\S\n]*\n\s*|[^\S\n]*(?=[^\s\da-zß-ÿ]|\d{1,2}[.)]\s))"
+    r"|(?<=[.!?…])[\"'\u201d\u2019)\]*_]*(?<!\bDr\.)(?<!\bMr\.)(?<!\bMrs\.)"
     r"(?: \[\d{1,2}\])*\s+"
     r"(?=[\"'\u201c\u2018(\[*_¿¡]*[^\W\d_a-zß-ÿ])"
 )

@@ -161,10 +161,11 @@ def _content(payload: Payload) -> str:
 
 
 def _marked(text: str, passages: Sequence[Sequence[int]]) -> str:
-    """`plain(text)` with `passages` of it, which lie within lines, in bold."""
+    """`plain(text)` with `passages` of it in bold, line by line."""
     text = re.sub(f"[{_BEGIN}{_END}]", " ", text)
     for start, end in sorted({(start, end) for start, end in passages}, reverse=True):
-        text = f"{text[:start]}{_BEGIN}{text[start:end]}{_END}{text[end:]}"
+        passage = re.sub(r"\s*\n\s*", rf"{_END}\n{_BEGIN}", text[start:end])
+        text = f"{text[:start]}{_BEGIN}{passage}{_END}{text[end:]}"
     return plain(text).replace(_BEGIN, "**").replace(_END, "**")
 
 
