@@ -141,6 +141,24 @@ async def test_after_two_more_tries_it_is_left_out_with_a_note() -> None:
     assert answer.answer.count(NOTE) == 1 and AGAIN in answer.answer
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("You may stop\nyour pills. Eat early.", "You may … "),
+        ("There is no\nneed to see a doctor. Eat early.", "There is … "),
+        ("take\ntwo tablets\nevery day. Eat early.", ""),
+        ("Dose: 250\nmg. Eat early.", ""),
+        ("do **not** take your pills. Eat early.", "do **not** … "),
+    ],
+)
+async def test_a_claim_is_one_however_it_is_laid_out(said: str, shown: str) -> None:
+    rest = said.removeprefix(shown.removesuffix("… "))
+    answer = answering(Retold(said, rest))
+    await told(answer)
+    assert answer.claims.left_out == 1
+    assert answer.answer.startswith(f"{shown}(") and answer.answer.endswith(") Eat early. [1]")
+
+
 async def test_of_a_sentence_that_is_left_out_no_claim_was_on_its_way() -> None:
     end = "aspirin 200 mg is best. Eat early."
     answer = answering(Retold(f"For the pain some say {end}", end))

@@ -128,6 +128,21 @@ TABLE = [
     ("Tome ibuprofeno cada 3 h.", "frequency"),
     ("Tome ibuprofeno cada dos horas.", "frequency"),
     ("Tome una pastilla cinco veces al día.", "frequency"),
+    ("Take paracetamol q 6 h.", ""),
+    ("Take paracetamol prn.", "frequency"),
+    ("Take paracetamol as needed.", "frequency"),
+    ("Take the cream on alternate days.", "frequency"),
+    ("Inject it three-weekly.", "frequency"),
+    ("Take omeprazole after every meal.", "frequency"),
+    ("Take the medicine morning and evening.", "frequency"),
+    ("Tome el medicamento un día sí y otro no.", "frequency"),
+    ("Tome sumatriptán todas las noches.", "frequency"),
+    ("Five times a day.", "frequency"),
+    ("Take a tablet if it does not help within a day.", ""),
+    ("How many tablets do you take a day?", ""),
+    ("Take your blood pressure five times a day.", ""),
+    ("Take a photo of it every hour.", ""),
+    ("Tome líquidos cada hora.", ""),
     # Lengths.
     ("Take omeprazole for four weeks.", ""),
     ("Take omeprazole for 28 days.", ""),
@@ -136,6 +151,13 @@ TABLE = [
     ("A seven-day course of treatment is enough.", "length"),
     ("Tome ibuprofeno durante tres días.", ""),
     ("Tome ibuprofeno durante tres semanas.", "length"),
+    ("The course of treatment takes six months.", "length"),
+    ("Treatment lasts two years.", "length"),
+    ("You must take the tablets forever.", "length"),
+    ("For two years.", "length"),
+    ("Take the tablets x 7 days.", "length"),
+    ("Un tratamiento de diez días es suficiente.", "length"),
+    ("Tome la pastilla toda la vida.", "length"),
     # Several at once.
     ("The best treatment is aspirin 200 mg daily.", "dose frequency medicine"),
     ("Then one tablet every four to six weeks for about two years.", "dose frequency length"),
@@ -166,6 +188,29 @@ TABLE = [
     ("No tome ramipril.", "stop"),
     ("No tome antibióticos.", ""),
     ("Duplique la dosis.", "change"),
+    ("Your ramipril should be stopped.", "stop"),
+    ("The tablets can be stopped.", "stop"),
+    ("Ramipril should not be stopped.", ""),
+    ("The dose should be doubled.", "change"),
+    ("The dose may be doubled by your doctor.", ""),
+    ("Pause your ramipril.", "stop"),
+    ("Leave the ramipril out today.", "stop"),
+    ("Steer clear of tablets.", "stop"),
+    ("Go without your tablets for a while.", "stop"),
+    ("You no longer need your tablets.", "stop"),
+    ("Take more ramipril.", "change"),
+    ("Why not stop your ramipril?", "stop"),
+    ("Should you stop your ramipril?", ""),
+    ("Ask your doctor whether to stop your ramipril.", ""),
+    ("Your doctor may stop your ramipril today.", ""),
+    ("Doctors say you should stop your ramipril.", "stop"),
+    ("Don't stop taking your tablets on your own.", ""),
+    ("Do not forget to take your tablets.", ""),
+    ("Puede dejar la medicación.", "stop"),
+    ("El ramipril debe suspenderse.", "stop"),
+    ("No le hace falta la medicación.", "stop"),
+    ("No deje de tomar el ramipril sin consultar.", ""),
+    ("Pregunte a su médico si debe dejar el ramipril.", ""),
     # Safe to take.
     ("The medicine is safe for you and your family.", "safe"),
     ("It is perfectly safe to take tablets with beer.", "safe"),
@@ -186,6 +231,29 @@ TABLE = [
     ("That isn't a reason to see a doctor.", "unseen"),
     ("It does not need treatment.", "stop unseen"),
     ("This is not an emergency.", "unseen"),
+    ("A visit to the doctor is not needed.", "unseen"),
+    ("Seeing a doctor is unnecessary.", "unseen"),
+    ("It goes away, so no doctor is needed.", "unseen"),
+    ("Nobody needs to look at this.", "unseen"),
+    ("It is not worth seeing a doctor.", "unseen"),
+    ("Don't bother the doctor with this.", "unseen"),
+    ("Do not go to hospital.", "unseen"),
+    ("Cancel your appointment.", "unseen"),
+    ("It isn't serious.", "unseen"),
+    ("Don't skip your appointment.", ""),
+    ("It is worse if you do not see a doctor.", ""),
+    ("Do not wait to see a doctor.", ""),
+    ("There is no need to fast before the test.", ""),
+    ("No vaya al médico.", "unseen"),
+    ("Es innecesario ir al médico.", "unseen"),
+    ("No requiere atención médica.", "unseen"),
+    ("No es una emergencia.", "unseen"),
+    ("Si no va al médico, puede empeorar.", ""),
+    # However it is written.
+    ("Take **two** tablets.", "dose"),
+    ("You do **not** need to see a doctor.", "unseen"),
+    ("Take two&nbsp;tablets.", "dose"),
+    ("Take nap\u00adroxen.", "medicine"),
     ("No hace falta que vaya al médico.", "unseen"),
     ("No es necesario acudir a urgencias.", "unseen"),
     ("No es nada grave.", "unseen"),
@@ -285,8 +353,16 @@ def test_a_dose_before_all_medicines_is_the_first_ones(first: str) -> None:
         ("1 000 mg, 1\u00a0000 mg, 1\u202f000 mg, 1 000 mg tablets, 1 000,0 mg", "1000", "mg"),
         ("4 000 mg", "4000", "mg"),
         ("a couple of tablets", "2", "piece"),
-        ("seventy-five mg", "75", "mg"),
-        ("2 500 mg tablets", "500", "mg"),
+        ("seventy-five mg, seventy five mg, setenta y cinco mg", "75", "mg"),
+        ("twenty-five mg, twenty five milligrams, veinticinco mg", "25", "mg"),
+        ("a hundred and fifty micrograms, ciento cincuenta microgramos", "3/20", "mg"),
+        ("one thousand five hundred mg, mil quinientos miligramos", "1500", "mg"),
+        ("seven hundred mg, setecientos mg, 0.7 g, .7 g", "700", "mg"),
+        ("thirteen tablets, trece pastillas", "13", "piece"),
+        ("half the tablet, half a tablet, la mitad de la pastilla", "1/2", "piece"),
+        ("two thirds of a tablet, dos tercios de pastilla", "2/3", "piece"),
+        ("a teaspoon, one teaspoonful, una cucharadita, 5 ml", "5", "ml"),
+        ("a tablespoon of syrup, una cucharada de jarabe, 15 ml", "15", "ml"),
         ("100 000 units", "100000", "iu"),
         ("1 mg/kg, 1 mg per kg, 1 mg of prednisolone per kg, 1 mg por kilo", "1", "mg/kg"),
         ("one tablet, and half an hour later one tablet", "1", "piece"),
@@ -297,6 +373,28 @@ def test_doses_are_the_same_in_whatever_writing(said: str, amounts: str, unit: s
     found = [(dose.amount, dose.unit) for dose in doses(said)]
     assert set(found) == {(Fraction(amounts), unit)}
     assert len(found) >= said.count(", ") + 1 - said.count("half an hour")
+
+
+def test_how_many_of_a_strength() -> None:
+    for said in ("2 500 mg tablets", "two 500 mg tablets", "2 x 500 mg", "2x500mg tablets"):
+        found = {(dose.amount, dose.unit) for dose in doses(said) if dose.counted}
+        assert found == {(Fraction(500), "mg"), (Fraction(2), "piece")}
+    borne = Borne(["Take two 500 mg tablets of paracetamol."], [])
+    assert borne.unborne("Take four 500 mg tablets of paracetamol.") == {"dose"}
+    assert not borne.unborne("Take 1 g of paracetamol.")
+    assert {dose.amount for dose in doses("500/125 mg")} == {500, 125}
+
+
+def test_a_spoon_of_food_is_no_dose() -> None:
+    assert not list(doses("half a teaspoon of salt, a spoonful of honey, 30 g of fibre"))
+
+
+def test_how_long_a_patient_has_suffered_bears_no_treatment() -> None:
+    borne = Borne([], ["I have had a cough for three weeks, twice a day. I take ramipril 5 mg."])
+    assert borne.unborne("Take ramipril twice a day for three weeks.") == {"frequency", "length"}
+    assert not borne.unborne("For three weeks you have coughed twice a day.")
+    asked = Borne([], ["How much is Mounjaro a month?"])
+    assert not asked.unborne("Prices for Mounjaro I cannot know.")
 
 
 def test_no_dose_bears_one_by_weight_nor_half_of_it() -> None:
@@ -333,7 +431,11 @@ def test_amounts_compare_however_they_are_said() -> None:
     six = ["six-hourly", "6 hourly", "6\u2011hourly", "q6h", "cada 6 h", "c/6 horas"]
     assert [rates(text) for text in six] == [rates("every six hours")] * len(six) == [{4}] * 6
     assert rates("4-6-hourly") == {6, 4} and rates("1 g hourly") == {24}
-    assert rates("every other day") == {Fraction(1, 2)}
+    assert rates("every other day") == rates("días alternos") == {Fraction(1, 2)}
+    assert rates("nocte") == rates("mane") == rates("todas las noches") == {1}
+    assert rates("morning and evening") == rates("por la mañana y por la noche") == {2}
+    assert rates("three-weekly") == rates("every three weeks") == {Fraction(1, 21)}
+    assert not rates("within a day, after a week, take a day off")
     assert lengths("for a fortnight") == lengths("durante 14 días") == lengths("for two weeks")
     assert not rates("in your daily life") and not lengths("for two hours")
 

@@ -11,39 +11,19 @@ are given.
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
-_WORDS = {
-    "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
-    "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "fourteen": 14, "fifteen": 15, "sixteen": 16,
-    "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy five": 75,
-    "eighty": 80, "ninety": 90, "a hundred": 100, "one hundred": 100, "two hundred": 200,
-    "three hundred": 300, "four hundred": 400, "five hundred": 500, "six hundred": 600,
-    "eight hundred": 800, "a thousand": 1000, "one thousand": 1000, "a couple of": 2,
-    "uno": 1, "una": 1, "un": 1, "dos": 2, "tres": 3, "cuatro": 4, "cinco": 5, "seis": 6,
-    "siete": 7, "ocho": 8, "nueve": 9, "diez": 10, "doce": 12, "catorce": 14, "quince": 15,
-    "veinte": 20, "treinta": 30, "cuarenta": 40, "cincuenta": 50, "cien": 100, "doscientos": 200,
-    "trescientos": 300, "cuatrocientos": 400, "quinientos": 500, "seiscientos": 600, "mil": 1000,
-}  # fmt: skip
-_PARTS = {
-    "half": Fraction(1, 2), "a half": Fraction(1, 2), "one half": Fraction(1, 2),
-    "quarter": Fraction(1, 4), "a quarter": Fraction(1, 4), "one quarter": Fraction(1, 4),
-    "three quarters": Fraction(3, 4), "media": Fraction(1, 2), "medio": Fraction(1, 2),
-    "un cuarto": Fraction(1, 4), "tres cuartos": Fraction(3, 4),
-}  # fmt: skip
-PART_SIGNS = "½¼¾⅓⅔⅛"
-_LONGEST = 100  # digits of a number that are read: of some thousands Python makes none
+from agent.chat.numbers import PART, PART_SIGNS, SLASHED, SPELLED, number
+
 _FORMS = {
     "piece": r"tablets?|tabs?|pills?|capsules?|caplets?|caps|comprimidos?|pastillas?|tabletas?"
     r"|c[aá]psulas?|grageas?|p[ií]ldoras?",
     "puff": r"puffs?|inhalations?|inhalaciones|inhalaci[oó]n|pulsaciones",
     "spray": r"sprays?|squirts?|nebulizaciones",
     "drop": r"drops?|gotas?",
-    "teaspoon": r"teaspoons?(?:fuls?)?|tsps?|cucharaditas?",
-    "spoon": r"tablespoons?(?:fuls?)?|tbsps?|spoon(?:ful)?s?|cucharadas?",
+    "spoon": r"spoon(?:ful)?s?",
     "sachet": r"sachets?|sobres?",
     "dose": r"doses?|dosis|tomas",
     "patch": r"patch(?:es)?(?!\s+of)|parches?",
@@ -56,34 +36,28 @@ _UNITS: dict[str, tuple[str, int | Fraction]] = {
     "mcg": (r"mcgs?|[µμ]g|ug|microgram(?:me)?s?|microgramos?", Fraction(1, 1000)),
     "g": (r"g|gms?|gr|gram(?:me)?s?|gramos?", 1000),
     "ml": (r"mls?|cc|millilit(?:er|re)s?|mililitros?", 1),
+    "teaspoon": (r"teaspoons?(?:fuls?)?|tsps?|cucharaditas?", 5),
+    "tablespoon": (r"tablespoons?(?:fuls?)?|tbsps?|cucharadas?", 15),
     "iu": (r"i\.?u\.?|units?|international\s+units|ui|unidades(?:\s+internacionales)?", 1),
     "%": (r"%|per\s?cent|por\s+ciento", 1),
 }
-_MASS = frozenset({"mg", "mcg", "g"})
+_IN_MG, _IN_ML = ("mg", "mcg", "g"), ("ml", "teaspoon", "tablespoon")
 _FORM = "|".join(_FORMS.values())
-
-
-def _spelled(words: Iterable[str]) -> str:
-    """A pattern for any of these, the longest first."""
-    return "|".join(w.replace(" ", r"[\s-]+") for w in sorted(words, key=len, reverse=True))
-
-
-_SLASHED = r"(?:1[/\u2044][2348]|2[/\u2044]3|3[/\u2044]4)(?![\d/\u2044])"
-_PART = rf"(?:[{PART_SIGNS}]|{_SLASHED}|(?:{_spelled(_PARTS)})\b)"
+_MEASURES = frozenset({*_IN_MG, *_IN_ML, "spoon", "puff"})  # "a gram", "a puff"
 _SPACE = r"[ \u00a0\u2009\u202f]"
 # "1 500 mg" is one number, but "2 500 mg tablets" are two tablets.
-_STRENGTH = "|".join(_UNITS[unit][0] for unit in sorted(_MASS))
+_STRENGTH = "|".join(_UNITS[unit][0] for unit in _IN_MG)
 _COUNTED = rf"{_SPACE}[1-9]\d\d\s*-?\s*(?:{_STRENGTH})\s+(?:{_FORM})\b"
 _WHOLE = (
     rf"(?:[1-9]\d{{0,2}}(?!{_COUNTED})(?:{_SPACE}\d{{3}}){{1,3}}(?!\d)(?:[.,]\d+)?"
-    rf"|\d+(?:[.,]\d+)*|(?:{_spelled(_WORDS)})\b)"
+    rf"|\d+(?:[.,]\d+)*|{SPELLED})"
 )
 _N = (
-    rf"(?:{_PART}(?:\s+(?:of|de)\b)?(?:\s+an?\b)?|{_WHOLE}(?:[\s-]+(?:and|y|&)[\s-]+{_PART}"
-    rf"|[\s-]?[{PART_SIGNS}]|(?:\s+|-){_SLASHED})?)"
+    rf"(?:{PART}(?:\s+(?:of|de)\b)?(?:\s+(?:an?|the|la|el)\b)?"
+    rf"|{_WHOLE}(?:[\s-]+(?:and|y|&)[\s-]+{PART}|[\s-]?[{PART_SIGNS}]|(?:\s+|-){SLASHED})?)"
 )
 _DAYS = {"hour": Fraction(1, 24), "day": Fraction(1), "week": Fraction(7), "month": Fraction(30)}
-_DAYS |= {"year": Fraction(365)}
+_DAYS |= {"year": Fraction(360)}
 _PERIODS = {
     "hour": r"hours?|hrs?|h|horas?",
     "day": r"days?|d[ií]as?|nights?|noches?|mornings?|evenings?|ma[nñ]anas?",
@@ -93,6 +67,12 @@ _PERIODS = {
 }
 _PERIOD = "|".join(f"(?P<{name}>{words})" for name, words in _PERIODS.items())
 _NOT_LABORATORY = r"(?!\s*(?:/|per\s+)\s*(?:d?l|ml|100|lit(?:re|er))\b)"
+# Of these a spoon or a gram is a meal, and no dose.
+_NOT_FOOD = (
+    r"(?!(?:fuls?)?\s+(?:of|de)\s+(?:\w+\s+)?(?:salts?|sugar|honey|fib(?:re|er)|proteins?|fat|alcohol"
+    r"|carbohydrates?|water|milk|lemon|oil|vinegar|oats|sal|az[uú]car|miel|fibra|prote[ií]nas?"
+    r"|agua|leche|aceite|lim[oó]n)\b)"
+)
 _KG = (
     r"\s*(?:/|\b(?:per|por|each|every|cada|por\s+cada|an?)\b)\s*"
     r"(?:kgs?|kilos?|kilogram(?:me)?s?|kilogramos?)\b"
@@ -112,9 +92,18 @@ _UNIT = "|".join(
 )
 
 # "500 mg to 1 g" is two doses, each with its unit; "500 to 1000 mg" is one range.
+# and "500/125 mg" the two of one tablet.
 _DOSE = re.compile(
-    rf"(?<![\w.,/]){_FIRST}(?:\s*-?\s*)(?:{_TO}(?P<last>{_N})\s*-?\s*)?(?:{_UNIT})"
-    rf"(?![\w]){_MORE}{_PER_KG}{_NOT_LABORATORY}",
+    rf"(?:(?<![\w.,/])|(?<=\d[x\u00d7]))(?:(?<!\d[.,])(?P<first>\.\d+|{_N})\s*-?\s*"
+    rf"(?:(?:{_TO}|/\s?)(?P<last>{_N})\s*-?\s*)?|(?P<article>an?)\s+)(?:{_UNIT})"
+    rf"(?![\w]){_MORE}{_PER_KG}{_NOT_LABORATORY}{_NOT_FOOD}",
+    re.IGNORECASE,
+)
+# "Two 200 mg tablets", "2 x 200 mg": how many there are of a strength.
+_OF_STRENGTH = re.compile(
+    rf"(?<![\w.,/]){_FIRST}{_LAST}(?:\s*(?P<by>[x\u00d7])\s*|\s+(?:of\s+(?:the\s+)?|de\s+)?)"
+    rf"(?P<strength>(?:[1-9]\d*|0(?=[.,]))(?:[.,]\d+)?[\s-]*(?:{_STRENGTH}))\b"
+    rf"(?P<form>[\s-]+(?:{_FORMS['piece']})\b)?",
     re.IGNORECASE,
 )
 _TIMES = re.compile(
@@ -126,34 +115,53 @@ _TIMES = re.compile(
 )
 _EVERY = re.compile(
     rf"\b(?:(?:every|each|cada)\s+|c/\s*)(?:(?P<other>other|second|alternate)\s+"
-    rf"|{_FIRST}{_LAST}[\s-]*)?(?:{_PERIOD})\b|\bq(?P<q>\d{{1,2}})h\b",
+    r"|(?P<third>third|tercer)\s+"
+    rf"|{_FIRST}{_LAST}[\s-]*)?(?:{_PERIOD})\b"
+    r"(?!\s+(?:and|y)\s+(?:every\s+)?(?:night|evening|noche))"
+    r"|\bq\s?(?P<q>\d{1,2})\s?h(?:rs?)?\b",
     re.IGNORECASE,
 )
-_HOURLY = re.compile(rf"(?<![\w.,/]){_FIRST}{_LAST}[\s\u2010\u2011-]*hourly\b", re.IGNORECASE)
+_HOURLY = re.compile(
+    rf"(?<![\w.,/]){_FIRST}{_LAST}"
+    r"(?:[\s\u2010\u2011-]*hourly|[\u2010\u2011-](?P<interval>week|month)ly)\b",
+    re.IGNORECASE,
+)
+# "Two a day", but not "within a day".
+_EACH = r"(?:per|(?<!\bin )(?<!thin )(?<!fter )(?<!for )(?<!than )(?<!bout )(?<!only )(?<!just )a)"
 _SET = re.compile(
     r"\b(?:(?P<day1>daily(?!\s+(?:li[fv]|activit|routine|basis|exercise|habit|work|walk))|nightly"
-    r"|diariamente|diari[ao]s?|o\.?d\b|q\.?d\b|qhs|q\.?h\.?s|(?:a|per)\s+(?:day|night)"
-    r"|al\s+d[ií]a|por\s+d[ií]a|at\s+bedtime)"
-    r"|(?P<day2>b\.?i\.?d|b\.?d)|(?P<day3>t\.?i\.?d|t\.?d\.?s)|(?P<day4>q\.?i\.?d|q\.?d\.?s)"
-    r"|(?P<day24>hourly)|(?P<week1>weekly|(?:a|per)\s+week|semanalmente|a\s+la\s+semana)"
-    r"|(?P<week2>fortnightly)|(?P<month1>monthly|(?:a|per)\s+month|al\s+mes|mensualmente))\b",
+    r"|diariamente|diari[ao]s?|o\.?d\b|q\.?d\b|qhs|q\.?h\.?s|nocte|mane"
+    rf"|{_EACH}\s+(?:day|night)(?!\s+off)|al\s+d[ií]a|por\s+d[ií]a|at\s+bedtime|a\s+diario"
+    r"|tod[ao]s\s+l[ao]s\s+(?:d[ií]as|noches|ma[nñ]anas))"
+    r"|(?P<half1>alternate\s+days|d[ií]as\s+alternos|un\s+d[ií]a\s+s[ií]\s+y\s+otro\s+no)"
+    r"|(?P<need0>p\.?r\.?n|as\s+(?:needed|required)|when\s+(?:needed|required)|a\s+demanda"
+    r"|seg[uú]n\s+necesidad)"
+    r"|(?P<day2>b\.?i\.?d|b\.?d"
+    r"|(?:morning|ma[nñ]ana)\s+(?:and|y)\s+(?:(?:in\s+the|at|every|por\s+la)\s+)?"
+    r"(?:night|evening|noche))"
+    r"|(?P<day3>t\.?i\.?d|t\.?d\.?s|(?:each|every)\s+meal|cada\s+comida)|(?P<day4>q\.?i\.?d|q\.?d\.?s)"
+    rf"|(?P<day24>hourly)|(?P<week1>weekly|{_EACH}\s+week|semanalmente|a\s+la\s+semana)"
+    rf"|(?P<week2>fortnightly)|(?P<month1>monthly|{_EACH}\s+month|al\s+mes|mensualmente))\b",
     re.IGNORECASE,
 )
 _RATES = {
-    "day1": Fraction(1), "day2": Fraction(2), "day3": Fraction(3), "day4": Fraction(4),
-    "day24": Fraction(24), "week1": Fraction(1, 7), "week2": Fraction(1, 14),
-    "month1": Fraction(1, 30),
+    "need0": Fraction(0), "half1": Fraction(1, 2), "day1": Fraction(1), "day2": Fraction(2),
+    "day3": Fraction(3), "day4": Fraction(4), "day24": Fraction(24), "week1": Fraction(1, 7),
+    "week2": Fraction(1, 14), "month1": Fraction(1, 30),
 }  # fmt: skip
+_OF_COURSE = "|".join(f"(?P<of_{name}>{words})" for name, words in _PERIODS.items())
 _LENGTH = re.compile(
-    r"\b(?:for|over|during|durante|por|unos)\s+"
-    r"(?:(?:a|the|an?other|about|around|roughly|at\s+least|up\s+to|next|first|further|full"
+    r"\b(?:for|over|during|durante|por|unos|hasta|dura(?:r[aá])?|lasts?|duraci[oó]n:?|duration:?|x)\s+"
+    r"(?:(?:a|the|an?|whole|other|about|around|roughly|at\s+least|up\s+to|next|first|further|full"
     r"|only|just|of|al\s+menos|unos|unas|los|las|hasta|pr[oó]xim[oa]s|aproximadamente|otros?)\s+)*"
     rf"(?:{_FIRST}{_LAST}[\s-]*)?(?:more\s+)?(?:{_PERIOD}|(?P<fortnight>fortnight))\b"
     rf"|(?<!\w)(?<!\d[.,]){_N.replace('?:', '?P<course>', 1)}[\s-]*"
-    r"(?P<long>day|week|month|year)s?[\s-]+"
-    r"(?:course|treatment|cycle|regimen|supply)\b"
-    r"|\b(?P<life>for\s+(?:the\s+rest\s+of\s+your\s+)?life|lifelong|indefinitely|de\s+por\s+vida"
-    r"|indefinidamente)\b",
+    r"(?P<long>day|week|month|year)s?[\s-]+(?:of\s+)?"
+    rf"(?:course|treatment|cycle|regimen|supply|{_FORM})\b"
+    r"|\b(?:courses?|treatment|tratamiento|ciclo|pauta)\s+(?:(?:of|de|takes?|is|es)\s+)"
+    rf"{_FIRST.replace('<first>', '<of_course>')}[\s-]*(?:{_OF_COURSE})\b"
+    r"|\b(?P<life>for\s+(?:the\s+rest\s+of\s+your\s+)?life|lifelong|indefinitely|forever"
+    r"|de\s+por\s+vida|toda\s+la\s+vida|para\s+siempre|indefinidamente)\b",
     re.IGNORECASE,
 )
 
@@ -169,59 +177,74 @@ _TREATS = re.compile(
 )
 # "Take a walk", "apply ice": done to oneself, and no medicine.
 _HARMLESS = re.compile(
-    r"\b(?:tak(?:e|es|en|ing)|tom(?:e|ar|a))\s+(?:(?:an?|some|your|the|short|deep|slow|warm|cool"
-    r"|cold|hot|long|regular|quick|brisk|daily|few|small|una?|mucha)\s+){0,3}(?:walks?|baths?"
-    r"|showers?|breaks?|rests?|breaths?|naps?|sips?|steps?|care|time|it\s+easy|note|temperature"
-    r"|pulse|place|ba[nñ]os?|duchas?|descansos?|agua)\b"
+    r"\b(?:tak(?:e|es|en|ing)|t[oó]m(?:e|ese|ar|a))\s+(?:(?:an?|some|your|the|short|deep|slow|warm"
+    r"|cool|cold|hot|long|regular|quick|brisk|daily|few|small|blood|una?|muchos?|mucha|el|la|los"
+    r"|las|su|sus)\s+){0,3}(?:walks?|baths?|showers?|breaks?|rests?|breaths?|naps?|sips?|steps?"
+    r"|care|time|it\s+easy|notes?|temperature|pulse|place|stairs|photos?|pictures?|pressure"
+    r"|readings?|days?|weeks?|ba[nñ]os?|duchas?|descansos?|aguas?|l[ií]quidos?|sol|aire|notas?"
+    r"|fotos?|temperatura|tensi[oó]n|pulso)\b|\bblood\s+taken\b"
     r"|\b(?:appl(?:y|ied|ying)|apli(?:que|car|ca)\w*)\s+(?:\w+\s+){0,4}?(?:ice|compress(?:es)?"
     r"|packs?|heat|cold|warm\w*|pressure|sunscreen|moisturi[sz]ers?|hielo|compresas?|calor)\b",
     re.IGNORECASE,
 )
+_NUMBERS = frozenset({"first", "last", "article"})
 
 
 class Dose(NamedTuple):
     """So much of a `unit` ("mg", "ml", "iu", "%" or a form, or "mg/kg" and so on), at `start` to
-    `end` of the text."""
+    `end` of the text; not `counted` is what bears a dose and claims none: "a tablet", and
+    the gram of "two 500 mg tablets"."""
 
     start: int
     end: int
     amount: Fraction
     unit: str
+    counted: bool = True
 
 
 def doses(text: str) -> Iterator[Dose]:
     """Those in `text`, both ends of a range."""
     for found in _DOSE.finditer(text):
-        unit = next(n for n, v in found.groupdict().items() if v and n not in ("first", "last"))
+        unit = next(n for n, v in found.groupdict().items() if v and n not in _NUMBERS)
         unit = "%" if unit == "percent" else unit
-        one = found["first"].lower() in ("un", "una") and not found["more"]
-        # "A tablet" says no number, and neither does "one" in Spanish, which is the same word.
-        if one and unit not in _UNITS:
-            continue
+        first = (found["article"] or found["first"]).lower()
+        one = first in ("a", "an", "un", "una") and not found["more"]
         factor = _UNITS[unit][1] if unit in _UNITS else 1
-        unit = "mg" if unit in _MASS else unit
+        measure = unit in _MEASURES
+        unit = "mg" if unit in _IN_MG else "ml" if unit in _IN_ML else unit
         unit += "/kg" if found["per_kg"] or found["of_it_per_kg"] else ""
-        amounts = _ends(found)
+        amounts = _ends(found) or [Fraction(1)]
         amounts[-1] += Fraction(1, 2) if found["more"] else 0
         for amount in amounts:
-            yield Dose(found.start(), found.end(), amount * factor, unit)
+            counted = not one or measure
+            yield Dose(found.start(), found.end(), amount * factor, unit, counted)
+    for found in _OF_STRENGTH.finditer(text):
+        if found["by"] or found["form"]:
+            for amount in _ends(found):
+                yield Dose(found.start(), found.end(), amount, "piece")
+                # "Two 500 mg tablets" bears "1 g", too.
+                for dose in doses(found["strength"]):
+                    yield Dose(found.start(), found.end(), amount * dose.amount, dose.unit, False)
 
 
 def rates(text: str) -> set[Fraction]:
-    """How often, in times a day."""
+    """How often, in times a day; 0 is as needed."""
     found: set[Fraction] = set()
     for match in _TIMES.finditer(text):
         fixed = {"once": 1, "twice": 2, "thrice": 3}
         times = [Fraction(n) for name, n in fixed.items() if match[name]] or _ends(match)
-        found |= {number / _period(match) for number in times}
+        found |= {count / _period(match) for count in times}
     for match in _EVERY.finditer(text):
-        between = [Fraction(int(match["q"]), 24)] if match["q"] else []
-        if not between:
-            numbers = [Fraction(2)] if match["other"] else _ends(match) or [Fraction(1)]
-            between = [number * _period(match) for number in numbers]
-        found |= {1 / days for days in between if days}
+        spans = [Fraction(int(match["q"]), 24)] if match["q"] else []
+        if not spans:
+            ordinal = {"other": 2, "third": 3}
+            counts = [Fraction(n) for name, n in ordinal.items() if match[name]]
+            counts = counts or _ends(match) or [Fraction(1)]
+            spans = [count * _period(match) for count in counts]
+        found |= {1 / days for days in spans if days}
     for match in _HOURLY.finditer(text):
-        found |= {24 / hours for hours in _ends(match) if hours}
+        between = _DAYS[(match["interval"] or "hour").lower()]
+        found |= {1 / (count * between) for count in _ends(match) if count}
     told = (_TIMES, _EVERY, _HOURLY, _LENGTH)
     covered = [match.span() for pattern in told for match in pattern.finditer(text)]
     for match in _SET.finditer(text):
@@ -239,9 +262,12 @@ def lengths(text: str) -> set[Fraction]:
         elif match["fortnight"]:
             found.add(Fraction(14))
         elif match["course"]:
-            found.add(_number(match["course"]) * _DAYS[match["long"].lower()])
+            found.add(number(match["course"]) * _DAYS[match["long"].lower()])
+        elif match["of_course"]:
+            days = next(_DAYS[name] for name in _PERIODS if match[f"of_{name}"])
+            found.add(number(match["of_course"]) * days)
         elif not match["hour"]:
-            found |= {number * _period(match) for number in _ends(match) or [Fraction(1)]}
+            found |= {count * _period(match) for count in _ends(match) or [Fraction(1)]}
     return found
 
 
@@ -250,8 +276,16 @@ def treats(text: str) -> bool:
     return _TREATS.search(_HARMLESS.sub(" ", text)) is not None
 
 
+def is_time_alone(text: str) -> bool:
+    """Whether a text says how often or for how long, and nothing else."""
+    rest = text
+    for pattern in (_TIMES, _EVERY, _HOURLY, _LENGTH, _SET):
+        rest = pattern.sub(" ", rest)
+    return rest != text and not re.search(r"[^\W\d_]{4,}", rest)
+
+
 def _ends(match: re.Match[str]) -> list[Fraction]:
-    return [_number(match[end]) for end in ("first", "last") if match[end] is not None]
+    return [number(match[end]) for end in ("first", "last") if match[end] is not None]
 
 
 def _period(match: re.Match[str]) -> Fraction:
@@ -261,24 +295,3 @@ def _period(match: re.Match[str]) -> Fraction:
     if told.get("weekly"):
         return _DAYS["week"]
     return next(_DAYS[name] for name in _PERIODS if told.get(name))
-
-
-def _number(said: str) -> Fraction:
-    """What `_N` found."""
-    said = re.sub(r"[\s-]+", " ", said.lower())
-    if said not in _WORDS:
-        said = re.sub(r"( of| de)?( an?)?$", "", said)  # "half of a"
-    said = re.sub(rf"(?<=\d) ?(?=[{PART_SIGNS}]|\d[/\u2044])", " and ", said)
-    return sum(map(_plain, re.split(r" (?:and|y|&) ", said)), Fraction())
-
-
-def _plain(said: str) -> Fraction:
-    if said in _WORDS or said in _PARTS:
-        return Fraction(_WORDS.get(said) or _PARTS[said])
-    if part := re.fullmatch(r"(\d)[/\u2044](\d)", unicodedata.normalize("NFKC", said)):
-        return Fraction(int(part[1]), int(part[2]))
-    said = said.replace(" ", "")[:_LONGEST]
-    if re.fullmatch(r"\d{1,3}(?:[.,]\d{3})+", said) and not said.startswith("0"):
-        return Fraction(re.sub(r"[.,]", "", said))
-    whole, _, rest = said.replace(",", ".").partition(".")
-    return Fraction(f"{whole}.{rest.replace('.', '') or '0'}")

@@ -19,6 +19,7 @@ a shown reply was meant for somebody of another age or weight.
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Literal
 
-from agent.chat.amounts import PART_SIGNS, Dose, doses, lengths, rates, treats
+from agent.chat.amounts import Dose, doses, is_time_alone, lengths, rates, treats
 from agent.chat.medicines import Named, medicines
+from agent.chat.numbers import PART_SIGNS
 from agent.chat.orders import NOT, UP_TO, Order, orders
 from agent.chat.support import sentences, states
 
@@ -40,6 +42,12 @@ _KNOWS_NOT = re.compile(
     r"\b(?:say|tell|know(?:ing)?|guess|answer|state|explain|judge|quote)\b",
     re.IGNORECASE,
 )
+# Of Markdown and HTML, and what no one sees; "2*200 mg" has none.
+_MARKUP = re.compile(
+    r"(?<!\d)[*_`~]+|[*_`~]+(?!\d)|</?[a-z]{1,10}\s?/?>|[\u00ad\u200b-\u200d\u2060\ufeff]",
+    re.IGNORECASE,
+)
+_HOW_OFTEN = re.compile(r"\b(?:how\s+(?:many|much|often|long)|cu[aá]nt[oa]s?)\b.*\?", re.IGNORECASE)
 # Between a dose and its medicine.
 _OF = re.compile(r"\s*(?:of|de)?\s*", re.IGNORECASE)
 # With these words a sentence may begin to claim something; until then its words may go on.
@@ -49,7 +57,11 @@ _MAY_CLAIM = re.compile(
     rf"|increas\w+|rais\w+|reduc\w+|lower\w*|cut\w*|decreas\w+|taper\w*|dej\w+|suspend\w+"
     rf"|interrump\w+|abandon\w+|evit\w+|retir\w+|duplique|aument\w+|baje|suba|unnecessary|nothing"
     rf"|nada|no\s+(?:\w+\s+)?(?:need|reason|cause|grounds)|needn\W?t|\w+n[\u2019']t\s+(?:mean|an?"
-    rf"|why|enough)|not\s+(?:an?|why|mean|enough|necessary|required|danger\w+|serious|urgent)"
+    rf"|why|enough)|not\s+(?:an?|why|mean|enough|necessary|needed|required|worth|danger\w+|serious|urgent)"
+    rf"|(?:not|don[\u2019']?t|never)\s+(?:bother|go|see|call|visit|consult|contact|seek|ring)"
+    rf"|(?:is|are)n[\u2019']t|nobody|no\s?-?one\s+need|no\s+(?:medical|doctor\w*|hospital|tests?|visit)"
+    rf"|cancel\w*|postpone|forgo|paus\w+|innecesari\w+|sin\s+necesidad"
+    rf"|no\s+(?:vaya|acuda|llame|consulte|visite|pida|busque)"
     rf"|no\s+(?:le|te|hace|necesita\w*|es|tiene\w*|hay|requiere|precisa|lo|la|los|las|us\w+|tom\w+)"
     rf"|not\s+be|banned|withdrawn|market|no\s+longer|lifelong|indefinitely|indefinidamente"
     rf"|safe\w*|harmless|segur[oa]s?|inofensiv\w+)\b"
@@ -100,8 +112,11 @@ class Facts:
 
     @property
     def timed(self) -> bool:
-        """Whether its rates and lengths are those of a treatment, and not of a walk."""
-        return bool(self.doses) or self.treats
+        """Whether its rates and lengths are those of a treatment, and not of a walk; a sentence
+        of nothing else ("Twice a day for a week.") goes on from one that says of what."""
+        if _HOW_OFTEN.search(self.text):
+            return False
+        return bool(self.doses) or self.treats or is_time_alone(self.text)
 
     @cached_property
     def rates(self) -> frozenset[Fraction]:
@@ -128,6 +143,8 @@ class Borne:
         """`knows_medicines`: whether the LLM may speak of one that only the patient names."""
         of_replies = [w for text in replies for w in _windows(text)]
         self._windows = [*of_replies, *(w for text in patient for w in _windows(text))]
+        treated = [w for text in patient for w in _windows(_of_treatment(text))]
+        self._timed = [*of_replies, *treated]
         self._named = frozenset(m for window in self._windows for m in window.named)
         naming = self._windows if knows_medicines else of_replies
         self._sourced = frozenset(m for window in naming for m in window.named)
@@ -141,7 +158,7 @@ class Borne:
         unsourced = not facts.named <= self._sourced and states(sentence)
         if not facts.named <= self._named or (unsourced and not _KNOWS_NOT.search(sentence)):
             found.add("medicine")
-        for dose in facts.doses:
+        for dose in filter(lambda dose: dose.counted, facts.doses):
             if (dose.unit != "%" or facts.treats) and not self._has(facts, dose):
                 found.add("dose")
         if facts.timed and not self._times(facts, lambda window: window.rates):
@@ -165,7 +182,7 @@ class Borne:
         return all(
             any(
                 value in of(window) and (not facts.named or facts.named & window.named)
-                for window in self._windows
+                for window in self._timed
             )
             for value in of(facts)
         )
@@ -183,7 +200,17 @@ class Borne:
 def may_claim(begun: str) -> bool:
     """Whether a sentence that has begun so may turn out to claim something."""
     begun = _one_line(begun)
-    return bool(_MAY_CLAIM.search(begun) or treats(begun) or medicines(begun) or any(doses(begun)))
+    facts = Facts(begun)
+    doses = any(dose.counted for dose in facts.doses)
+    return bool(_MAY_CLAIM.search(begun) or facts.timed or doses or facts.orders)
+
+
+def _of_treatment(text: str) -> str:
+    """A patient's words without the sentences that tell how often and how long they suffer."""
+    said = [text[slice(*span)] for span in sentences(text)]
+    return "\n\n".join(
+        s for s in said if (f := Facts(_one_line(s))).timed or not f.rates | f.lengths
+    )
 
 
 def _windows(text: str) -> list[Facts]:
@@ -193,5 +220,6 @@ def _windows(text: str) -> list[Facts]:
 
 
 def _one_line(text: str) -> str:
-    """With one space between words: a pattern that skips many takes the square of their number."""
-    return " ".join(text.split())
+    """Its words alone, with one space between: a pattern that skips many takes the square of their
+    number, and "do **not** take" says what "do not take" does."""
+    return " ".join(_MARKUP.sub("", html.unescape(text)).split())
