@@ -234,6 +234,13 @@ def test_what_surrounds_an_emergency_does_not_hide_it_nor_length_make_one() -> N
 
 
 @pytest.mark.usefixtures("encoder")
+def test_what_nobody_sees_within_a_word_hides_no_emergency() -> None:
+    for text in ("Quiero matarme", "mi hijo est\u00e1 convulsionando", "I want to kill myself"):
+        assert triage("\u200b".join(text)) == triage("\u00ad".join(text)) == triage(text)
+        assert triage(text).emergency
+
+
+@pytest.mark.usefixtures("encoder")
 def test_any_text_has_a_verdict_and_company_changes_none() -> None:
     texts = ["", " ", "\ud800?".encode("utf-8", "replace").decode(), "a" * 20_000, "???", "\n" * 50]
     texts += ["i want to\nkill\nmyself", "thank you doctor"]

@@ -10,6 +10,7 @@ may decide.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ WINDOW = 384  # tokens of a message that are read at once; a longer one is read 
 OVERLAP = 64  # tokens that two windows of a message have in common
 MOST = 64  # windows of a message; what is longer than some 15,000 words loses its middle
 END = 100_000  # characters at either end of a text, enough for half of the windows
+_UNSEEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
 BEFORE = 48  # tokens of the patient's message before, and as many of the doctor's words to it
 
 
@@ -92,6 +94,8 @@ def batch(rows: Sequence[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, to
 
 
 def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    # Soft hyphens and the like, which nobody sees within a word, and the tokenizer breaks it at.
+    text = _UNSEEN.sub("", text)
     if len(text) > 2 * END:  # others wait for the tokenizer; space is nothing to it
         text = " ".join(text.split())
         text = text if len(text) <= 2 * END else f"{text[:END]} {text[-END:]}"
