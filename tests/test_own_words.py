@@ -100,8 +100,9 @@ async def test_the_pages_first_question_is_answered_in_its_language(
 
 async def test_where_the_words_go_is_said_as_it_is(talk: Talk) -> None:
     told = await collect(
-        talk("openai_like", base_url="https://llm.example:8080/v1"), "Who can read this?"
+        talk("openai_like", base_url="https://ann:secret@llm.example:8080/v1"), "Who can read this?"
     )
+    assert "secret" not in told["answer"]
     assert "llm.example:8080" in told["answer"] and "no other service" not in told["answer"]
     told = await collect(talk(llm_languages="en,es"), "What languages do you speak?")
     assert "writes English, Spanish;" in told["answer"]

@@ -9,8 +9,8 @@ import tomllib
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+import httpx
 from babel import Locale
 
 from agent.chat.marks import citation
@@ -36,12 +36,13 @@ def of_itself(
 ) -> str:
     """The answer to a question about medraft: call it off the event loop. `written` are the LLM's
     languages, None if it writes any."""
+    # httpx's place of a server, unlike urllib's, is without a password that the URL may hold.
     remote = engine.name == "openai_like"
     return about.words(
         about.matter(question, embed),
         language,
         model=engine.model,
-        elsewhere=urlsplit(settings.base_url).netloc if remote else "",
+        elsewhere=httpx.URL(settings.base_url).netloc.decode() if remote else "",
         languages=named(written, language) if written is not None else "",
         sample=manifest.read(settings.index_dir).is_sample,
     )
