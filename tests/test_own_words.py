@@ -135,6 +135,7 @@ def test_every_question_of_the_file_means_its_matter(embedding_of_turns: TurnEmb
             words = about.words(name, to, **facts)
             assert "{" not in words and len(words) > 100
     assert not about.is_asked("I have a headache")
+    assert not about.is_asked("What is this?")  # of a lump, say, that was just spoken of
 
 
 @pytest.mark.parametrize(
