@@ -36,11 +36,13 @@ _LISTS = {
     "da": stopwords.STOPWORDS_DANISH, "no": stopwords.STOPWORDS_NORWEGIAN,
     "tr": stopwords.STOPWORDS_TURKISH,
 }  # fmt: skip
-_LETTERS = re.compile(r"[^\W\d_]{2,}")
+_WORDS = re.compile(r"[^\W\d_]{2,}|\bi\b", re.IGNORECASE)
 # Of Spanish alone, and words that a short Spanish message has and no list of function words.
 _SPANISH = re.compile(
     r"[¿¡ñ]|\b(?:tengo|duele|dolor|hola|gracias|doctora|fiebre|garganta|hijo|hija|puedo"
-    r"|hace d[ií]as|embarazada|m[eé]dico|qu[eé]|s[ií]|desde hace|semanas)\b",
+    r"|hace d[ií]as|embarazada|m[eé]dico|qu[eé]|s[ií]|desde hace|semanas|quiero|ayuda|respira"
+    r"|responde|despierta|muero|beb[eé]|marido|pastillas|sangre|sangra|pecho|infarto|tomar|todas"
+    r"|suicid(?:arme|arse|io))\b",
     re.IGNORECASE,
 )
 ENOUGH = 2  # function words by which a language other than English is known
@@ -51,7 +53,7 @@ def language_of(text: str) -> str | None:
     text = unicodedata.normalize("NFC", text[:4000])
     if script := _script(text):
         return script
-    words = [word.lower() for word in _LETTERS.findall(text)]
+    words = [word.lower() for word in _WORDS.findall(text)]
     found = Counter(
         {name: sum(word in known for word in words) for name, known in _words().items()}
     )
@@ -59,7 +61,11 @@ def language_of(text: str) -> str | None:
     best, count = max(found.items(), key=lambda each: (each[1], each[0] == "en"))
     if count == 0:
         return None
-    if best != "en" and (count < ENOUGH or count <= found["en"] + (len(words) > 3)):
+    # "no", "me" and "has" are Spanish as well: where nothing but such words is English, more words
+    # of Spanish are enough.
+    alone = _words()["en"] - _words()["es"]
+    english = best != "es" or not alone.isdisjoint(words)
+    if best != "en" and (count < ENOUGH or count <= found["en"] + english):
         return "en" if found["en"] else None
     return best
 
