@@ -279,6 +279,20 @@ async def test_a_letter_longer_than_can_be_read_is_not_learned(
     assert made.dialogues["too long"] == 1 and made.examples["train"] > 10
 
 
+async def test_what_is_learned_in_spanish_is_asked_as_it_is_served(
+    tiny: Settings, tmp_path: Path
+) -> None:
+    rows = [
+        Dialogue(f"P. Rodilla {n}", f"Me duele mucho la rodilla {n} al andar.", "Repose unos días.")
+        for n in range(20)
+    ]
+    with few(tmp_path, 1):
+        await prepare(tiny, *clean(rows), Recipe(), tmp_path, source="rows", limit=None)
+    systems = {row["prompt"][0]["content"] for row in read(tmp_path)}
+    order = "Answer in Spanish, the language in which the patient writes."
+    assert systems == {render("system"), f"{render('system')}\n\n{order}"}
+
+
 async def test_a_data_set_smaller_than_k_plus_one_is_one_sentence(
     tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
@@ -97,6 +99,20 @@ def test_what_no_window_has_room_for_is_cut_in_blocks_and_begins_with_the_patien
         assert readable(said, 10 * room) == said[BLOCK + 1 :]
     assert readable(said, 320) == said[2 * BLOCK + 1 :]
     assert readable(said, 1) == []
+
+
+async def test_whoever_makes_a_prompt_tells_the_llm_to_answer_in_the_patient_s_language() -> None:
+    async def ours(message: str, history: Sequence[ChatMessage] = (), language: str = "en") -> str:
+        made = await prompt(ScriptedLLM(), "base", history, message, [], 200, "Briefly.", language)
+        return made.messages[0].content or ""
+
+    system = f"{render('system')}\n\nBriefly."
+    spanish = f"{system}\n\nAnswer in Spanish, the language in which the patient writes."
+    asked = "Me duele mucho la garganta desde ayer y tengo fiebre."
+    assert await ours(MESSAGE) == system == await ours("38,5")
+    assert await ours(asked) == spanish == await ours("38,5", language="es")
+    assert await ours("38,5", [ChatMessage(role=MessageRole.USER, content=asked)]) == spanish
+    assert await ours("38,5", [ChatMessage(role="assistant", content=asked)]) == system
 
 
 async def test_a_message_fits_where_its_prompt_is_made() -> None:

@@ -10,6 +10,7 @@ copies what it reads, it reads nothing that concerns another patient alone.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,12 +18,14 @@ from typing import Protocol
 from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRole
 
 from agent.behaviour import LLMChoice
+from agent.chat.own_words import named
 from agent.chat.particulars import for_another
 from agent.chat.support import sentences
 from agent.errors import AgentError
 from agent.llms.embedded import EMBEDDED
 from agent.safety.injection import harmless
 from agent.templates import render
+from agent.understanding.language import language_of
 
 # The history gives way in blocks of this many messages: were it cut by one at every turn,
 # the prefix cache would be worth nothing from the first cut on.
@@ -89,7 +92,7 @@ async def fits(llm: Reader, message: str, max_tokens: int) -> bool:
     """Whether an LLM can be asked a message and answer in so many tokens: where not, neither a
     turn nor `prompt` takes it, whatever gives way."""
     budget = llm.metadata.context_window - max_tokens
-    ours = ChatMessage(role=MessageRole.SYSTEM, content=render("system"))
+    ours = ChatMessage(role=MessageRole.SYSTEM, content=await _system(_spoken([message], "en")))
     asked = ChatMessage(role=MessageRole.USER, content=harmless(message))
     return len(message) <= CHARACTERS * budget and await _fits(llm, [ours, asked], budget)
 
@@ -102,16 +105,21 @@ async def prompt(
     sources: Sequence[str],
     max_tokens: int,
     instructions: str = "",
+    language: str = "en",
 ) -> Prompt:
-    """The prompt of a turn; `instructions` stand below our own system prompt.
+    """The prompt of a turn; `instructions` stand below our own system prompt, and below them the
+    order to answer in the patient's language: the message's, or that of the last one that tells, or
+    else `language`.
 
     What is too long loses its oldest turns first, then its last sources, never the message.
     Raises AgentError if the message alone is longer than the model can read.
     """
+    asked = [m.content or "" for m in history if m.role == MessageRole.USER]
+    spoken = _spoken([message, *reversed(asked)], language)
     history = [ChatMessage(role=m.role, content=harmless(m.content or "")) for m in history]
     message, sources = harmless(message), [harmless(source) for source in sources]
     budget = llm.metadata.context_window - max_tokens
-    ours = "\n\n".join(part for part in (render("system"), harmless(instructions)) if part)
+    ours = await _system(spoken, harmless(instructions))
     system = ChatMessage(role=MessageRole.SYSTEM, content=ours)
     bare = choice == "base" and is_embedded(llm)
     layout = "rag.embedded" if bare else "rag" if choice == "base" else "raft"
@@ -127,6 +135,19 @@ async def prompt(
             if await _fits(llm, messages, budget):
                 return Prompt(messages, used, opening, _orders(layout) if used else ())
     raise _too_long(budget)
+
+
+def _spoken(said: Sequence[str], language: str) -> str:
+    """The language of the first of these texts that tells, or else `language`."""
+    return next(filter(None, map(language_of, said)), language)
+
+
+async def _system(spoken: str, instructions: str = "") -> str:
+    """The system prompt for a patient who speaks that language."""
+    order = ""
+    if spoken != "en":
+        order = render("answer_in", language=await asyncio.to_thread(named, [spoken], "en"))
+    return "\n\n".join(part for part in (render("system"), instructions, order) if part)
 
 
 def _too_long(budget: int) -> AgentError:

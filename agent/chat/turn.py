@@ -34,7 +34,7 @@ from agent.chat.events import (
     since,
 )
 from agent.chat.marks import without_marks
-from agent.chat.own_words import named, of_itself, unwritten
+from agent.chat.own_words import of_itself, unwritten
 from agent.chat.parts import Choices, Loading, Parts
 from agent.chat.prompting import Prompt, as_read, check_length, is_embedded, prompt, readable
 from agent.chat.spans import Trace
@@ -47,7 +47,7 @@ from agent.safety.emergency import held_back, notice, soon
 from agent.safety.injection import addresses_model
 from agent.safety.triage import CALM, Verdict, judged, judged_earlier
 from agent.safety.watch import in_crisis, is_held_back, without_crises
-from agent.templates import Language, render
+from agent.templates import Language
 from agent.understanding.encoder import behind
 from agent.understanding.labels import Kind
 from agent.understanding.language import language_of
@@ -225,12 +225,16 @@ class Turn:
     async def _prompt(self, llm: ChatLLM, texts: Sequence[str]) -> Prompt:
         told = [_unmarked(m) for m in without_crises(self.history, self._judged)]
         chosen = self.choices
-        longest, instructions = chosen.sampling.max_tokens, chosen.instructions
-        if self._spoken != "en":
-            language = await asyncio.to_thread(named, [self._spoken], "en")
-            order = render("answer_in", language=language)
-            instructions = f"{instructions}\n\n{order}".strip()
-        return await prompt(llm, chosen.llm, told, self.message, texts, longest, instructions)
+        return await prompt(
+            llm,
+            chosen.llm,
+            told,
+            self.message,
+            texts,
+            chosen.sampling.max_tokens,
+            chosen.instructions,
+            self._spoken,
+        )
 
     async def _answering(
         self,
@@ -265,7 +269,7 @@ class Turn:
     @cached_property
     def _spoken(self) -> str:
         """The patient's language: the message's, or that of the last one that tells, or the
-        page's. Who measures an LLM has it asked as it is."""
+        page's. Who measures an LLM has it asked in any."""
         if not self.choices.watchful:
             return "en"
         texts = [self.message, *reversed(self._asked())]
