@@ -80,11 +80,27 @@ def test_claims_are_counted_and_those_that_a_reply_bears() -> None:
     assert (counted.claims, counted.supported) == (2, 1)
 
 
-@pytest.mark.parametrize("form", [f"{KEEP} [1].", f"{KEEP}. [1]", f"{KEEP} [1][2]. Rest well."])
-def test_a_citation_before_or_after_the_full_stop_is_the_sentence_s_own(form: str) -> None:
+@pytest.mark.parametrize(
+    ("form", "citations"),
+    [
+        (f"{KEEP} [1].", 1),
+        (f"{KEEP}. [1]", 1),
+        (f"{KEEP}.[1] Rest well.", 1),
+        (f"{KEEP}.\n[1]\n\nRest well.", 1),
+        (f"**{KEEP}.** [1] Rest well.", 1),
+        (f"{KEEP} [1][2]. Rest well.", 2),
+        (f"{KEEP} [1, 2]. Rest well.", 2),
+        (f"{KEEP}. [2;1] Rest well.", 2),
+        (f"1. {KEEP}. [1]\n2. Rest well.", 1),
+    ],
+)
+def test_a_citation_before_or_after_the_full_stop_is_the_sentence_s_own(
+    form: str, citations: int
+) -> None:
     counted = count(form)
     assert counted.cited == 1 and counted.right == 1
-    assert counted.citations == form.count("[")
+    assert counted.citations == citations
+    assert counted.sentences == 1 + ("Rest" in form)
 
 
 def test_a_citation_of_a_reply_that_says_otherwise_is_wrong() -> None:
@@ -120,9 +136,15 @@ def test_a_citation_is_no_dose() -> None:
     [
         ("The replies that I found are about other problems, so I cannot answer.", True),
         ("None of these replies fits what you describe.", True),
+        ("None of them applies to you.", True),
+        ("None of the replies answers your question.", True),
+        ("None fits.", True),
         ("The replies do not mention your cough.", True),
+        ("The replies don\u2019t really address your cough.", True),
+        ("Your cough is not covered by these.", True),
         (f"{KEEP} [1].", False),
         ("Other problems may cause it, too.", False),
+        ("None of the tablets is needed. Replies answer that.", False),
     ],
 )
 def test_saying_that_nothing_fits_is_seen(answer: str, refused: bool) -> None:

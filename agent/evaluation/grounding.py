@@ -20,12 +20,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.chat.claims import Facts
+from agent.chat.gate import Ended, Gate
 from agent.chat.particulars import of_another
 from agent.chat.support import sentences, support
 from index_store.embedding import Embed
 
-_CITATION = re.compile(r"\s*\[(\d{1,2})\]")
-_AFTER = re.compile(r"([.!?])((?:\s*\[\d{1,2}\])+)")  # a citation that follows its full stop
 _COURTESY = re.compile(
     r"\b(?:thank|thanks|sorry|welcome|i (?:understand|hope|am glad|cannot|can't|would rather)"
     r"|good that you ask|write again|take care|best wishes|i wish you|your worry"
@@ -42,9 +41,12 @@ _SEE_SOMEONE = re.compile(
 )
 ADVICE_WORDS = 20  # up to which a sentence that sends to someone says nothing else
 _REFUSES = re.compile(
-    r"\b(?:about other problems|none of (?:the|these|them)[^.]{0,30}\b(?:fits?|appl|match|answer)"
-    r"|no reply fits|repl(?:y|ies)[^.]{0,40}\bdo(?:es)? not (?:fit|answer|cover|address|mention"
-    r"|contain|provide)|not (?:covered|mentioned|addressed) in (?:the|these))\b",
+    r"\babout other problems\b"
+    r"|\b(?:none(?: of (?:the|these|them)\b[^.]{0,30})?|no repl(?:y|ies)) "
+    r"(?:fit|match|appl|answer|cover|address|mention)(?:s|es|y|ies)?\b"
+    r"|\brepl(?:y|ies)\b[^.]{0,40}\bdo(?:es)?(?: not|n['\u2019]t)(?: \w+)?"
+    r" (?:fit|answer|cover|address|mention|contain|provide)\b"
+    r"|(?:\bnot|n['\u2019]t) (?:covered|mentioned|addressed) (?:in|by) (?:the|these)\b",
     re.IGNORECASE,
 )
 
@@ -73,32 +75,41 @@ def grounding(
 
     Embeds sentences: call it off the event loop.
     """
-    answer = _AFTER.sub(r"\2\1", answer)
     asked = "\n".join(letters)
     shown = "\n".join([*replies, message])
     counts = dict.fromkeys(
         ("claims", "supported", "cited", "citations", "right", "sentences", "leaking"), 0
     )
-    said = [answer[start:end] for start, end in sentences(answer)]
-    for sentence in said:
-        numbers = {int(n) for n in _CITATION.findall(sentence)}
-        plain = _CITATION.sub("", sentence)
-        by = {n for n, reply in enumerate(replies, 1) if _supports(plain, reply, embed)}
+    told = _told(answer)
+    for sentence, cited in told:
+        by = {n for n, reply in enumerate(replies, 1) if _supports(sentence, reply, embed)}
         counts["sentences"] += 1
-        counts["citations"] += len(numbers)
-        counts["right"] += len(numbers & by)
-        if is_claim(plain):
+        counts["citations"] += len(cited)
+        counts["right"] += len(cited & by)
+        if is_claim(sentence):
             counts["claims"] += 1
             counts["supported"] += bool(by)
-            counts["cited"] += bool(numbers & by)
-        counts["leaking"] += not is_courtesy(plain) and of_another(plain, asked, message)
-    things = named("\n".join(map(_uncited, said)))
+            counts["cited"] += bool(cited & by)
+        counts["leaking"] += not is_courtesy(sentence) and of_another(sentence, asked, message)
+    things = named("\n".join(sentence for sentence, _ in told))
     return Grounding(
         **counts,
         named=len(things),
         borne=len(things & named(shown)),
         refuses=refuses(answer),
     )
+
+
+def _told(answer: str) -> list[tuple[str, set[int]]]:
+    """The sentences without their citations, and which replies each cites, as a conversation reads
+    them: before its full stop or behind it, [1][2] or [1, 2]."""
+    gate = Gate(lambda begun: True)
+    ended = [each for each in (*gate.push(answer), *gate.close()) if isinstance(each, Ended)]
+    return [
+        (each.sentence[start:end], set(each.cited))
+        for each in ended
+        for start, end in sentences(each.sentence + each.space)
+    ]
 
 
 def is_courtesy(sentence: str) -> bool:
@@ -131,7 +142,3 @@ def named(text: str) -> set[str]:
 def _supports(sentence: str, reply: str, embed: Embed) -> bool:
     found = support(sentence, [reply], embed)
     return bool(found) and all(part.source is not None for part in found)
-
-
-def _uncited(sentence: str) -> str:
-    return _CITATION.sub("", sentence)
