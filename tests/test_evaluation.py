@@ -26,7 +26,7 @@ from agent.evaluation.conclusions import conclude
 from agent.evaluation.eval_log import EvalLog, claim
 from agent.evaluation.evaluation import evaluate
 from agent.evaluation.judging import Judgement, judge_all
-from agent.evaluation.metrics import repeats, share_copied, word_tokens
+from agent.evaluation.metrics import repeats, rouge_l, share_copied, word_tokens
 from agent.evaluation.parts import retrieval
 from agent.evaluation.parts.cases import judged, judgements
 from agent.evaluation.questions import OTHERS, own_reply, parse_behaviours, read_questions
@@ -217,6 +217,13 @@ def test_metrics_by_hand() -> None:
     said = word_tokens("You should rest in a dark room now")
     assert share_copied(said, ["Please rest in a dark room."]) == 5 / 8
     assert share_copied(said, ["Rest in a room."]) == 0
+
+
+def test_rouge_is_of_the_words_of_any_language() -> None:
+    said, meant = "The cat sat on the mats.", "the cat is on the mat"
+    spanish = ("Niño pequeño con tos", "nin\u0303o pequen\u0303o con fiebre")
+    pairs = [(said, meant), spanish, ("Кашель и жар", "кашель, жар"), ("año", "ano"), ("", meant)]
+    assert rouge_l(*zip(*pairs, strict=True)) == pytest.approx([5 / 6, 3 / 4, 4 / 5, 0, 0])
 
 
 def test_intervals_and_holm() -> None:

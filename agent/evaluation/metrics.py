@@ -6,6 +6,7 @@ Owns the metrics. Knows nothing of how answers come about, nor of means and inte
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -106,14 +107,28 @@ BY_NAME = {metric.name: metric for metric in METRICS}
 
 
 def rouge_l(answers: Sequence[str], references: Sequence[str]) -> list[float]:
-    """ROUGE-L F1, 0 to 1, of stemmed words (Lin 2004, the `rouge-score` package)."""
+    """ROUGE-L F1, 0 to 1, of stemmed words (Lin 2004, the `rouge-score` package, whose own words
+    are of the letters a to z alone)."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+    scorer = RougeScorer(["rougeL"], tokenizer=_Stems())
     return [
         scorer.score(reference, answer)["rougeL"].fmeasure
         for answer, reference in zip(answers, references, strict=True)
     ]
+
+
+class _Stems:
+    """Words as `rouge-score` has them, in any script."""
+
+    def __init__(self) -> None:
+        from nltk.stem.porter import PorterStemmer
+
+        self._stem = PorterStemmer().stem
+
+    def tokenize(self, text: str) -> list[str]:
+        words = re.findall(r"[^\W_]+", unicodedata.normalize("NFC", text).lower())
+        return [self._stem(word) if len(word) > 3 else word for word in words]
 
 
 def chrf(answers: Sequence[str], references: Sequence[str]) -> list[float]:
