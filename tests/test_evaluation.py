@@ -15,13 +15,16 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from agent import settings
+from agent.chat.claims import Kind
+from agent.chat.marks import left_out
 from agent.errors import AgentError
-from agent.evaluation.asking import Answer
+from agent.evaluation.asking import Answer, ReferenceLoss
 from agent.evaluation.conclusions import conclude
 from agent.evaluation.eval_log import EvalLog, claim
 from agent.evaluation.evaluation import evaluate
@@ -30,6 +33,7 @@ from agent.evaluation.metrics import repeats, rouge_l, share_copied, word_tokens
 from agent.evaluation.parts import retrieval
 from agent.evaluation.parts.cases import judged, judgements
 from agent.evaluation.questions import OTHERS, own_reply, parse_behaviours, read_questions
+from agent.evaluation.scoring import score
 from agent.evaluation.statistics import differences, estimate, holm
 from agent.llms import engines
 from agent.settings import ROOT, Settings
@@ -224,6 +228,48 @@ def test_rouge_is_of_the_words_of_any_language() -> None:
     spanish = ("Niño pequeño con tos", "nin\u0303o pequen\u0303o con fiebre")
     pairs = [(said, meant), spanish, ("Кашель и жар", "кашель, жар"), ("año", "ano"), ("", meant)]
     assert rouge_l(*zip(*pairs, strict=True)) == pytest.approx([5 / 6, 3 / 4, 4 / 5, 0, 0])
+
+
+def test_notes_and_marks_in_an_answer_are_no_words_of_the_llm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+
+    def similar(_: object, answers: list[str], references: list[str]) -> list[float]:
+        compared.extend(answers)
+        return [0.0 for _ in references]
+
+    monkeypatch.setattr("agent.evaluation.scoring.similarity", similar)
+    said = "Eat early in the evening, and raise the head of your bed. Sleep on the left side."
+    question = Dialogue("Acid", "I wake with acid in my throat.", said)
+    log = EvalLog(tmp_path / "answers.jsonl", Answer)
+    first: list[Kind] = ["dose"]
+    note, another = (left_out(first, "en", again=again) for again in (False, True))
+    cited = f"{said.replace('. ', '. [1] ')} [1]"
+    for approach, answer in (("RAG", said), ("RAFT", f"{cited} [?] {note} {another}")):
+        log.append(
+            Answer(
+                question=question.id,
+                approach=approach,
+                behaviour="RAFT",
+                answer=answer,
+                ended=True,
+                documents=[said],
+                letters=["I am 70."],
+                prompt_tokens=1,
+                tokens=1,
+                first_token_ms=1,
+                total_ms=1,
+            )
+        )
+    losses = EvalLog(tmp_path / "references.jsonl", ReferenceLoss)
+    judged = EvalLog(tmp_path / "judgements.jsonl", Judgement)
+    told = score(Mock(), [question], ["RAG", "RAFT"], log, losses, judged)
+    assert compared == [said, said]
+    cites = ("citation_precision", "citation_recall")
+    assert {name: float(told[name]["RAFT"][0]) for name in cites} == dict.fromkeys(cites, 1.0)
+    for name in told.keys() - set(cites):
+        assert np.array_equal(told[name]["RAFT"], told[name]["RAG"], equal_nan=True), name
 
 
 def test_intervals_and_holm() -> None:

@@ -31,20 +31,21 @@ def left_out(kinds: Collection[ClaimKind], language: Language, again: bool) -> s
 
 def without_marks(answer: str) -> str:
     """The LLM's own words in an answer."""
-    return _marks().sub("", answer).strip()
+    return CITATION.sub("", without_notes(answer)).strip()
+
+
+def without_notes(answer: str) -> str:
+    """The LLM's own words in an answer, with their citations."""
+    return _notes().sub("", answer).strip()
 
 
 @cache
-def _marks() -> re.Pattern[str]:
+def _notes() -> re.Pattern[str]:
     notes = {
         left_out(kinds, language, again)
         for language in get_args(Language)
         for kinds in [(kind,) for kind in get_args(ClaimKind)]
         for again in (False, True)
     }
-    marks = [
-        CITATION.pattern,
-        re.escape(UNCHECKED),
-        *(rf" … {re.escape(n)}|{re.escape(n)} ?" for n in notes),
-    ]
+    marks = [re.escape(UNCHECKED), *(rf" … {re.escape(n)}|{re.escape(n)} ?" for n in notes)]
     return re.compile("|".join(sorted(marks, key=len, reverse=True)))

@@ -1,6 +1,8 @@
 """Every metric of every answer of a run.
 
-Owns which metric applies to which answer. Knows nothing of means, nor of how answers came about.
+Owns which metric applies to which answer, and that it is the LLM's own words which are measured:
+neither medraft's notes in place of a sentence nor the marks of citations are any. Knows nothing of
+means, nor of how answers came about.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agent.chat.marks import without_marks, without_notes
 from agent.evaluation.asking import Answer, ReferenceLoss
 from agent.evaluation.conclusions import Table
 from agent.evaluation.eval_log import EvalLog
@@ -50,7 +53,7 @@ def score(
     embed: Embed = partial(embed_texts, embedding)
     for approach in approaches:
         rows = [answers[question.id, approach] for question in questions]
-        texts = [row.answer for row in rows]
+        texts = [without_marks(row.answer) for row in rows]
         columns: dict[str, Sequence[float]] = {
             "similarity": similarity(embedding, texts, references),
             "rouge_l": rouge_l(texts, references),
@@ -74,7 +77,7 @@ def score(
 
 
 def _of_answer(answer: Answer) -> dict[str, float]:
-    words = word_tokens(answer.answer)
+    words = word_tokens(without_marks(answer.answer))
     return {
         "copied": share_copied(words, answer.documents) if answer.documents else NONE,
         "repeats": float(repeats(words)),
@@ -92,7 +95,8 @@ def _of_sentences(answer: Answer, message: str, embed: Embed) -> dict[str, float
     names = ("supported", "citation_precision", "citation_recall", "leaking", "borne")
     if not answer.documents:
         return dict.fromkeys(names, NONE)
-    told = grounding(answer.answer, message, answer.documents, answer.letters, embed)
+    said = without_notes(answer.answer)
+    told = grounding(said, message, answer.documents, answer.letters, embed)
     shares = (
         (told.supported, told.claims),
         (told.right, told.citations),
