@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from agent import settings
-from agent.chat.claims import Kind
+from agent.chat.claims import ClaimKind
 from agent.chat.marks import left_out
 from agent.errors import AgentError
 from agent.evaluation.asking import Answer, ReferenceLoss
@@ -243,7 +243,7 @@ def test_notes_and_marks_in_an_answer_are_no_words_of_the_llm(
     said = "Eat early in the evening, and raise the head of your bed. Sleep on the left side."
     question = Dialogue("Acid", "I wake with acid in my throat.", said)
     log = EvalLog(tmp_path / "answers.jsonl", Answer)
-    first: list[Kind] = ["dose"]
+    first: list[ClaimKind] = ["dose"]
     note, another = (left_out(first, "en", again=again) for again in (False, True))
     cited = f"{said.replace('. ', '. [1] ')} [1]"
     for approach, answer in (("RAG", said), ("RAFT", f"{cited} [?] {note} {another}")):
