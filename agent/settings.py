@@ -225,10 +225,15 @@ class Settings(BaseSettings):
 
     @field_validator("country")
     @classmethod
-    def _two_letters(cls, given: str) -> str:
-        if given and not (len(given) == 2 and given.isascii() and given.isalpha()):
-            raise ValueError("a country has two letters by ISO 3166, as in ES or US")
-        return given.upper()
+    def _by_iso(cls, given: str) -> str:
+        if not given:
+            return given
+        from babel import Locale  # here, since it reads files
+
+        code = given.upper()
+        if not (len(code) == 2 and code.isalpha() and code in Locale("en").territories):
+            raise ValueError("a country has two letters by ISO 3166, as in ES, US or GB")
+        return code
 
 
 def load(**overrides: Any) -> Settings:

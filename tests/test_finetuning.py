@@ -508,6 +508,24 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_an_adapter(
 
 
 @pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "is empty: give a larger data set"),
+        (
+            '{"prompt": [',
+            r"Line 1 of .*train.jsonl .*Make it anew with `medraft finetune examples`",
+        ),
+        ('{"prompt": []}', r"Line 1 of .*train.jsonl has no prompt and completion\. Make it anew"),
+    ],
+)
+def test_examples_that_are_damaged_are_one_sentence(tmp_path: Path, line: str, said: str) -> None:
+    for part in ("train", "validation"):
+        (tmp_path / f"{part}.jsonl").write_text(line, "utf-8")
+    with pytest.raises(AgentError, match=said):
+        check(QUICK, tmp_path)
+
+
+@pytest.mark.parametrize(
     ("training", "said"),
     [
         (replace(QUICK, rank=17), "--rank 17"),

@@ -90,6 +90,9 @@ def test_the_country_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDRAFT_COUNTRY", "Spain")
     with pytest.raises(AgentError, match="MEDRAFT_COUNTRY does not take 'Spain': a country has"):
         settings.load()
+    monkeypatch.setenv("MEDRAFT_COUNTRY", "UK")  # which is GB there
+    with pytest.raises(AgentError, match="MEDRAFT_COUNTRY does not take 'UK': a country has"):
+        settings.load()
 
 
 @pytest.mark.usefixtures("encoder")

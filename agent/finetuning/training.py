@@ -11,7 +11,6 @@ Knows nothing of what the examples hold, of a run's folder (`run.py`), nor of se
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,8 @@ from agent.llms.choice import decide
 from agent.llms.interface import END_TOKENS
 from agent.settings import Settings
 from index_store.device import device, is_full
-from index_store.errors import first_sentence
+from index_store.errors import StoreError, first_sentence
+from index_store.lines import json_lines
 
 SCALED = ("logits_scaling", "logit_scale", "final_logit_softcapping")  # in a config.json
 PADDING = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|endoftext|>", "<pad>")
@@ -39,8 +39,7 @@ def check(training: Training, examples: Path) -> None:
                 f"There is no {name} in {examples}: make it with `medraft finetune examples "
                 f"--output {examples}`."
             )
-        if not (examples / name).stat().st_size:
-            raise AgentError(f"{examples / name} is empty: give a larger data set as --source.")
+        _rows(examples / name)
     # The model may be spread over all the cards that torch sees.
     if (trouble := gpu.trouble(every=True)) is not None:
         raise AgentError(trouble)
@@ -233,6 +232,15 @@ def _padding(tokenizer: Any) -> str:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
-    return [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
+    """Raises AgentError for a file that is empty, or a line that is no example."""
+    rows = []
+    try:
+        for number, row in json_lines(path):
+            if not isinstance(row, dict) or not {"prompt", "completion"} <= row.keys():
+                raise StoreError(f"Line {number} of {path} has no prompt and completion.")
+            rows.append({"prompt": row["prompt"], "completion": row["completion"]})
+    except StoreError as error:
+        raise AgentError(f"{error} Make it anew with `medraft finetune examples`.") from None
+    if not rows:
+        raise AgentError(f"{path} is empty: give a larger data set as --source.")
+    return rows
