@@ -12,7 +12,6 @@ import pytest
 from babel import Locale
 
 from agent import settings
-from agent.chat import own_words
 from agent.chat.engine import PatientChatEngine
 from agent.chat.events import Delta, Event, Finished, Retrieved, Routed
 from agent.chat.loading import Agent
@@ -134,6 +133,7 @@ def test_every_question_of_the_file_means_its_matter(embedding_of_turns: TurnEmb
         for to in ("en", "es"):
             words = about.words(name, to, **facts)
             assert "{" not in words and len(words) > 100
+    assert about.is_asked("que modelo de lenguaje usas")  # without the accents
     assert not about.is_asked("I have a headache")
     assert not about.is_asked("What is this?")  # of a lump, say, that was just spoken of
 
@@ -202,7 +202,7 @@ async def test_the_names_of_languages_are_read_off_the_event_loop(
         readers.append(threading.current_thread())
         return Locale(to)
 
-    monkeypatch.setattr(own_words, "Locale", read)
+    monkeypatch.setattr("babel.Locale", read)
     await events_of(talk(llm_languages=written, retrieval="never"), THROAT)
     assert readers and threading.current_thread() not in readers
 

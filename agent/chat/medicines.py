@@ -30,8 +30,8 @@ _STEMS = re.compile(
     r"|parin|triptan|setron|oxetin|azepam|azolam|profen|tidin|tiazid|barbital|lukast|tropium"
     r"|xaban|gatran|mectin|renon|metason|nisolon|caserin|fibrat|dronat|formin)"
 )
-# Words that differ from a brand by the vowel at its end alone.
-_ORDINARY = frozenset({"regain", "regains", "concert", "concerts", "cocaine", "control"})
+# Words that differ from a brand by the vowel at its end alone, or are spelled nearly like one.
+_ORDINARY = frozenset({"regain", "regains", "concert", "concerts", "cocaine", "control", "became"})
 # Of the body's own insulin, not of one that is injected.
 _BODYS_OWN = re.compile(
     r"\W*(?:resistan\w+|resistente|sensitiv\w+|levels?|produc\w+|secre\w+|response|spikes?)\b",

@@ -11,7 +11,6 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import httpx
-from babel import Locale
 
 from agent.chat.marks import citation
 from agent.llms.interface import Engine
@@ -63,6 +62,8 @@ def unwritten(language: str, written: Collection[str], shown: int) -> str:
 
 def named(languages: Collection[str], to: str) -> str:
     """The names of languages in one of them, from Babel's files: call it off the event loop."""
+    from babel import Locale  # here: most turns are in English, and name none
+
     names = Locale(to).languages
     return ", ".join(names.get(each, each) for each in sorted(languages))
 

@@ -39,7 +39,6 @@ def check(training: Training, examples: Path) -> None:
                 f"There is no {name} in {examples}: make it with `medraft finetune examples "
                 f"--output {examples}`."
             )
-        _rows(examples / name)
     # The model may be spread over all the cards that torch sees.
     if (trouble := gpu.trouble(every=True)) is not None:
         raise AgentError(trouble)
@@ -50,6 +49,8 @@ def check(training: Training, examples: Path) -> None:
             "--four-bit needs bitsandbytes, which is not installed: run "
             '`pip install -e ".[gpu]"`, or leave it out.'
         )
+    for name in (TRAIN, VALIDATION):
+        _rows(examples / name)
 
 
 def check_reporter(name: str) -> None:

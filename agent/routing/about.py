@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
@@ -43,7 +44,7 @@ def matters() -> dict[str, Matter]:
 
 def is_asked(text: str) -> bool:
     """Whether `text` is one of the file's questions, word for word."""
-    return _plain(text) in {_plain(q) for matter in matters().values() for q in matter.asked}
+    return _plain(text) in _word_for_word()
 
 
 def matter(text: str, embed: Callable[[Sequence[str]], np.ndarray]) -> str:
@@ -51,10 +52,9 @@ def matter(text: str, embed: Callable[[Sequence[str]], np.ndarray]) -> str:
 
     `embed` gives unit vectors: call it off the event loop.
     """
+    if name := _word_for_word().get(_plain(text)):
+        return name
     asked = [(question, name) for name, each in matters().items() for question in each.asked]
-    for question, name in asked:
-        if _plain(question) == _plain(text):
-            return name
     vectors = embed([text, *(question for question, _ in asked)])
     cosines = vectors[1:] @ vectors[0]
     best = int(cosines.argmax())
@@ -67,5 +67,13 @@ def words(name: str, language: Language, **facts: object) -> str:
     return render_text(told.es if language == "es" else told.en, **facts)
 
 
+@cache
+def _word_for_word() -> dict[str, str]:
+    """The matter of each of the file's questions, by its words."""
+    return {_plain(q): name for name, each in matters().items() for q in each.asked}
+
+
 def _plain(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.lower()))
+    """Its words, without the accents that many leave out."""
+    parts = unicodedata.normalize("NFD", text.lower())
+    return " ".join(re.findall(r"\w+", re.sub(r"[\u0300-\u036f]", "", parts)))
