@@ -187,6 +187,7 @@ _HARMLESS = re.compile(
     r"|packs?|heat|cold|warm\w*|pressure|sunscreen|moisturi[sz]ers?|hielo|compresas?|calor)\b",
     re.IGNORECASE,
 )
+TIME_ALONE = 100  # characters of a longer sentence, which says something else, too
 _NUMBERS = frozenset({"first", "last", "article"})
 
 
@@ -278,6 +279,8 @@ def treats(text: str) -> bool:
 
 def is_time_alone(text: str) -> bool:
     """Whether a text says how often or for how long, and nothing else."""
+    if len(text) > TIME_ALONE:
+        return False
     rest = text
     for pattern in (_TIMES, _EVERY, _HOURLY, _LENGTH, _SET):
         rest = pattern.sub(" ", rest)

@@ -30,7 +30,7 @@ from typing import Literal
 from agent.chat.amounts import Dose, doses, is_time_alone, lengths, rates, treats
 from agent.chat.medicines import Named, medicines
 from agent.chat.numbers import PART_SIGNS
-from agent.chat.orders import NOT, UP_TO, Order, orders
+from agent.chat.orders import NOT, UP_TO, Order, orders, orders_anything
 from agent.chat.support import sentences, states
 
 ClaimKind = Literal["medicine", "dose", "frequency", "length", "stop", "change", "safe", "unseen"]
@@ -202,7 +202,9 @@ def may_claim(begun: str) -> bool:
     begun = _one_line(begun)
     facts = Facts(begun)
     doses = any(dose.counted for dose in facts.doses)
-    return bool(_MAY_CLAIM.search(begun) or facts.timed or doses or facts.orders)
+    if _MAY_CLAIM.search(begun) or facts.timed or doses:
+        return True
+    return orders_anything(begun, facts.medicines)
 
 
 def _of_treatment(text: str) -> str:

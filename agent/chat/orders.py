@@ -50,8 +50,9 @@ _DEBE = (
     r"\s+(?:(?!no\b|nunca\b)\w+\s+){0,2}?(?:se\s+)?"
     r"(?:debe|deber[ií]a|puede|tiene\s+que|ha\s+de)\s+(?:ser\s+)?"
 )
+_WORD = r"\b(?=\w)"  # an order begins with a word: elsewhere none of its forms is tried
 _STOPS = re.compile(
-    rf"\b(?:stop(?:ping|ped)?|discontinu\w+|quit(?:ting)?|ceas\w+|(?:come|coming|get|getting)\s+off"
+    rf"{_WORD}(?:\b(?:stop(?:ping|ped)?|discontinu\w+|quit(?:ting)?|ceas\w+|(?:come|coming|get|getting)\s+off"
     rf"|wean\w*|skip(?:ping)?|omit|withhold|leave\s+(?:out|off)|give\s+up|avoid(?:ing)?|hold\s+off"
     rf"|paus(?:e|ing)|halt|suspend|refrain\s+from|(?:stay|keep)\s+(?:away\s+from|off)"
     rf"|steer\s+clear\s+of|(?:go|do)\s+without|no\s+longer\s+(?:need|require)s?"
@@ -71,18 +72,18 @@ _STOPS = re.compile(
     rf"|s[aá]lte(?:se)?|omit(?:a|ir)|prescind\w+)\s+{UP_TO}(?:tomar\w*|{_MEDICINE})"
     rf"|{_MEDICINE}{_DEBE}(?:suspend|interrump|abandon|retir|evit|dej)\w+"
     rf"|\bno\s+{_STILL}(?:tom(?:e|es|ar|ando)|us(?:e|es|ar|ando)|necesita|precisa|(?:hace|hacen)\s+falta)\s+"
-    rf"{UP_TO}(?:{_MEDICINE}|nada)|\bno\s+(?:lo|la|los|las)\s+(?:tome|tomes|use)\b",
+    rf"{UP_TO}(?:{_MEDICINE}|nada)|\bno\s+(?:lo|la|los|las)\s+(?:tome|tomes|use)\b)",
     re.IGNORECASE,
 )
 _CHANGES = re.compile(
-    rf"\b(?:doubl(?:e|ing)|tripl(?:e|ing)|halv(?:e|ing)|increas(?:e|ing)|rais(?:e|ing)"
+    rf"{_WORD}(?:\b(?:doubl(?:e|ing)|tripl(?:e|ing)|halv(?:e|ing)|increas(?:e|ing)|rais(?:e|ing)"
     rf"|reduc(?:e|ing)|lower(?:ing)?|cut(?:ting)?|decreas(?:e|ing)|taper(?:ing)?"
     rf"|switch(?:ing)?\s+(?:to|from)|tak(?:e|ing)\s+(?:more|less|fewer|extra)|duplique"
     rf"|aument(?:e|ar)|reduzca|reducir|baje|suba|bajar|subir)\s+(?:back\s+|down\s+|on\s+)?{UP_TO}{_MEDICINE}"
     rf"|{_MEDICINE}{_MAY_BE}(?:doubled|tripled|halved|increased|raised|reduced|lowered|cut|decreased"
     rf"|tapered){_BY_SOMEBODY}"
     rf"|\b(?:tak(?:e|ing)|us(?:e|ing))\s+(?:more|less)\s+than\s+(?:\w+\s+)?(?:prescribed|directed|ordered)"
-    r"|\b(?:tome|tomar|use|usar)\s+(?:el\s+doble|m[aá]s\s+de\s+lo\s+(?:recetado|prescrito|indicado))\b",
+    r"|\b(?:tome|tomar|use|usar)\s+(?:el\s+doble|m[aá]s\s+de\s+lo\s+(?:recetado|prescrito|indicado))\b)",
     re.IGNORECASE,
 )
 _SAFE = re.compile(
@@ -188,6 +189,11 @@ def orders(text: str, there: Sequence[Named]) -> list[Order]:
     return [Order(kind, frozenset(things - {"medicine"}), words) for kind in _told(plain)]
 
 
+def orders_anything(text: str, there: Sequence[Named]) -> bool:
+    """Whether `orders` would find any."""
+    return any(True for _ in _told(_placeholders(text, there)))
+
+
 def _told(plain: str) -> Iterator[OrderKind]:
     """The kinds of order in a text whose medicines are placeholders."""
     asks = plain.rstrip("\"'\u201d\u2019)*_ ").endswith("?")
@@ -198,10 +204,10 @@ def _told(plain: str) -> Iterator[OrderKind]:
             yield "stop"
         if _orders(_CHANGES, plain):
             yield "change"
-    if re.search(_MEDICINE, plain, re.IGNORECASE) and any(
+    if any(
         not _UNSURE.search(plain[max(0, found.start() - BEFORE) : found.start()])
         for found in _SAFE.finditer(plain)
-    ):
+    ) and re.search(_MEDICINE, plain, re.IGNORECASE):
         yield "safe"
     if _UNSEEN.search(plain) or _orders(_MISSES, plain):
         yield "unseen"
