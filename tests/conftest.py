@@ -8,6 +8,7 @@ import offline  # first of all: what is imported after it reads the environment
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import select
@@ -120,6 +121,15 @@ DIALOGUES = [
         ),
     ]
 ]
+
+
+gc.disable()  # until `pytest_collection_finish`: what is imported stays
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is collected, but not looked for among what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 MODELS = {"embedding", "encoder", "build_index", "models_home"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
@@ -26,6 +27,8 @@ OURS = {
     # Two processes test side by side on two cores: threads that wait for each other are slower.
     "MEDRAFT_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+    # What one process has compiled need not be compiled by every server and every run.
+    "PYTHONDONTWRITEBYTECODE": "",
     # As where nothing but medraft is installed; uvicorn would take what others' clients bring.
     "UVICORN_WS_PROTOCOL": "wsproto",
 }
@@ -41,6 +44,7 @@ def clean() -> None:
         if name.startswith(THE_CALLERS) or name.lower().endswith("_proxy"):
             del os.environ[name]
     os.environ.update(OURS)
+    sys.dont_write_bytecode = False
 
 
 def is_here(address: Any) -> bool:
