@@ -91,7 +91,7 @@ _UNIT = "|".join(
     + [f"(?P<{name}>{words})" for name, words in _FORMS.items()]
 )
 
-# "500 mg to 1 g" is two doses, each with its unit; "500 to 1000 mg" is one range.
+# "500 mg to 1 g" is two doses, each with its unit; "500 to 1000 mg" is one range,
 # and "500/125 mg" the two of one tablet.
 _DOSE = re.compile(
     rf"(?:(?<![\w.,/])|(?<=\d[x\u00d7]))(?:(?<!\d[.,])(?P<first>\.\d+|{_N})\s*-?\s*"
@@ -187,7 +187,7 @@ _HARMLESS = re.compile(
     r"|packs?|heat|cold|warm\w*|pressure|sunscreen|moisturi[sz]ers?|hielo|compresas?|calor)\b",
     re.IGNORECASE,
 )
-TIME_ALONE = 100  # characters of a longer sentence, which says something else, too
+_TIME_ALONE = 100  # characters: a longer text says something else than how often, too
 _NUMBERS = frozenset({"first", "last", "article"})
 
 
@@ -279,7 +279,7 @@ def treats(text: str) -> bool:
 
 def is_time_alone(text: str) -> bool:
     """Whether a text says how often or for how long, and nothing else."""
-    if len(text) > TIME_ALONE:
+    if len(text) > _TIME_ALONE:
         return False
     rest = text
     for pattern in (_TIMES, _EVERY, _HOURLY, _LENGTH, _SET):

@@ -201,10 +201,12 @@ def may_claim(begun: str) -> bool:
     """Whether a sentence that has begun so may turn out to claim something."""
     begun = _one_line(begun)
     facts = Facts(begun)
-    doses = any(dose.counted for dose in facts.doses)
-    if _MAY_CLAIM.search(begun) or facts.timed or doses:
-        return True
-    return orders_anything(begun, facts.medicines)
+    return bool(
+        _MAY_CLAIM.search(begun)
+        or facts.timed
+        or any(dose.counted for dose in facts.doses)
+        or orders_anything(begun, facts.medicines)
+    )
 
 
 def _of_treatment(text: str) -> str:

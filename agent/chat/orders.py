@@ -191,7 +191,7 @@ def orders(text: str, there: Sequence[Named]) -> list[Order]:
 
 def orders_anything(text: str, there: Sequence[Named]) -> bool:
     """Whether `orders` would find any."""
-    return any(True for _ in _told(_placeholders(text, there)))
+    return any(_told(_placeholders(text, there)))
 
 
 def _told(plain: str) -> Iterator[OrderKind]:

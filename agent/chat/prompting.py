@@ -25,7 +25,7 @@ from agent.errors import AgentError
 from agent.llms.embedded import EMBEDDED
 from agent.safety.injection import harmless
 from agent.templates import render
-from agent.understanding.language import language_of
+from agent.understanding.language import spoken
 
 # The history gives way in blocks of this many messages: were it cut by one at every turn,
 # the prefix cache would be worth nothing from the first cut on.
@@ -92,7 +92,7 @@ async def fits(llm: Reader, message: str, max_tokens: int) -> bool:
     """Whether an LLM can be asked a message and answer in so many tokens: where not, neither a
     turn nor `prompt` takes it, whatever gives way."""
     budget = llm.metadata.context_window - max_tokens
-    ours = ChatMessage(role=MessageRole.SYSTEM, content=await _system(_spoken([message], "en")))
+    ours = ChatMessage(role=MessageRole.SYSTEM, content=await _system(spoken([message], "en")))
     asked = ChatMessage(role=MessageRole.USER, content=harmless(message))
     return len(message) <= CHARACTERS * budget and await _fits(llm, [ours, asked], budget)
 
@@ -115,11 +115,11 @@ async def prompt(
     Raises AgentError if the message alone is longer than the model can read.
     """
     asked = [m.content or "" for m in history if m.role == MessageRole.USER]
-    spoken = _spoken([message, *reversed(asked)], language)
+    language = spoken([message, *reversed(asked)], language)
     history = [ChatMessage(role=m.role, content=harmless(m.content or "")) for m in history]
     message, sources = harmless(message), [harmless(source) for source in sources]
     budget = llm.metadata.context_window - max_tokens
-    ours = await _system(spoken, harmless(instructions))
+    ours = await _system(language, harmless(instructions))
     system = ChatMessage(role=MessageRole.SYSTEM, content=ours)
     bare = choice == "base" and is_embedded(llm)
     layout = "rag.embedded" if bare else "rag" if choice == "base" else "raft"
@@ -137,16 +137,11 @@ async def prompt(
     raise _too_long(budget)
 
 
-def _spoken(said: Sequence[str], language: str) -> str:
-    """The language of the first of these texts that tells, or else `language`."""
-    return next(filter(None, map(language_of, said)), language)
-
-
-async def _system(spoken: str, instructions: str = "") -> str:
+async def _system(language: str, instructions: str = "") -> str:
     """The system prompt for a patient who speaks that language."""
     order = ""
-    if spoken != "en":
-        order = render("answer_in", language=await asyncio.to_thread(named, [spoken], "en"))
+    if language != "en":
+        order = render("answer_in", language=await asyncio.to_thread(named, [language], "en"))
     return "\n\n".join(part for part in (render("system"), instructions, order) if part)
 
 

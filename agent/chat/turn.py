@@ -50,7 +50,7 @@ from agent.safety.watch import in_crisis, is_held_back, without_crises
 from agent.templates import Language
 from agent.understanding.encoder import behind
 from agent.understanding.labels import Kind
-from agent.understanding.language import language_of
+from agent.understanding.language import spoken
 from index_store.node import dialogue_of
 
 
@@ -272,8 +272,7 @@ class Turn:
         page's. Who measures an LLM has it asked in any."""
         if not self.choices.watchful:
             return "en"
-        texts = [self.message, *reversed(self._asked())]
-        return next(filter(None, map(language_of, texts)), self.choices.language)
+        return spoken([self.message, *reversed(self._asked())], self.choices.language)
 
     @property
     def _ours(self) -> Language:

@@ -234,14 +234,16 @@ def _padding(tokenizer: Any) -> str:
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     """Raises AgentError for a file that is empty, or a line that is no example."""
-    rows = []
+    anew = "Make it anew with `medraft finetune examples`."
     try:
-        for number, row in json_lines(path):
-            if not isinstance(row, dict) or not {"prompt", "completion"} <= row.keys():
-                raise StoreError(f"Line {number} of {path} has no prompt and completion.")
-            rows.append({"prompt": row["prompt"], "completion": row["completion"]})
+        lines = [*json_lines(path)]
     except StoreError as error:
-        raise AgentError(f"{error} Make it anew with `medraft finetune examples`.") from None
+        raise AgentError(f"{error} {anew}") from None
+    rows = []
+    for number, row in lines:
+        if not isinstance(row, dict) or not {"prompt", "completion"} <= row.keys():
+            raise AgentError(f"Line {number} of {path} has no prompt and completion. {anew}")
+        rows.append({"prompt": row["prompt"], "completion": row["completion"]})
     if not rows:
         raise AgentError(f"{path} is empty: give a larger data set as --source.")
     return rows

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 
 from bm25s import stopwords
@@ -68,6 +69,11 @@ def language_of(text: str) -> str | None:
     if best != "en" and (count < ENOUGH or count <= found["en"] + english):
         return "en" if found["en"] else None
     return best
+
+
+def spoken(texts: Iterable[str], otherwise: str) -> str:
+    """The language of the first of these texts that tells, or else `otherwise`."""
+    return next(filter(None, map(language_of, texts)), otherwise)
 
 
 def _script(text: str) -> str | None:
