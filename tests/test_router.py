@@ -40,7 +40,7 @@ def test_calibration_counts_every_message(tmp_path: Path) -> None:
     evaluation.plot([result], tmp_path / "calibration.svg")
     assert "<svg" in (tmp_path / "calibration.svg").read_text()
     with pytest.raises(AgentError, match=r"must end in \.svg"):
-        evaluation.plot([result], tmp_path / "calibration.doc")
+        evaluation.check_plot(tmp_path / "calibration.doc")
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,8 @@ def router_command(
 
     from agent.evaluation.parts import router
 
+    if plot is not None:
+        router.check_plot(plot)
     sets = {
         "router": router.cases(),
         "turns": router.cases(router.TURNS),
@@ -204,7 +206,7 @@ def router_command(
         sets["LiveQA's questions"] = router.questions(liveqa)
     results = [router.measure(name, rows) for name, rows in sets.items()]
     times = router.times(next(iter(sets.values())))
-    if plot:
+    if plot is not None:
         router.plot(results[:1], plot)
     if as_json:
         print_json({"sets": [asdict(result) for result in results], "ms": asdict(times)})

@@ -195,15 +195,16 @@ def times(rows: Sequence[dict[str, Any]]) -> Times:
     return Times.of(lambda row: once(row["messages"]), rows)
 
 
-def plot(results: Sequence[Result], target: Path) -> None:
-    """Write the reliability diagram of each result to an .svg, .png or .pdf file.
-
-    Raises AgentError for another kind of file.
-    """
-    from matplotlib.figure import Figure
-
+def check_plot(target: Path) -> None:
+    """Raises AgentError for a file of a kind that `plot` does not write."""
     if target.suffix not in PLOTS:
         raise AgentError(f"{target} is no plot: it must end in {', '.join(PLOTS)}.")
+
+
+def plot(results: Sequence[Result], target: Path) -> None:
+    """Write the reliability diagram of each result to an .svg, .png or .pdf file."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(5.2, 5.0), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="#b0b0b0", linewidth=1, label="calibrated")
