@@ -3,9 +3,8 @@
 Owns how English and Spanish say them, in digits and in words. Does not know whose they are, nor
 which sentence is about a medicine: `treats` tells whether one may be.
 
-Doses are in milligrams, millilitres, units, per cent or pieces of a form (tablets, drops), or of
-these for each kilogram of body weight; rates in times a day, lengths in days. Of a range both ends
-are given.
+Doses are in milligrams, millilitres, units, per cent or pieces of a form (tablets), or of these for
+each kilogram of body weight; rates in times a day, lengths in days. Of a range both ends are given.
 """
 
 from __future__ import annotations
@@ -149,7 +148,8 @@ _RATES = {
     "day3": Fraction(3), "day4": Fraction(4), "day24": Fraction(24), "week1": Fraction(1, 7),
     "week2": Fraction(1, 14), "month1": Fraction(1, 30),
 }  # fmt: skip
-_OF_COURSE = "|".join(f"(?P<of_{name}>{words})" for name, words in _PERIODS.items())
+_LONG = ("day", "week", "month", "year")
+_OF_COURSE = "|".join(f"(?P<of_{name}>{_PERIODS[name]})" for name in _LONG)
 _LENGTH = re.compile(
     r"\b(?:for|over|during|durante|por|unos|hasta|dura(?:r[aá])?|lasts?|duraci[oó]n:?|duration:?|x)\s+"
     r"(?:(?:a|the|an?|whole|other|about|around|roughly|at\s+least|up\s+to|next|first|further|full"
@@ -158,8 +158,10 @@ _LENGTH = re.compile(
     rf"|(?<!\w)(?<!\d[.,]){_N.replace('?:', '?P<course>', 1)}[\s-]*"
     r"(?P<long>day|week|month|year)s?[\s-]+(?:of\s+)?"
     rf"(?:course|treatment|cycle|regimen|supply|{_FORM})\b"
-    r"|\b(?:courses?|treatment|tratamiento|ciclo|pauta)\s+(?:(?:of|de|takes?|is|es)\s+)"
+    r"|\b(?:(?:courses?|treatment|tratamiento|ciclo|pauta)\s+(?:of|de|takes?|is|es)"
+    r"|t[o\u00f3]m(?:[ae]|ar)(?:l[oa]s?)?(?:\s+\w+){0,7}?)\s+(?<!cada\s)(?<!hace\s)(?<!tras\s)"
     rf"{_FIRST.replace('<first>', '<of_course>')}[\s-]*(?:{_OF_COURSE})\b"
+    r"(?!\s+(?:antes|despu|s[ií]\b))"
     r"|\b(?P<life>for\s+(?:the\s+rest\s+of\s+your\s+)?life|lifelong|indefinitely|forever"
     r"|de\s+por\s+vida|toda\s+la\s+vida|para\s+siempre|indefinidamente)\b",
     re.IGNORECASE,
@@ -211,13 +213,12 @@ def doses(text: str) -> Iterator[Dose]:
         first = (found["article"] or found["first"]).lower()
         one = first in ("a", "an", "un", "una") and not found["more"]
         factor = _UNITS[unit][1] if unit in _UNITS else 1
-        measure = unit in _MEASURES
+        counted = not one or unit in _MEASURES
         unit = "mg" if unit in _IN_MG else "ml" if unit in _IN_ML else unit
         unit += "/kg" if found["per_kg"] or found["of_it_per_kg"] else ""
         amounts = _ends(found) or [Fraction(1)]
         amounts[-1] += Fraction(1, 2) if found["more"] else 0
         for amount in amounts:
-            counted = not one or measure
             yield Dose(found.start(), found.end(), amount * factor, unit, counted)
     for found in _OF_STRENGTH.finditer(text):
         if found["by"] or found["form"]:
@@ -246,8 +247,7 @@ def rates(text: str) -> set[Fraction]:
     for match in _HOURLY.finditer(text):
         between = _DAYS[(match["interval"] or "hour").lower()]
         found |= {1 / (count * between) for count in _ends(match) if count}
-    told = (_TIMES, _EVERY, _HOURLY, _LENGTH)
-    covered = [match.span() for pattern in told for match in pattern.finditer(text)]
+    covered = [m.span() for p in (_TIMES, _EVERY, _HOURLY, _LENGTH) for m in p.finditer(text)]
     for match in _SET.finditer(text):
         if not any(start <= match.start() < end for start, end in covered):
             found |= {rate for name, rate in _RATES.items() if match[name]}
@@ -265,7 +265,7 @@ def lengths(text: str) -> set[Fraction]:
         elif match["course"]:
             found.add(number(match["course"]) * _DAYS[match["long"].lower()])
         elif match["of_course"]:
-            days = next(_DAYS[name] for name in _PERIODS if match[f"of_{name}"])
+            days = next(_DAYS[name] for name in _LONG if match[f"of_{name}"])
             found.add(number(match["of_course"]) * days)
         elif not match["hour"]:
             found |= {count * _period(match) for count in _ends(match) or [Fraction(1)]}
