@@ -132,12 +132,12 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-MODELS = {"embedding", "encoder", "build_index", "models_home"}
-SERVERS = {"playwright", "app_root"}
+MODELS = {"embedding", "embedding_of_turns", "encoder", "build_index", "models_home"}
+SERVERS = {"playwright", "app_root", "served"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `slow` what uses a model, a browser or a server of the page or of Postgres.
+    """Mark as `slow` what uses a model, a browser or a server of page, endpoint or Postgres.
 
     The files with most of these first: a long one that came last would be run alone.
     """

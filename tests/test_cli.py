@@ -110,6 +110,7 @@ def test_a_search_loads_nothing_heavy_and_reads_many_questions(sample_index: Pat
     assert loaded == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["route", "triage"])
 def test_a_decision_loads_nothing_heavy(command: str) -> None:
     asked = {"text": "My knee hurts.", "messages": [{"role": "user", "content": "My knee hurts."}]}
@@ -172,6 +173,7 @@ def test_route_answers_in_order(models_home: Path) -> None:
     assert first["score"] > second["score"] and first["reason"]
 
 
+@pytest.mark.slow
 def test_triage_answers_in_order() -> None:
     lines = [{"text": "no chest pain, just a cough"}, {"text": "i cant breathe"}]
     done = medraft("triage", stdin="".join(json.dumps(line) + "\n" for line in lines))

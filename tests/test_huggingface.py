@@ -627,6 +627,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_what_the_hub_refuses_is_one_sentence_each(tmp_path: Path) -> None:
     reasons = {
         "someone/gated": "https://huggingface.co/someone/gated",

@@ -214,6 +214,7 @@ async def test_an_emergency_and_a_failure_and_a_stop(
     assert errors == ["turn", "generate"] and not any(span.status.message for span in spans)
 
 
+@pytest.mark.slow
 async def test_neither_who_asks_nor_how_by_the_endpoint(
     on: Collector, llm: ScriptedLLM, tmp_path: Path
 ) -> None:
@@ -261,6 +262,7 @@ for values in (
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_where_they_are_off() -> None:
     folder = Path(__file__).parent
     subprocess.run(
