@@ -156,7 +156,7 @@ _LENGTH = re.compile(
     r"|only|just|of|al\s+menos|unos|unas|los|las|hasta|pr[oó]xim[oa]s|aproximadamente|otros?)\s+)*"
     rf"(?:{_FIRST}{_LAST}[\s-]*)?(?:more\s+)?(?:{_PERIOD}|(?P<fortnight>fortnight))\b"
     rf"|(?<!\w)(?<!\d[.,]){_N.replace('?:', '?P<course>', 1)}[\s-]*"
-    r"(?P<long>day|week|month|year)s?[\s-]+(?:of\s+)?"
+    rf"(?P<long>{'|'.join(_LONG)})s?[\s-]+(?:of\s+)?"
     rf"(?:course|treatment|cycle|regimen|supply|{_FORM})\b"
     r"|\b(?:(?:courses?|treatment|tratamiento|ciclo|pauta)\s+(?:of|de|takes?|is|es)"
     r"|t[o\u00f3]m(?:[ae]|ar)(?:l[oa]s?)?(?:\s+\w+){0,7}?)\s+(?<!cada\s)(?<!hace\s)(?<!tras\s)"
