@@ -132,7 +132,7 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-MODELS = {"embedding", "embedding_of_turns", "encoder", "build_index", "models_home"}
+MODELS = {"embedding", "embed_questions", "encoder", "build_index", "models_home"}
 SERVERS = {"playwright", "app_root", "served"}
 
 
