@@ -137,7 +137,7 @@ def test_an_unknown_id_among_known_ones_is_told(
     arguments = ("remove", dialogues[0].id, "f" * 16, "--dir", str(index))
     assert run(monkeypatch, *arguments) == 0
     said = capsys.readouterr()
-    assert said.out.startswith("1 replies are removed")
+    assert said.out.startswith("1 reply is removed")
     assert said.err == f"There is no reply {'f' * 16}.\n"
 
 

@@ -53,7 +53,7 @@ _OF = re.compile(r"\s*(?:of|de)?\s*", re.IGNORECASE)
 # With these words a sentence may begin to claim something; until then its words may go on.
 _MAY_CLAIM = re.compile(
     rf"\d|[{PART_SIGNS}%]|\b(?:stop\w*|discontinu\w+|quit\w*|ceas\w+|com(?:e|ing)\s+off|wean\w*|skip\w*"
-    rf"|omit|withhold|leave\s+(?:out|off)|give\s+up|avoid\w*|refrain|doubl\w+|tripl\w+|halv\w+"
+    rf"|omit|hold(?:ing)?|withhold|leave\s+(?:out|off)|give\s+up|avoid\w*|refrain|doubl\w+|tripl\w+|halv\w+"
     rf"|increas\w+|rais\w+|reduc\w+|lower\w*|cut\w*|decreas\w+|taper\w*|dej\w+|suspend\w+"
     rf"|interrump\w+|abandon\w+|evit\w+|retir\w+|duplique|aument\w+|baje|suba|unnecessary|nothing"
     rf"|nada|no\s+(?:\w+\s+)?(?:need|reason|cause|grounds)|needn\W?t|\w+n[\u2019']t\s+(?:mean|an?"

@@ -142,13 +142,14 @@ def remove(
         return name in sources or any(phrase in texts for phrase in phrases)
 
     built = remove(unwanted, target, settings.embed_model)
+    removed = "1 reply is" if built.removed == 1 else f"{built.removed} replies are"
     print(
-        f"{built.removed} replies are removed from {target}, their text, vectors and words; "
+        f"{removed} removed from {target}, with text, vectors and words; "
         f"{built.manifest.rows} are left. A page that runs uses the new index from its next "
         "search on. What backups, the source itself and stored conversations hold is not touched."
     )
     if built.released:
-        print(f"{built.released} replies stay, because another source holds them, too.")
+        print(f"{_replies(built.released)} stayed, because another source holds them, too.")
     if unknown := sorted(wanted - met):
         print(f"There is no reply {', '.join(unknown)}.", file=sys.stderr)
 
@@ -169,7 +170,7 @@ def backup(archive: Path, directory: Dir = None) -> None:
     from index_store.backup import backup
 
     target = directory or settings_module.load().index_dir
-    print(f"{backup(target, archive).rows} replies of {target} -> {archive}")
+    print(f"{_replies(backup(target, archive).rows)} of {target} -> {archive}")
 
 
 @app.command("restore")
@@ -178,7 +179,7 @@ def restore(archive: Path, directory: Dir = None) -> None:
     from index_store.backup import restore
 
     target = directory or settings_module.load().index_dir
-    print(f"{restore(archive, target).rows} replies of {archive} -> {target}")
+    print(f"{_replies(restore(archive, target).rows)} of {archive} -> {target}")
 
 
 @app.command("info")
@@ -201,7 +202,7 @@ def info(
         print_json(found.model_dump(mode="json") | told)
         return
     size = sum(file.bytes for file in found.files.values())
-    print(f"{found.rows} replies, built {found.built_at:%Y-%m-%d %H:%M} UTC")
+    print(f"{_replies(found.rows)}, built {found.built_at:%Y-%m-%d %H:%M} UTC")
     for source in found.sources:
         left = "" if source.rows is None else f"{source.rows} "
         print(f"{left}from {source.name}: {source.cleaning}.")
@@ -246,11 +247,15 @@ def search(
                 print(f"{hit.rank}. {hit.title}  (similarity {hit.score:.2f})\n   {hit.doctor}\n")
 
 
+def _replies(count: int) -> str:
+    return "1 reply" if count == 1 else f"{count} replies"
+
+
 def _say(built: Built, directory: Path) -> None:
     if built.cleaning:
         print(f"{built.cleaning}.")
     print(
-        f"{built.manifest.rows} replies in {directory}: "
+        f"{_replies(built.manifest.rows)} in {directory}: "
         f"{built.embedded} embedded, {built.reused} as they were."
     )
 
