@@ -199,6 +199,8 @@ TABLE = [
     ("Pause your ramipril.", "stop"),
     ("Leave the ramipril out today.", "stop"),
     ("Hold the ramipril until you are drinking again.", "stop"),
+    ("Hold the ramipril today.", "stop"),
+    ("Hold ramipril to protect your kidneys.", "stop"),
     ("I would suggest holding your morning dose of ramipril.", "stop"),
     ("Do not hold the ramipril.", ""),
     ("Hold the ramipril tablet under your tongue.", ""),

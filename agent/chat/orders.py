@@ -60,7 +60,7 @@ _STOPS = re.compile(
     rf"|\b(?:leav|throw|put|tak)(?:e|ing)?\s+{UP_TO}{_MEDICINE}\s+(?:out|off|away)\b"
     # As doctors say it of a medicine by name; "hold the salbutamol inhaler upright" is no order.
     r"|\bhold(?:ing)?\s+(?:(?:the|your|that|this|all|morning|evening|next|dose|of)\s+){0,4}MEDICINE\b"
-    r"(?!\s+(?:inhaler|tablet|pill|spray|drop|gel|cream|patch|pen|in|on|under|against|up|above|to)\w*\b)"
+    r"(?!\s+(?:(?:inhaler|tablet|pill|spray|drop|gel|cream|patch|pen)(?:e?s)?|upright|under|against|above)\b)"
     r"|(?<!\bto\s)(?<!\bwill\s)(?<!\bcan\s)(?<!\bcould\s)(?<!\bmay\s)\bstop\s+(?:it|them)\b"
     rf"|{_MEDICINE}{_MAY_BE}(?:stopped|discontinued|withheld|suspended|omitted|avoided|paused|halted"
     rf"|held|withdrawn|interrupted|left\s+out){_BY_SOMEBODY}"

@@ -142,9 +142,9 @@ def remove(
         return name in sources or any(phrase in texts for phrase in phrases)
 
     built = remove(unwanted, target, settings.embed_model)
-    removed = "1 reply is" if built.removed == 1 else f"{built.removed} replies are"
+    verb = "is" if built.removed == 1 else "are"
     print(
-        f"{removed} removed from {target}, with text, vectors and words; "
+        f"{_replies(built.removed)} {verb} removed from {target}, with text, vectors and words; "
         f"{built.manifest.rows} are left. A page that runs uses the new index from its next "
         "search on. What backups, the source itself and stored conversations hold is not touched."
     )
